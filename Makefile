@@ -1,0 +1,69 @@
+# Development in two commands: `make demo` and `make test`. `make` alone lists all targets.
+# Options: PYTHON=python3.12 (which interpreter .venv is made with), TORCH_INDEX=URL (where torch comes from;
+# https://download.pytorch.org/whl/cpu spares the CUDA build on Linux), DEMO_ARGS="...", ARGS="..." for pytest.
+
+PYTHON ?=
+TORCH_INDEX ?=
+TORCH ?=
+DEMO_ARGS ?=
+ARGS ?=
+
+BIN := .venv/bin
+# Code in which a mistake costs somebody's annotation or result is tested almost line by line.
+GATED := */engine/*,*/storage/*
+MIN_COVERAGE := 95
+# Tests that open windows get a virtual screen, where there is one; Linux without it has the real one, if any.
+SCREEN = $(if $(filter Linux,$(shell uname -s)),$(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1600x1000x24"))
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help venv demo test check lint types imports format ci system-packages constraints clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+venv: ## make .venv, or bring it up to date; at once when nothing changed
+	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' scripts/venv.sh
+
+demo: venv ## learn from three painted slices of a generated volume; DEMO_ARGS="--seconds 20 --output DIR"
+	$(BIN)/napari-sparseseg demo $(DEMO_ARGS)
+
+test: venv system-packages ## run all tests and hold the coverage, or some tests: ARGS="-k sampler"
+ifeq ($(strip $(ARGS)),)
+	$(SCREEN) $(BIN)/python -m pytest --cov=napari_sparseseg --cov-report=
+	@echo "Coverage of the engine and the storage ($(MIN_COVERAGE) % or more):"
+	@$(BIN)/python -m coverage report --include='$(GATED)' --fail-under=$(MIN_COVERAGE)
+else
+	$(SCREEN) $(BIN)/python -m pytest $(ARGS)
+endif
+
+check: lint types imports ## lint, types and imports
+
+lint: venv ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: venv ## mypy
+	$(BIN)/mypy
+
+imports: venv ## import-linter: dependencies point down
+	$(BIN)/lint-imports
+
+format: venv ## let ruff mend and format what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+ci: check test ## everything that must hold before a change lands
+
+system-packages: ## install the Debian packages that tests with windows need, where that is allowed
+	@scripts/system-packages.sh
+
+constraints: ## write constraints.txt anew from the newest versions; TORCH=VERSION for another torch
+	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' TORCH='$(TORCH)' scripts/update-constraints.sh
+
+clean: ## remove what builds, tests and linters leave behind
+	rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean ## the same, and .venv
+	rm -rf .venv

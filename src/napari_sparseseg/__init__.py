@@ -1,0 +1,61 @@
+"""Paint a few slices of a volume, get the dense segmentation: a small 3D network that learns from sparse paint.
+
+Importing this package is quick: torch is loaded when a model is fitted or read, Qt never.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+    from napari_sparseseg.errors import (
+        InputError,
+        InputTypeError,
+        InputWarning,
+        ModelFileError,
+        NotFittedError,
+        SparseSegError,
+    )
+    from napari_sparseseg.segmenter import SparseSegmenter
+
+_HOMES = {
+    "SparseSegmenter": "segmenter",
+    "ModelConfig": "config",
+    "PredictionConfig": "config",
+    "TrainingConfig": "config",
+    "InputError": "errors",
+    "InputTypeError": "errors",
+    "InputWarning": "errors",
+    "ModelFileError": "errors",
+    "NotFittedError": "errors",
+    "SparseSegError": "errors",
+}
+
+__all__ = [
+    "InputError",
+    "InputTypeError",
+    "InputWarning",
+    "ModelConfig",
+    "ModelFileError",
+    "NotFittedError",
+    "PredictionConfig",
+    "SparseSegError",
+    "SparseSegmenter",
+    "TrainingConfig",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("napari-sparseseg")
+    if name in _HOMES:
+        return getattr(import_module(f"napari_sparseseg.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

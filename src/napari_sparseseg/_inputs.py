@@ -1,0 +1,124 @@
+"""What users pass to the segmenter, checked and brought into one form."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from napari_sparseseg._types import Annotation, Spacing
+from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.storage.annotation import check_classes, drop_uninformative, read_annotation
+from napari_sparseseg.storage.volume import ArrayVolume
+
+
+def open_volumes(image: Any, channel_axis: int | None) -> list[ArrayVolume]:
+    """One volume, or a list or tuple of them, all with the same number of channels and of spatial axes."""
+    volumes = [ArrayVolume(array, channel_axis, name=name) for array, name in _named(image, "image")]
+    if not volumes:
+        raise InputError("the list of images is empty; pass at least one image with its annotation")
+    first = volumes[0]
+    for volume in volumes[1:]:
+        if volume.n_channels != first.n_channels:
+            raise InputError(
+                f"{volume.name} has {volume.n_channels} channels, but {first.name} has {first.n_channels}; "
+                "all images must have the same channels"
+            )
+        if len(volume.spatial_shape) != len(first.spatial_shape):
+            raise InputError(
+                f"{volume.name} has spatial shape {volume.spatial_shape}, but {first.name} has {first.spatial_shape}; "
+                "images must be all 2D or all 3D"
+            )
+    return volumes
+
+
+def read_paint(
+    volumes: Sequence[ArrayVolume],
+    annotation: Any,
+    allowed: Mapping[int, Collection[int]] | None,
+    weight: Any,
+    *,
+    known_classes: Collection[int] = (),
+) -> tuple[list[Annotation], tuple[int, ...]]:
+    """The paint of each volume and all class ids; `known_classes` are those that were learnt before."""
+    annotations = list(_named(annotation, "annotation"))
+    if len(annotations) != len(volumes):
+        raise InputError(
+            f"{len(volumes)} images but {len(annotations)} annotations were passed; each image needs its own, in the "
+            "same order (an annotation without paint is fine)"
+        )
+    weights = list(weight) if isinstance(weight, list | tuple) else [weight] * len(volumes)
+    if len(weights) != len(volumes):
+        raise InputError(f"{len(weights)} weights were passed for {len(volumes)} images; pass one each, or one number")
+    paint = [
+        read_annotation(array, volume, allowed=allowed, weight=w, name=name)
+        for (array, name), volume, w in zip(annotations, volumes, weights, strict=True)
+    ]
+    classes = tuple(sorted({*check_classes(paint), *known_classes}))
+    return [drop_uninformative(p, classes) for p in paint], classes
+
+
+def check_budget(max_seconds: float | None, max_steps: int | None) -> None:
+    """Raise `InputError` unless both are None or usable numbers."""
+    if max_seconds is not None:
+        _check_number("max_seconds", max_seconds)
+        if not 0 < max_seconds < np.inf:
+            raise InputError(f"max_seconds={max_seconds} is not a time; pass a positive number of seconds, or None")
+    if max_steps is not None:
+        _check_number("max_steps", max_steps)
+        if max_steps < 0 or max_steps != int(max_steps):
+            raise InputError(f"max_steps={max_steps} is not a number of steps; pass a whole number from 0, or None")
+
+
+def checked_spacing(spacing: Any, *, n_axes: int) -> Spacing:
+    """Voxel size along z, y, x; for 2D images z takes the size along y."""
+    if spacing is None:
+        return 1.0, 1.0, 1.0
+    axes = "(z, y, x)" if n_axes == 3 else "(y, x)"
+    try:
+        sizes = [float(size) for size in spacing]
+    except (TypeError, ValueError):
+        raise InputTypeError(
+            f"spacing={spacing!r} is not a sequence of numbers; pass the voxel size along {axes}, for example "
+            f"{(0.5, 0.2, 0.2)[-n_axes:]}"
+        ) from None
+    if len(sizes) != n_axes and not (n_axes == 2 and len(sizes) == 3):
+        raise InputError(f"spacing={tuple(sizes)} has {len(sizes)} numbers; {n_axes} are needed, along {axes}")
+    wrong = [size for size in sizes if not 0 < size < np.inf]
+    if wrong:
+        raise InputError(
+            f"spacing={tuple(sizes)} contains {wrong[0]}; voxel sizes are positive numbers along {axes}, or None "
+            "for cubes"
+        )
+    if n_axes == 2:
+        sizes = [sizes[-2], *sizes[-2:]]
+    return sizes[0], sizes[1], sizes[2]
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from an int, a `numpy.random.Generator` (drawn from, so it moves on) or None (unpredictable)."""
+    if isinstance(random_state, bool) or not (
+        random_state is None or isinstance(random_state, int | np.integer | np.random.Generator)
+    ):
+        raise InputTypeError(
+            f"random_state must be a whole number, a numpy.random.Generator or None, not {random_state!r}"
+        )
+    if isinstance(random_state, int | np.integer):
+        if random_state < 0:
+            raise InputError(f"random_state={random_state} is negative; pass a whole number from 0")
+        return int(random_state)
+    return int(np.random.default_rng(random_state).integers(2**31))
+
+
+def _named(given: Any, name: str) -> Iterator[tuple[Any, str]]:
+    if isinstance(given, list | tuple):
+        yield from ((item, f"{name} {number}") for number, item in enumerate(given))
+    else:
+        yield given, name
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputTypeError(f"{name}={value!r} is not a number")

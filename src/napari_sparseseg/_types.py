@@ -1,0 +1,127 @@
+"""Words that every layer of the package shares: boxes of voxels, what can be read, what was painted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Shape3D = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+
+UNPAINTED = 0
+MAX_CLASSES = 127
+MAX_CODE = 254
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A block of voxels `start <= index < stop` along z, y, x; it may reach beyond its volume."""
+
+    start: Shape3D
+    stop: Shape3D
+
+    @classmethod
+    def whole(cls, shape: Shape3D) -> Box:
+        """The box that covers a volume of this shape."""
+        return cls((0, 0, 0), shape)
+
+    @property
+    def shape(self) -> Shape3D:
+        z, y, x = (b - a for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    @property
+    def n_voxels(self) -> int:
+        z, y, x = self.shape
+        return z * y * x
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Index of this box in an array; only for boxes that do not start below zero."""
+        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    def grown(self, margin: Shape3D) -> Box:
+        """The box with `margin` more voxels on either side of each axis."""
+        return Box(
+            _triple(a - m for a, m in zip(self.start, margin, strict=True)),
+            _triple(b + m for b, m in zip(self.stop, margin, strict=True)),
+        )
+
+    def clipped(self, limits: Box) -> Box:
+        """The part of the box that lies within `limits`."""
+        start = _triple(max(a, b) for a, b in zip(self.start, limits.start, strict=True))
+        stop = _triple(min(a, b) for a, b in zip(self.stop, limits.stop, strict=True))
+        return Box(start, _triple(max(a, b) for a, b in zip(start, stop, strict=True)))
+
+    def shifted(self, offset: Shape3D) -> Box:
+        """The box moved by `offset` voxels."""
+        return Box(
+            _triple(a + o for a, o in zip(self.start, offset, strict=True)),
+            _triple(b + o for b, o in zip(self.stop, offset, strict=True)),
+        )
+
+    def relative_to(self, origin: Shape3D) -> Box:
+        """The same voxels, counted from `origin`."""
+        z, y, x = origin
+        return self.shifted((-z, -y, -x))
+
+
+def _triple(values: Any) -> Shape3D:
+    z, y, x = values
+    return z, y, x
+
+
+class ArrayLike(Protocol):
+    """What can be read: a numpy, zarr or dask array, or anything that has these three."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+
+class Volume(Protocol):
+    """Raw intensities that are read box by box, channels first."""
+
+    @property
+    def shape(self) -> Shape3D:
+        """Size along z, y, x."""
+
+    @property
+    def n_channels(self) -> int: ...
+
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """Voxels of a box that lies within the volume, shape (channels, z, y, x), finite, native byte order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What was painted in one volume: the painted voxels only, ordered by z.
+
+    `coordinates` is (n, 3) int32 along z, y, x; `codes` (n,) uint8, 1..254; `weights` (n,) float32, > 0.
+    `allowed` maps a code to the class ids that it leaves possible; a code that is not in it is a class itself.
+    """
+
+    shape: Shape3D
+    coordinates: npt.NDArray[np.int32]
+    codes: npt.NDArray[np.uint8]
+    weights: npt.NDArray[np.float32]
+    allowed: Mapping[int, frozenset[int]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def classes(self) -> tuple[int, ...]:
+        """Class ids that were painted or named in a set of allowed classes, ascending."""
+        found: set[int] = set()
+        for code in np.unique(self.codes).tolist():
+            found |= self.allowed.get(code, frozenset((code,)))
+        return tuple(sorted(found))

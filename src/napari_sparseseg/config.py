@@ -1,0 +1,141 @@
+"""Every setting, once: its title, description, bounds and default. Frozen, checked, and JSON both ways."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_sparseseg.errors import InputError
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Build from plain values; raises `InputError` that names the wrong one, its bounds and its meaning."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise InputError(_explain(cls, error)) from None
+
+    def with_changes(self, **changes: Any) -> Self:
+        """A copy with some settings changed, checked like new ones."""
+        return self.of(self.model_dump() | changes)
+
+
+class ModelConfig(_Config):
+    """Shape of the network; fixed once a model has been fitted."""
+
+    scales: tuple[float, ...] = Field(
+        (1.0, 2.0, 4.0, 8.0, 16.0),
+        min_length=1,
+        max_length=12,
+        title="Filter scales",
+        description="Widths of the filters that every voxel is described by, in units of the finest voxel edge.",
+    )
+    width: int = Field(
+        16,
+        ge=4,
+        le=128,
+        title="Channels",
+        description="Channels of the U-Net at full resolution. Fewer than 16 is not faster on a CPU.",
+    )
+    depth: int = Field(
+        3, ge=1, le=6, title="Levels", description="Resolution levels of the U-Net; each one doubles its reach."
+    )
+    head_width: int = Field(
+        64, ge=4, le=512, title="Pixel head width", description="Units in each hidden layer of the pixel classifier."
+    )
+
+
+class TrainingConfig(_Config):
+    """How the network learns."""
+
+    learning_rate: float = Field(
+        3e-3, gt=0, le=1, title="Step size", description="Step size of the U-Net's optimiser (AdamW)."
+    )
+    weight_decay: float = Field(
+        1e-2, ge=0, le=10, title="Weight decay", description="Pull of all weights towards zero; holds overfitting back."
+    )
+    batch_size: int = Field(2, ge=1, le=64, title="Patches per step", description="Patches in each training step.")
+    patch_voxels: int = Field(
+        65536,
+        ge=512,
+        le=1 << 24,
+        title="Patch size",
+        description="Voxels in a patch; its shape follows the voxel size and the painted plane.",
+    )
+    class_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        title="Class balance",
+        description="0 lets each painted voxel count the same, 1 lets each class count the same.",
+    )
+    dropout: float = Field(
+        0.3, ge=0, lt=1, title="Dropout", description="Share of the pixel head's units that rest in each step."
+    )
+    averaging: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        title="Weight averaging",
+        description="Memory of the running average of the weights that predicts; 0 predicts with the latest.",
+    )
+    warm_start_steps: int = Field(
+        300, ge=1, le=10000, title="Warm start", description="Steps of the pixel head before the U-Net starts."
+    )
+    held_out: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        title="Held-out paint",
+        description="Share of the paint kept aside to estimate Dice and to weigh pixel head and U-Net.",
+    )
+    flips: bool = Field(True, title="Flips", description="Mirror patches at random along every axis.")
+    turns: bool = Field(True, title="Turns", description="Swap axes of equal voxel size at random.")
+    gain: float = Field(
+        0.1, ge=0, le=1, title="Gain", description="Spread of the random contrast change of each patch."
+    )
+    default_seconds: float = Field(
+        120.0, gt=0, title="Longest fit", description="Seconds after which a fit without a budget ends at the latest."
+    )
+    patience: int = Field(
+        8,
+        ge=1,
+        title="Patience",
+        description="A fit without a budget ends after so many checks without progress on held-out paint.",
+    )
+    check_every: int = Field(
+        25, ge=1, title="Check interval", description="Steps between checks on the held-out paint."
+    )
+    cache_mb: int = Field(
+        1024, ge=16, title="Feature cache", description="Memory for filter features that are kept between steps, in MB."
+    )
+
+
+class PredictionConfig(_Config):
+    """How a volume is predicted; none of it changes what is learnt."""
+
+    tile_voxels: int = Field(
+        1 << 21,
+        ge=4096,
+        title="Tile size",
+        description="Voxels computed at once. Smaller needs less memory; halved by itself when memory runs out.",
+    )
+    intensity: Literal["image", "training"] = Field(
+        "image",
+        title="Intensity range",
+        description="Normalise by the range of the image that is predicted, or by that of the training image.",
+    )
+
+
+def _explain(config: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else config.__name__
+    if first["type"] == "extra_forbidden":
+        return f"{config.__name__} has no setting {name!r}; it has {', '.join(config.model_fields)}"
+    about = config.model_fields[name].description if name in config.model_fields else ""
+    return f"{config.__name__}.{name} cannot be {first['input']!r}: {first['msg'].lower()}. {about}".strip()

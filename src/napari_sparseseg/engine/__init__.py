@@ -1,0 +1,1 @@
+"""The learning engine: torch and numpy, no threads, no files, no GUI."""

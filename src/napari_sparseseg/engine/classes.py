@@ -1,0 +1,45 @@
+"""Class ids of the user against channels of the network: converted here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg._types import MAX_CODE, Annotation
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTable:
+    """The painted class ids in ascending order; a class's channel is its index. `background` is one of them."""
+
+    ids: tuple[int, ...]
+    background: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def foreground_channels(self) -> tuple[int, ...]:
+        return tuple(channel for channel, class_id in enumerate(self.ids) if class_id != self.background)
+
+    def labels_of(self, channels: npt.NDArray[np.integer]) -> npt.NDArray[np.unsignedinteger]:
+        """Class ids for channel numbers, in the smallest unsigned dtype that holds them."""
+        lookup = np.asarray(self.ids, dtype=np.min_scalar_type(max(self.ids)))
+        found: npt.NDArray[np.unsignedinteger] = lookup[channels]
+        return found
+
+    def allowed_by(self, annotation: Annotation) -> npt.NDArray[np.bool_]:
+        """Which classes each painted voxel leaves possible, shape (n, classes)."""
+        lookup = np.zeros((MAX_CODE + 1, len(self)), bool)
+        for code in np.unique(annotation.codes).tolist():
+            for class_id in annotation.allowed.get(code, (code,)):
+                lookup[code, self.ids.index(class_id)] = True
+        rows: npt.NDArray[np.bool_] = lookup[annotation.codes]
+        return rows
+
+    def grown_by(self, ids: Iterable[int]) -> ClassTable:
+        """The table with further class ids."""
+        return ClassTable(tuple(sorted({*self.ids, *ids})), self.background)

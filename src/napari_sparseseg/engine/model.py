@@ -1,0 +1,47 @@
+"""A fitted model: all that prediction needs, in one object that can be saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from napari_sparseseg._types import Spacing
+from napari_sparseseg.config import ModelConfig
+from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.features import FilterBank
+from napari_sparseseg.engine.network import SparseNet
+from napari_sparseseg.engine.normalise import IntensityRange
+from napari_sparseseg.engine.unet import plan_levels
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What fixes a network's shape. `flat` axes held a single voxel in every training image."""
+
+    config: ModelConfig
+    spacing: Spacing
+    n_channels: int
+    flat: tuple[bool, bool, bool]
+
+    @property
+    def bank(self) -> FilterBank:
+        return FilterBank(self.spacing, self.n_channels, self.config.scales)
+
+    def build(self, n_classes: int, seed: int = 0) -> SparseNet:
+        """A network with fresh weights drawn from `seed`; torch's global random state is left as it was."""
+        levels = plan_levels(self.spacing, self.config.depth, self.flat)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = SparseNet(self.bank.n_features, n_classes, levels, self.config)
+        return network.to(memory_format=torch.channels_last_3d)
+
+
+@dataclass(slots=True)
+class FittedModel:
+    """A network with what it takes to apply it. `intensity` is that of the training images, in their order."""
+
+    spec: ModelSpec
+    classes: ClassTable
+    network: SparseNet
+    intensity: tuple[IntensityRange, ...] = field(default_factory=tuple)

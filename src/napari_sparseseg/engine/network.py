@@ -1,0 +1,81 @@
+"""The whole network: standardised filter features, a pixel head, a U-Net, and how they are mixed.
+
+The pixel head is a stack of 1x1x1 convolutions: it learns within a second or two what a classifier on filter
+features can know. The U-Net sees the same features with their surroundings. `context` says how much of the
+answer is the U-Net's; the trainer chooses it on held-out paint, so the mix is not worse than either alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_sparseseg.config import ModelConfig
+from napari_sparseseg.engine.unet import LevelPlan, UNet3D
+
+
+class PixelHead(nn.Module):
+    """Perceptron on the features of single voxels: (..., features) -> (..., classes)."""
+
+    def __init__(self, n_features: int, n_classes: int, width: int) -> None:
+        super().__init__()
+        self.hidden = nn.ModuleList([nn.Linear(n_features, width), nn.Linear(width, width)])
+        self.classify = nn.Linear(width, n_classes)
+
+    def forward(self, features: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
+        """Logits; `dropout` holds a factor for each hidden layer's units, (n, width), while training."""
+        for number, layer in enumerate(self.hidden):
+            features = functional.relu(layer(features))
+            if dropout is not None:
+                features = features * dropout[number]
+        logits: Tensor = self.classify(features)
+        return logits
+
+
+class SparseNet(nn.Module):
+    """Pixel head and U-Net on the same standardised features."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, n_features: int, n_classes: int, levels: Sequence[LevelPlan], config: ModelConfig | None = None
+    ) -> None:
+        super().__init__()
+        config = config or ModelConfig()
+        self.pixel = PixelHead(n_features, n_classes, config.head_width)
+        self.unet = UNet3D(n_features, n_classes, levels, config.width)
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+        self.context = 0.0
+
+    @property
+    def n_classes(self) -> int:
+        return self.pixel.classify.out_features
+
+    def standardise_by(self, features: Tensor) -> None:
+        """Take mean and spread of each feature from these voxels, shape (n, features)."""
+        self.mean.copy_(features.mean(0))
+        self.scale.copy_(features.std(0, correction=0).clamp_min(1e-4))
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Features with mean 0 and spread 1 over the painted voxels; last axis is the feature."""
+        return (features - self.mean) / self.scale
+
+    def mixed(self, pixel: Tensor, unet: Tensor, context: float | None = None) -> Tensor:
+        """Logits of the mix: a weighted mean of both log-probabilities, classes last."""
+        share = self.context if context is None else context
+        return (1 - share) * pixel.log_softmax(-1) + share * unet.log_softmax(-1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Raw features of one tile (z, y, x, features) -> logits (z, y, x, classes)."""
+        known = self.standardised(features)
+        if self.context == 0:
+            return self.pixel(known).log_softmax(-1)  # type: ignore[no-any-return]
+        context = self.unet(known.movedim(-1, 0)[None])[0].movedim(0, -1)
+        if self.context == 1:
+            return context.log_softmax(-1)  # type: ignore[no-any-return]
+        return self.mixed(self.pixel(known), context)

@@ -1,0 +1,132 @@
+"""Painted voxels as the trainer sees them: which slice each belongs to, and which are held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg._types import Annotation, Box
+from napari_sparseseg.engine.classes import ClassTable
+
+_CELL = 16  # edge, in voxels, of the squares of a slice that are held out together
+_GAP = 3  # voxels around held-out paint that are neither learnt nor scored
+_FEWEST = 200  # a class with less paint than this is never held out
+_LARGEST_SHARE = 0.2  # of a class's paint that may be held out
+
+
+@dataclass(frozen=True, slots=True)
+class Paint:
+    """The painted voxels of one volume.
+
+    `coordinates` (n, 3) ordered by z; `allowed` (n, classes); `weights` (n,); `axis` (n,) and `slice_id` (n,) say
+    across which axis the slice lies that a voxel was painted on; `learnt` and `held_out` (n,) are disjoint.
+    """
+
+    coordinates: npt.NDArray[np.int32]
+    allowed: npt.NDArray[np.bool_]
+    weights: npt.NDArray[np.float32]
+    axis: npt.NDArray[np.int8]
+    slice_id: npt.NDArray[np.int64]
+    learnt: npt.NDArray[np.bool_]
+    held_out: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+    def within(self, box: Box) -> npt.NDArray[np.intp]:
+        """Numbers of the painted voxels that lie in a box."""
+        z = self.coordinates[:, 0]
+        first, last = np.searchsorted(z, [box.start[0], box.stop[0]])
+        y, x = self.coordinates[first:last, 1], self.coordinates[first:last, 2]
+        inside = (y >= box.start[1]) & (y < box.stop[1]) & (x >= box.start[2]) & (x < box.stop[2])
+        return first + np.flatnonzero(inside)
+
+
+def prepare_paint(annotation: Annotation, classes: ClassTable, *, share: float, balance: float, seed: int) -> Paint:
+    """Order the paint by slices and hold out about `share` of it, in squares with a gap around them.
+
+    The choice depends on the paint, the share and the seed only. `balance` 0..1 raises the weight of rare classes
+    to the power of their rarity.
+    """
+    coordinates = annotation.coordinates
+    allowed = classes.allowed_by(annotation)
+    axis = painted_axis(coordinates, annotation.shape)
+    along = np.take_along_axis(coordinates, axis[:, None].astype(np.int64), axis=1)[:, 0].astype(np.int64)
+    slice_id = axis.astype(np.int64) * (max(annotation.shape) + 1) + along
+    held_out = choose_held_out(coordinates, allowed, axis, slice_id, share=share, seed=seed)
+    return Paint(
+        coordinates,
+        allowed,
+        annotation.weights * balancing_weight(allowed, balance),
+        axis,
+        slice_id,
+        learnt=~(held_out | _near(coordinates, held_out)),
+        held_out=held_out,
+    )
+
+
+def balancing_weight(allowed: npt.NDArray[np.bool_], balance: float) -> npt.NDArray[np.float32]:
+    """Weight of each voxel, mean 1: (painted voxels of its class) to the power of -balance; a set takes the mean."""
+    painted = allowed[allowed.sum(1) == 1].sum(0)
+    of_class = np.maximum(painted, 1.0) ** -balance
+    weight = allowed @ of_class / np.maximum(allowed.sum(1), 1)
+    return (weight / max(weight.mean(), 1e-30)).astype(np.float32) if len(weight) else weight.astype(np.float32)
+
+
+def painted_axis(coordinates: npt.NDArray[np.int32], shape: tuple[int, int, int]) -> npt.NDArray[np.int8]:
+    """The axis across which each voxel's slice lies: the one whose plane through it holds most paint."""
+    fill = [
+        np.bincount(coordinates[:, axis], minlength=size)[coordinates[:, axis]] if size > 1 or axis == 0 else
+        np.zeros(len(coordinates), np.int64)
+        for axis, size in enumerate(shape)
+    ]
+    return np.argmax(fill, axis=0).astype(np.int8)
+
+
+def choose_held_out(
+    coordinates: npt.NDArray[np.int32],
+    allowed: npt.NDArray[np.bool_],
+    axis: npt.NDArray[np.int8],
+    slice_id: npt.NDArray[np.int64],
+    *,
+    share: float,
+    seed: int,
+) -> npt.NDArray[np.bool_]:
+    """Whole squares of slices, in random order, until `share` of the paint is held out; scarce classes are spared.
+
+    Only voxels painted with one class count as held out: a set of classes has no single right answer.
+    """
+    definite = allowed.sum(1) == 1
+    held_out = np.zeros(len(coordinates), bool)
+    painted = allowed[definite].sum(0)
+    if not share or len(coordinates) == 0:
+        return held_out
+    room = np.where(painted >= _FEWEST, _LARGEST_SHARE * painted, 0)
+    cells = coordinates // _CELL
+    cells[np.arange(len(cells)), axis] = 0
+    _, cell = np.unique(np.column_stack([slice_id, cells]), axis=0, return_inverse=True)
+    cell = cell.ravel()
+    members = np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell))[:-1])
+    wanted = share * definite.sum()
+    for number in np.random.default_rng(seed).permutation(len(members)):
+        if wanted <= 0:
+            break
+        rows = members[number][definite[members[number]]]
+        counts = allowed[rows].sum(0)
+        if len(rows) and np.all((counts == 0) | (counts <= room)):
+            held_out[rows] = True
+            room = room - counts
+            wanted -= len(rows)
+    return held_out
+
+
+def _near(coordinates: npt.NDArray[np.int32], held_out: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Voxels within the gap around held-out ones (in the largest coordinate difference)."""
+    from scipy.spatial import cKDTree
+
+    if not held_out.any():
+        return np.zeros(len(coordinates), bool)
+    distance, _ = cKDTree(coordinates[held_out]).query(coordinates, p=np.inf, distance_upper_bound=_GAP + 0.5)
+    return np.isfinite(distance)

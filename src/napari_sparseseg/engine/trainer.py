@@ -1,0 +1,291 @@
+"""Learning from paint: a generator of steps that its caller may stop, pause or save at any step.
+
+First the pixel head is fitted, which takes a second or two; then every step improves the U-Net on a batch of
+patches around painted voxels. Weights are averaged as they go. Every few steps the network is scored on paint
+that was held out, which gives the Dice estimate and decides how pixel head and U-Net are mixed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_sparseseg._types import Annotation
+from napari_sparseseg.config import TrainingConfig
+from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn
+from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.device import mixed_precision
+from napari_sparseseg.engine.features import FeatureMap
+from napari_sparseseg.engine.growth import grow_outputs, spread_rows
+from napari_sparseseg.engine.losses import partial_label_loss
+from napari_sparseseg.engine.network import SparseNet
+from napari_sparseseg.engine.paint import Paint, prepare_paint
+from napari_sparseseg.engine.pixelfit import fit_pixel_head
+from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_shapes
+from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet
+
+RELEASE_AT = 0.7  # share of a known budget after which held-out paint is given back
+_ANNEAL_FROM = 0.7
+_WARM_UP = 20  # steps over which the step size rises
+_PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
+
+Progress = Callable[[int], float]
+"""Share of the budget that is used after so many steps, 0..1; 0 if nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """What one step did.
+
+    `step` counts the U-Net's steps over all fits, `phase` is "pixel" during the warm start, then "unet".
+    `dice` is the latest estimate on held-out paint, mean over the classes but the background, or None.
+    `seconds` is set by whoever drives the trainer.
+    """
+
+    step: int
+    phase: str
+    loss: float
+    dice: float | None = None
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains a `SparseNet` on the paint of one or several volumes.
+
+    The network that is passed in keeps the averaged weights, which predict; its copy learns. `seed` fixes every
+    random choice. Not thread-safe.
+    """
+
+    def __init__(self, network: SparseNet, classes: ClassTable, config: TrainingConfig, *, seed: int) -> None:
+        self.averaged = network
+        self.network = copy.deepcopy(network)
+        self.classes = classes
+        self.config = config
+        self.step = 0
+        self.score: HeldOutScore | None = None
+        self.is_released = False
+        self._round = 0
+        self._seed = seed
+        self._rng = np.random.default_rng(seed)
+        self._optimiser = make_optimiser(self.network, config)
+        self._maps: Sequence[FeatureMap] = ()
+
+    def learn_from(self, maps: Sequence[FeatureMap], annotations: Sequence[Annotation]) -> None:
+        """Take these volumes and their paint; called before the first step and whenever the paint has changed."""
+        self._maps = maps
+        self._annotations = annotations
+        self._round += 1
+        self._take_paint(self.config.held_out)
+        if self._round == 1:
+            features = torch.cat([m.at(p.coordinates[_spread(len(p))]) for m, p in self._volumes() if len(p)])
+            for network in (self.network, self.averaged):
+                network.standardise_by(features)
+
+    def grow(self, classes: ClassTable) -> None:
+        """Add classes: trunk, optimiser state and the other outputs stay as they are."""
+        if classes == self.classes:
+            return
+        kept = [classes.ids.index(class_id) for class_id in self.classes.ids]
+        names = [name for name, _ in self.network.unet.named_parameters()]
+        state = self._optimiser.state_dict()["state"]
+        for network in (self.network, self.averaged):
+            grow_outputs(network, kept, len(classes))
+        self._optimiser = make_optimiser(self.network, self.config)
+        for number, values in state.items():
+            if names[number].startswith("classify."):
+                for kind in ("exp_avg", "exp_avg_sq"):
+                    values[kind] = spread_rows(values[kind], kept, len(classes), 0.0)
+        self._optimiser.load_state_dict(self._optimiser.state_dict() | {"state": state})
+        self.classes = classes
+
+    def steps(self, progress: Progress = lambda _: 0.0) -> Iterator[TrainingStep]:
+        """Train without end; each item is one finished step. All state is consistent between items."""
+        yield from self._fit_pixel_head(self.config.warm_start_steps if self.step == 0 else self._refit_steps)
+        self._check()
+        while True:
+            used = progress(self.step)
+            if used >= RELEASE_AT and not self.is_released:
+                yield from self._release()
+            loss = self._unet_step(self._step_size(used))
+            if self.step % self.config.check_every == 0:
+                self._check()
+            yield TrainingStep(self.step, "unet", loss, self.dice)
+
+    def finish(self) -> None:
+        """Settle the mix of pixel head and U-Net, wherever the steps were stopped."""
+        if not self.is_released and self.step % self.config.check_every:
+            self._check()
+
+    @property
+    def dice(self) -> float | None:
+        return self.score.dice if self.score else None
+
+    def state(self) -> dict[str, Any]:
+        """Everything that an exact continuation needs besides the weights: optimiser, random state, counters."""
+        return {
+            "optimiser": self._optimiser.state_dict(),
+            "random": self._rng.bit_generator.state,
+            "step": self.step,
+            "round": self._round,
+            "seed": self._seed,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned; the network's weights are restored by the caller."""
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._rng.bit_generator.state = state["random"]
+        self.step, self._round, self._seed = state["step"], state["round"], state["seed"]
+
+    def _volumes(self) -> Iterator[tuple[FeatureMap, Paint]]:
+        return zip(self._maps, self._paints, strict=True)
+
+    def _take_paint(self, held_out: float) -> None:
+        self._paints = [
+            prepare_paint(
+                annotation,
+                self.classes,
+                share=held_out,
+                balance=self.config.class_balance,
+                seed=self._seed + 1000 * self._round + number,
+            )
+            for number, annotation in enumerate(self._annotations)
+        ]
+        shapes = [m.shape for m in self._maps]
+        largest = (max(s[0] for s in shapes), max(s[1] for s in shapes), max(s[2] for s in shapes))
+        self._patch_shapes = patch_shapes(
+            self.config.patch_voxels, self._maps[0].bank.spacing, self.network.unet.stride, largest
+        )
+        self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes)
+        self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
+        self.is_released = not any(p.held_out.any() for p in self._paints)
+
+    def _release(self) -> Iterator[TrainingStep]:
+        """Give the held-out paint back; mix and Dice estimate stay as they were last measured."""
+        self._check()
+        self._take_paint(0.0)
+        yield from self._fit_pixel_head(self._refit_steps)
+
+    @property
+    def _refit_steps(self) -> int:
+        return max(1, self.config.warm_start_steps // 3)
+
+    def _fit_pixel_head(self, n_steps: int) -> Iterator[TrainingStep]:
+        features, allowed, weights = [], [], []
+        for feature_map, paint in self._volumes():
+            rows = np.flatnonzero(paint.learnt)
+            rows = rows[_spread(len(rows))]
+            features.append(feature_map.at(paint.coordinates[rows]))
+            allowed.append(torch.from_numpy(paint.allowed[rows]))
+            weights.append(torch.from_numpy(paint.weights[rows]))
+        device = self.network.mean.device
+        losses = fit_pixel_head(
+            self.network.pixel,
+            self.network.standardised(torch.cat(features)),
+            torch.cat(allowed).to(device),
+            torch.cat(weights).to(device),
+            n_steps=n_steps,
+            dropout=self.config.dropout,
+            rng=self._rng,
+        )
+        for loss in losses:
+            self.averaged.pixel.load_state_dict(self.network.pixel.state_dict())
+            yield TrainingStep(self.step, "pixel", loss, self.dice)
+
+    def _unet_step(self, step_size: float) -> float:
+        axis, locations = self._sampler.draw(self.config.batch_size, self._rng)
+        turn = draw_turn(axis, self._maps[0].bank.spacing, self._rng) if self.config.turns else (0, 1, 2)
+        patches, rows, targets = [], [], []
+        for location in locations:
+            augmentation = self._draw_augmentation(turn)
+            patches.append(self._patch(location, augmentation))
+            positions, numbers = self._painted(location, augmentation)
+            rows.append(positions)
+            targets.append((self._paints[location.volume], numbers))
+        loss = self._loss(torch.stack(patches), rows, targets)
+        for group in self._optimiser.param_groups:
+            group["lr"] = step_size
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self.step += 1
+        self._average()
+        return float(loss.detach())
+
+    def _patch(self, location: PatchLocation, augmentation: Augmentation) -> Tensor:
+        known = self.network.standardised(self._maps[location.volume].read(location.box))
+        return augmentation.features(known)
+
+    def _painted(
+        self, location: PatchLocation, augmentation: Augmentation
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
+        """Where the learnt voxels lie in the augmented patch, and their numbers."""
+        paint = self._paints[location.volume]
+        numbers = paint.within(location.box)
+        numbers = numbers[paint.learnt[numbers]]
+        shape = np.asarray(location.box.shape)
+        return augmentation.positions(paint.coordinates[numbers] - location.box.start, shape), numbers
+
+    def _loss(
+        self,
+        patches: Tensor,
+        rows: Sequence[npt.NDArray[np.int64]],
+        targets: Sequence[tuple[Paint, npt.NDArray[np.intp]]],
+    ) -> Tensor:
+        device = patches.device
+        with mixed_precision(device):
+            logits = self.network.unet(patches.movedim(-1, 1)).movedim(1, -1)
+        painted = torch.cat(
+            [logits[number][tuple(torch.from_numpy(r.T.copy()).to(device))] for number, r in enumerate(rows)]
+        )
+        allowed = np.concatenate([paint.allowed[numbers] for paint, numbers in targets])
+        weights = np.concatenate([paint.weights[numbers] for paint, numbers in targets])
+        return partial_label_loss(
+            painted.float(), torch.from_numpy(allowed).to(device), torch.from_numpy(weights).to(device)
+        )
+
+    def _draw_augmentation(self, turn: tuple[int, int, int]) -> Augmentation:
+        return Augmentation(
+            flips=draw_flips(self._rng) if self.config.flips else (False, False, False),
+            order=turn,
+            gain=float(np.exp(self._rng.normal(0, self.config.gain))) if self.config.gain else 1.0,
+        )
+
+    def _step_size(self, used: float) -> float:
+        warm = min(1.0, (self.step + 1) / _WARM_UP)
+        anneal = min(1.0, max(0.05, (1 - used) / (1 - _ANNEAL_FROM)))
+        return self.config.learning_rate * warm * anneal
+
+    def _average(self) -> None:
+        keep = min(self.config.averaging, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, latest in zip(self.averaged.unet.parameters(), self.network.unet.parameters(), strict=True):
+                mean.lerp_(latest, 1 - keep)
+
+    def _check(self) -> None:
+        """Score the averaged network on held-out paint and mix pixel head and U-Net accordingly."""
+        if self._held_out:
+            self.score = self._held_out.score(self.averaged, self._maps, self.classes, has_context=self.step > 0)
+        context = self.score.context if self.score else None
+        self.averaged.context = _untested_context(self.step) if context is None else context
+
+
+def make_optimiser(network: SparseNet, config: TrainingConfig) -> torch.optim.AdamW:
+    """The optimiser of the U-Net's weights (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+    return torch.optim.AdamW(network.unet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _untested_context(step: int) -> float:
+    """Share of the U-Net where too little paint can be held out to choose: it grows as the U-Net learns."""
+    return 0.75 * min(1.0, step / 200)
+
+
+def _spread(n: int) -> npt.NDArray[np.intp]:
+    """At most `_PIXEL_VOXELS` numbers, evenly spread over `0 .. n`."""
+    return np.unique(np.linspace(0, n - 1, min(n, _PIXEL_VOXELS)).astype(np.intp)) if n else np.zeros(0, np.intp)

@@ -1,0 +1,104 @@
+"""Scoring on held-out paint: the Dice estimate, and how much of the answer should be the U-Net's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_sparseseg._types import Box, Shape3D
+from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.features import FeatureMap
+from napari_sparseseg.engine.metrics import dice
+from napari_sparseseg.engine.network import SparseNet
+from napari_sparseseg.engine.paint import Paint
+
+_MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_MOST_PATCHES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutScore:
+    """Of the likeliest mix: mean Dice over the held-out classes but the background, mean -log p, and the U-Net's share.
+
+    `dice` is None if only background is held out, `context` if a class is missing: then the mix remains open.
+    """
+
+    dice: float | None
+    loss: float
+    context: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Patch:
+    volume: int
+    box: Box
+    members: npt.NDArray[np.intp]
+
+
+class HeldOutSet:
+    """A few patches that cover held-out voxels; empty (falsy) where nothing is held out."""
+
+    def __init__(self, paints: Sequence[Paint], patch_shapes: Sequence[Shape3D], shapes: Sequence[Shape3D]) -> None:
+        self._paints = paints
+        self._patches: list[_Patch] = []
+        for volume, paint in enumerate(paints):
+            open_voxels = paint.held_out.copy()
+            while open_voxels.any() and len(self._patches) < _MOST_PATCHES * (volume + 1):
+                first = int(np.argmax(open_voxels))
+                box = _box_around(paint.coordinates[first], patch_shapes[int(paint.axis[first])], shapes[volume])
+                inside = paint.within(box)
+                members = inside[open_voxels[inside]]
+                open_voxels[members] = False
+                self._patches.append(_Patch(volume, box, members))
+
+    def __bool__(self) -> bool:
+        return bool(self._patches)
+
+    def score(
+        self, network: SparseNet, maps: Sequence[FeatureMap], classes: ClassTable, *, has_context: bool
+    ) -> HeldOutScore:
+        """Score every mix on the held-out voxels and return that of the likeliest.
+
+        `has_context` is False before the U-Net's first step: then only the pixel head answers.
+        """
+        pixel, unet, truth = [], [], []
+        with torch.no_grad():
+            for patch in self._patches:
+                of_pixel, of_unet = self._log_probabilities(network, maps[patch.volume], patch)
+                pixel.append(of_pixel)
+                unet.append(of_unet)
+                truth.append(self._paints[patch.volume].allowed[patch.members].argmax(1))
+        answers = torch.from_numpy(np.concatenate(truth)).to(pixel[0].device)
+        mixes = _MIXES if has_context else (0.0,)
+        scores = [_score(network.mixed(torch.cat(pixel), torch.cat(unet), mix), answers, mix, classes) for mix in mixes]
+        best = min(scores, key=lambda s: s.loss)
+        is_complete = len(torch.unique(answers)) == len(classes)
+        return best if is_complete else replace(best, context=None)
+
+    def _log_probabilities(self, network: SparseNet, feature_map: FeatureMap, patch: _Patch) -> tuple[Tensor, Tensor]:
+        known = network.standardised(feature_map.read(patch.box))
+        positions = self._paints[patch.volume].coordinates[patch.members] - patch.box.start
+        where = tuple(torch.from_numpy(positions.T.astype(np.int64)).to(known.device))
+        unet = network.unet(known.movedim(-1, 0)[None])[0].movedim(0, -1)
+        return network.pixel(known[where]), unet[where]
+
+
+def _score(logits: Tensor, answers: Tensor, mix: float, classes: ClassTable) -> HeldOutScore:
+    loss = torch.nn.functional.cross_entropy(logits, answers)
+    held_out = [channel for channel in classes.foreground_channels if bool((answers == channel).any())]
+    found = dice(logits.argmax(-1).cpu().numpy(), answers.cpu().numpy(), held_out)
+    return HeldOutScore(float(np.mean(list(found.values()))) if found else None, float(loss), mix)
+
+
+def _box_around(voxel: npt.NDArray[np.integer], patch_shape: Shape3D, shape: Shape3D) -> Box:
+    """A patch with the voxel near its middle, moved into the volume where that is possible."""
+    start = [
+        max(0, min(int(v) - p // 2, s - p)) for v, p, s in zip(voxel, patch_shape, shape, strict=True)
+    ]
+    z, y, x = start
+    return Box((z, y, x), (z + patch_shape[0], y + patch_shape[1], x + patch_shape[2]))

@@ -1,0 +1,27 @@
+"""The project's own exceptions: each names what was found, why it cannot be, and what to do."""
+
+from __future__ import annotations
+
+
+class SparseSegError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(SparseSegError, ValueError):
+    """A value that was passed in cannot be used; the message says which one and what to do."""
+
+
+class InputTypeError(SparseSegError, TypeError):
+    """Something of the wrong kind was passed in (a string for an image, objects, complex numbers)."""
+
+
+class NotFittedError(InputError):
+    """A model was asked to predict, score or save before it has learnt anything."""
+
+
+class ModelFileError(InputError):
+    """A model file is damaged, of another kind, or was written by a newer version."""
+
+
+class InputWarning(UserWarning):
+    """The input can be used, but probably is not what was meant."""

@@ -1,0 +1,416 @@
+"""SparseSegmenter: the blocking, scikit-learn-like face of the engine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg._inputs import check_budget, checked_spacing, open_volumes, read_paint, seed_of
+from napari_sparseseg._types import ArrayLike
+from napari_sparseseg.errors import InputError, InputTypeError, NotFittedError
+from napari_sparseseg.progress import duration, move_bar, open_bar
+from napari_sparseseg.storage.annotation import read_annotation
+from napari_sparseseg.storage.volume import ArrayVolume
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+    from napari_sparseseg.engine.budget import Budget
+    from napari_sparseseg.engine.features import FeatureMap
+    from napari_sparseseg.engine.model import FittedModel
+    from napari_sparseseg.engine.normalise import IntensityRange
+    from napari_sparseseg.engine.trainer import Trainer, TrainingStep
+
+_CONFIGS = ("model", "training", "prediction")
+
+
+class SparseSegmenter:
+    """Learns to segment a volume densely from sparse paint.
+
+    Parameters
+    ----------
+    spacing
+        Voxel size along z, y, x (y, x for 2D images) in any unit; None takes voxels for cubes.
+    channel_axis
+        Position of the channel axis of every image, or None.
+    device
+        "auto" takes a GPU that torch can use, else the CPU; or a torch device such as "cuda:1".
+    random_state
+        Seed, `numpy.random.Generator` or None. With a seed and `max_steps`, fitting twice gives the same bits on the
+        same machine with the same number of threads.
+    background
+        Class id that `score` and the Dice estimate leave out; None takes the lowest painted id.
+    model, training, prediction
+        `ModelConfig`, `TrainingConfig`, `PredictionConfig`; None takes the defaults. A single setting can be changed
+        by `set_params(training__learning_rate=1e-3)`.
+    progress
+        Progress bars: True, False, or None for terminals and notebooks only.
+
+    Attributes
+    ----------
+    classes_
+        Painted class ids, ascending; the order of the class axis of `predict_proba`.
+    history_
+        One `TrainingStep` (step, phase, loss, dice, seconds) for each step of all fits.
+    n_steps_
+        Steps of the U-Net so far.
+
+    Examples
+    --------
+    >>> segmenter = SparseSegmenter(spacing=(0.5, 0.2, 0.2))
+    >>> labels = segmenter.fit(image, annotation, max_seconds=60).predict(image)  # doctest: +SKIP
+
+    """
+
+    classes_: npt.NDArray[np.int64]
+    history_: list[TrainingStep]
+
+    def __init__(
+        self,
+        spacing: Sequence[float] | None = None,
+        channel_axis: int | None = None,
+        device: str = "auto",
+        random_state: int | np.random.Generator | None = None,
+        *,
+        background: int | None = None,
+        model: ModelConfig | None = None,
+        training: TrainingConfig | None = None,
+        prediction: PredictionConfig | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self.spacing = spacing
+        self.channel_axis = channel_axis
+        self.device = device
+        self.random_state = random_state
+        self.background = background
+        self.model = model
+        self.training = training
+        self.prediction = prediction
+        self.progress = progress
+        self._fitted: FittedModel | None = None
+        self._trainer: Trainer | None = None
+
+    def fit(
+        self,
+        image: ArrayLike | Sequence[ArrayLike],
+        annotation: ArrayLike | Sequence[ArrayLike],
+        *,
+        allowed: Mapping[int, Collection[int]] | None = None,
+        weight: ArrayLike | float | Sequence[ArrayLike | float] | None = None,
+        max_seconds: float | None = None,
+        max_steps: int | None = None,
+        callback: Callable[[TrainingStep], object] | None = None,
+    ) -> Self:
+        """Learn anew from one volume, or from lists of volumes and annotations.
+
+        `image` is (Z, Y, X) or (Y, X), with one more axis at `channel_axis` if that is set: a numpy, zarr or dask
+        array or anything with shape, dtype and `__getitem__`. `annotation` has the image's shape without channels:
+        0 is unpainted, 1 to 254 are class ids, or codes that `allowed` maps to the class ids they leave possible.
+        `weight` is how much the paint counts: a number, or one per voxel.
+
+        `max_seconds` covers everything, loading torch included. `max_steps` counts steps of the U-Net; 0 fits only
+        the pixel classifier. Without either, learning ends at a plateau or after two minutes. `callback` is called
+        after each step, on the calling thread; learning ends when it returns False.
+
+        Raises `InputError` or `InputTypeError` (of ValueError and TypeError) for what cannot be used.
+        """
+        self._fitted = self._trainer = None
+        return self._learn(image, annotation, allowed, weight, max_seconds, max_steps, callback)
+
+    def partial_fit(
+        self,
+        image: ArrayLike | Sequence[ArrayLike],
+        annotation: ArrayLike | Sequence[ArrayLike],
+        *,
+        allowed: Mapping[int, Collection[int]] | None = None,
+        weight: ArrayLike | float | Sequence[ArrayLike | float] | None = None,
+        max_seconds: float | None = None,
+        max_steps: int | None = None,
+        callback: Callable[[TrainingStep], object] | None = None,
+    ) -> Self:
+        """Continue with what has been painted since; like `fit` where nothing has been learnt yet.
+
+        `annotation` is all the paint that counts from now on, old and new. New classes may appear. Takes and raises
+        the same as `fit`.
+        """
+        return self._learn(image, annotation, allowed, weight, max_seconds, max_steps, callback)
+
+    def predict(self, image: ArrayLike) -> npt.NDArray[np.unsignedinteger]:
+        """Labels of the image's spatial shape: painted class ids in the smallest unsigned dtype.
+
+        Raises `NotFittedError` before `fit`, `InputError` for an image that does not fit the model.
+        """
+        fitted, volume = self._ready_for(image)
+        channels = np.empty(volume.shape, np.uint8)
+        for box, probabilities in self._tiles(volume):
+            channels[box.slices] = probabilities.argmax(0).cpu().numpy()
+        return fitted.classes.labels_of(channels).reshape(volume.spatial_shape)
+
+    def predict_proba(self, image: ArrayLike) -> npt.NDArray[np.float32]:
+        """Probabilities, float32, shape (classes, *spatial shape), in the order of `classes_`; raises as `predict`."""
+        fitted, volume = self._ready_for(image)
+        found = np.empty((len(fitted.classes), *volume.shape), np.float32)
+        for box, probabilities in self._tiles(volume):
+            found[(slice(None), *box.slices)] = probabilities.cpu().numpy()
+        return found.reshape(len(fitted.classes), *volume.spatial_shape)
+
+    def score(self, image: ArrayLike, truth: ArrayLike) -> float:
+        """Mean Dice, 0..1, over the classes but the background; voxels where `truth` is 0 are left out."""
+        from napari_sparseseg.engine.metrics import dice, mean_dice
+
+        fitted, volume = self._ready_for(image)
+        known = read_annotation(truth, volume, name="truth")
+        labels = self.predict(image).reshape(volume.shape)[tuple(known.coordinates.T)]
+        return mean_dice(dice(labels, known.codes, fitted.classes.ids), fitted.classes.background)
+
+    def save(self, path: str | os.PathLike[str], *, training_state: bool = False) -> None:
+        """Write the model to one file (safetensors with a JSON header), replacing an older one.
+
+        With `training_state` the file also holds optimiser, random state and latest weights, three times as much:
+        then load and `partial_fit` do exactly what `partial_fit` would have done without.
+        """
+        from napari_sparseseg.engine.checkpoint import save_model
+
+        save_model(
+            path,
+            self._check_fitted(),
+            settings=self._settings(),
+            history=self.history_,
+            trainer=self._trainer if training_state else None,
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto", progress: bool | None = None) -> Self:
+        """Read a model that `save` wrote; raises `ModelFileError` if the file cannot be trusted or understood."""
+        from napari_sparseseg import config
+        from napari_sparseseg.engine.checkpoint import load_model, restore_trainer
+        from napari_sparseseg.engine.device import choose_device
+        from napari_sparseseg.engine.trainer import TrainingStep
+
+        chosen = choose_device(device).device
+        fitted, header, tensors = load_model(path)
+        fitted.network.to(chosen)
+        settings = dict(header["settings"])
+        segmenter = cls(
+            **{name: settings[name] for name in ("spacing", "channel_axis", "random_state", "background")},
+            model=fitted.spec.config,
+            training=config.TrainingConfig.of(settings["training"]),
+            prediction=config.PredictionConfig.of(settings["prediction"]),
+            device=device,
+            progress=progress,
+        )
+        segmenter.history_ = [TrainingStep(**step) for step in header["history"]]
+        segmenter._take(fitted)
+        if "training" in header:
+            segmenter._trainer = segmenter._new_trainer(fitted, seed=0)
+            restore_trainer(segmenter._trainer, header, tensors)
+        return segmenter
+
+    @property
+    def n_steps_(self) -> int:
+        """Steps of the U-Net so far."""
+        self._check_fitted()
+        return self.history_[-1].step if self.history_ else 0
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Constructor arguments by name; with `deep` also every setting of the configs, as `training__dropout`."""
+        found = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        if deep:
+            for group in _CONFIGS:
+                found |= {f"{group}__{name}": value for name, value in self._config(group)}
+        return found
+
+    def set_params(self, **params: Any) -> Self:
+        """Change constructor arguments, or single settings as `training__dropout=0.1`; takes effect at the next fit."""
+        names = signature(type(self)).parameters
+        for key, value in params.items():
+            name, _, setting = key.partition("__")
+            if name not in names or (setting and name not in _CONFIGS):
+                raise InputError(f"SparseSegmenter has no parameter {key!r}; it has {', '.join(names)}")
+            setattr(self, name, self._config(name).with_changes(**{setting: value}) if setting else value)
+        return self
+
+    def __repr__(self) -> str:
+        shown = {name: value for name, value in self.get_params(deep=False).items() if value is not None}
+        text = ", ".join(f"{name}={value!r}" for name, value in shown.items() if (name, value) != ("device", "auto"))
+        if self._fitted is None:
+            return f"SparseSegmenter({text}): not fitted"
+        last = self.history_[-1] if self.history_ else None
+        estimate = f", Dice estimate {last.dice:.2f}" if last and last.dice is not None else ""
+        classes = ", ".join(str(c) for c in self._fitted.classes.ids)
+        return f"SparseSegmenter({text}): classes {classes}, {self.n_steps_} steps{estimate}"
+
+    def _learn(
+        self,
+        image: Any,
+        annotation: Any,
+        allowed: Mapping[int, Collection[int]] | None,
+        weight: Any,
+        max_seconds: float | None,
+        max_steps: int | None,
+        callback: Callable[[TrainingStep], object] | None,
+    ) -> Self:
+        started = time.perf_counter()
+        check_budget(max_seconds, max_steps)
+        volumes = open_volumes(image, self.channel_axis)
+        known = self._fitted.classes.ids if self._fitted else ()
+        paint, classes = read_paint(volumes, annotation, allowed, weight, known_classes=known)
+        from napari_sparseseg.engine.budget import Budget
+
+        trainer, maps = self._prepare(volumes, classes)
+        trainer.learn_from(maps, paint)
+        budget = Budget(trainer.config, max_seconds, max_steps, trainer.step, started)
+        self._run(trainer, budget, callback)
+        return self
+
+    def _prepare(self, volumes: Sequence[ArrayVolume], classes: Sequence[int]) -> tuple[Trainer, list[FeatureMap]]:
+        """The trainer, new or continued, and the features of each volume."""
+        from napari_sparseseg.engine.model import FittedModel
+        from napari_sparseseg.engine.normalise import IntensityRange
+
+        if self._fitted is None:
+            fitted = self._new_model(volumes, classes)
+            self.history_ = []
+            trainer = self._new_trainer(fitted, seed_of(self.random_state))
+        else:
+            fitted = self._fitted
+            _check_fits(volumes[0], fitted)
+            # a model that was loaded without training state gets a new optimiser on its weights
+            trainer = self._trainer or self._new_trainer(fitted, seed_of(self.random_state))
+            trainer.step = self.n_steps_
+            trainer.grow(fitted.classes.grown_by(classes))
+        intensity = tuple(IntensityRange.of(v) for v in volumes)
+        self._trainer = trainer
+        self._take(FittedModel(fitted.spec, trainer.classes, trainer.averaged, intensity))
+        return trainer, [self._feature_map(v, i, fitted) for v, i in zip(volumes, intensity, strict=True)]
+
+    def _new_model(self, volumes: Sequence[ArrayVolume], classes: Sequence[int]) -> FittedModel:
+        from napari_sparseseg.engine.classes import ClassTable
+        from napari_sparseseg.engine.device import choose_device
+        from napari_sparseseg.engine.model import FittedModel, ModelSpec
+
+        background = classes[0] if self.background is None else self.background
+        if background not in classes:
+            raise InputError(f"background={background} is not among the painted classes {tuple(classes)}")
+        z, y, x = (all(v.shape[axis] == 1 for v in volumes) for axis in range(3))
+        spacing = checked_spacing(self.spacing, n_axes=len(volumes[0].spatial_shape))
+        spec = ModelSpec(self._config("model"), spacing, volumes[0].n_channels, (z, y, x))
+        network = spec.build(len(classes), seed_of(self.random_state))
+        return FittedModel(spec, ClassTable(tuple(classes), background), network.to(choose_device(self.device).device))
+
+    def _run(self, trainer: Trainer, budget: Budget, callback: Callable[[TrainingStep], object] | None) -> None:
+        with open_bar("Learning  ", self.progress) as bar:
+            for step in trainer.steps(budget.used):
+                timed = replace(step, seconds=budget.elapsed)
+                self.history_.append(timed)
+                share = budget.used(step.step)
+                move_bar(bar, share, _describe(timed, budget, share))
+                if (callback is not None and callback(timed) is False) or budget.is_over(step):
+                    break
+            trainer.finish()
+
+    def _take(self, fitted: FittedModel) -> None:
+        self._fitted = fitted
+        self.classes_ = np.asarray(fitted.classes.ids)
+
+    def _new_trainer(self, fitted: FittedModel, seed: int) -> Trainer:
+        from napari_sparseseg.engine.trainer import Trainer
+
+        return Trainer(fitted.network, fitted.classes, self._config("training"), seed=seed)
+
+    def _tiles(self, volume: ArrayVolume) -> Iterator[tuple[Any, Tensor]]:
+        from napari_sparseseg.engine.normalise import IntensityRange
+        from napari_sparseseg.engine.predictor import Predictor
+
+        fitted = self._check_fitted()
+        intensity = IntensityRange.of(volume) if self._config("prediction").intensity == "image" else fitted.intensity[0]
+        predictor = Predictor(
+            fitted.network,
+            self._feature_map(volume, intensity, fitted),
+            tile_voxels=self._config("prediction").tile_voxels,
+        )
+        done, total = 0, volume.shape[0] * volume.shape[1] * volume.shape[2]
+        with open_bar("Predicting", self.progress) as bar:
+            started = time.perf_counter()
+            for tile in predictor.predict():
+                yield tile.box, tile.probabilities
+                done += tile.box.n_voxels
+                left = (time.perf_counter() - started) * (total - done) / done
+                move_bar(bar, done / total, f" {duration(left)} left")
+
+    def _feature_map(self, volume: ArrayVolume, intensity: IntensityRange, fitted: FittedModel) -> FeatureMap:
+        from napari_sparseseg.engine.features import FeatureMap
+
+        return FeatureMap(
+            volume,
+            fitted.spec.bank,
+            intensity,
+            device=fitted.network.mean.device,
+            cache_bytes=self._config("training").cache_mb << 20,
+        )
+
+    def _ready_for(self, image: ArrayLike) -> tuple[FittedModel, ArrayVolume]:
+        fitted = self._check_fitted()
+        volume = ArrayVolume(image, self.channel_axis)
+        _check_fits(volume, fitted)
+        return fitted, volume
+
+    def _check_fitted(self) -> FittedModel:
+        if self._fitted is None:
+            raise NotFittedError("this SparseSegmenter has not learnt anything yet; call fit(image, annotation) first")
+        return self._fitted
+
+    def _config(self, group: str) -> Any:
+        from napari_sparseseg import config
+
+        kind = {"model": config.ModelConfig, "training": config.TrainingConfig, "prediction": config.PredictionConfig}
+        given = getattr(self, group)
+        if given is None:
+            return kind[group]()
+        if not isinstance(given, kind[group]):
+            raise InputTypeError(f"{group} must be a {kind[group].__name__} or None, not {type(given).__name__}")
+        return given
+
+    def _settings(self) -> dict[str, Any]:
+        """The parameters as JSON; a random generator cannot be stored and becomes None."""
+        return {
+            "spacing": None if self.spacing is None else [float(s) for s in self.spacing],
+            "channel_axis": self.channel_axis,
+            "random_state": int(self.random_state) if isinstance(self.random_state, int | np.integer) else None,
+            "background": self.background,
+            "training": self._config("training").model_dump(),
+            "prediction": self._config("prediction").model_dump(),
+        }
+
+
+def _check_fits(volume: ArrayVolume, fitted: FittedModel) -> None:
+    wanted = fitted.spec.n_channels
+    if volume.n_channels != wanted:
+        raise InputError(
+            f"{volume.name} has {volume.n_channels} channels (shape {volume.array_shape}, channel_axis="
+            f"{volume.channel_axis}), but the model was fitted with {wanted}; pass the same channels in the same order"
+        )
+    if fitted.spec.flat[0] and volume.shape[0] > 1:
+        raise InputError(
+            f"{volume.name} has {volume.shape[0]} planes, but the model was fitted on single planes; "
+            "pass the planes one by one, or fit on a volume"
+        )
+
+
+def _describe(step: TrainingStep, budget: Budget, share: float) -> str:
+    """Step, loss, Dice estimate and time left, for the progress bar."""
+    dice = f", Dice ~{step.dice:.2f}" if step.dice is not None else ""
+    left = (budget.seconds - budget.elapsed) if budget.max_steps is None and budget.seconds else None
+    if left is None:
+        left = budget.elapsed * (1 - share) / share if share else None
+    time_left = f", {duration(left)} left" if left is not None else ""
+    name = "pixel classifier" if step.phase == "pixel" else f"step {step.step}"
+    return f" {name}, loss {step.loss:.3f}{dice}{time_left}"

@@ -1,0 +1,1 @@
+"""Reading and writing volumes: numpy and zarr, no torch, no GUI."""

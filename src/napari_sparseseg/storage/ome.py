@@ -1,0 +1,334 @@
+"""OME-Zarr 0.5 on disk: labels and images with levels of resolution, written whole or not at all."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from ome_zarr_models.v05.axes import Axis
+from ome_zarr_models.v05.base import BaseZarrAttrs
+from ome_zarr_models.v05.image import ImageAttrs
+from ome_zarr_models.v05.image_label import ImageLabelAttrs
+from ome_zarr_models.v05.image_label_types import Color, Label, Property
+from ome_zarr_models.v05.multiscales import Dataset, Multiscale
+
+from napari_sparseseg._types import ArrayLike, Box, Shape3D, Spacing
+from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.storage._arrays import plain_int
+from napari_sparseseg.storage.volume import ArrayVolume
+
+_SMALL = 256  # no coarser level once the axes to be halved are this short
+_CHUNK = 64
+_CHUNK_VOXELS = _CHUNK**3
+_CHUNKS_AT_ONCE = (1, 4, 4)
+_ABOUT_AS_FINE = 1.5
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+
+_Downsample = Callable[[npt.NDArray[Any], Shape3D], npt.NDArray[Any]]
+
+
+def write_labels(
+    path: str | os.PathLike[str],
+    labels: ArrayLike,
+    *,
+    spacing: Sequence[float] | None = None,
+    unit: str | None = "micrometer",
+    class_names: Mapping[int, str] | None = None,
+    colors: Mapping[int, Sequence[float]] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write integer labels, (Z, Y, X) or (Y, X), as an OME-Zarr 0.5 label image with nearest-neighbour levels.
+
+    `spacing` is the voxel size along the labels' axes in `unit`; without it the scale is 1 and has no unit. Colours
+    are RGB or RGBA, integers 0..255 or floats 0..1. Lazy labels are read piece by piece. The result appears at `path`
+    when it is complete; `overwrite` replaces an older one at that moment, and only if that is a zarr.
+
+    Raises `InputTypeError` for labels that are no integers, `InputError` if something lies at `path` and `overwrite`
+    is not set, and for unusable spacings, names and colours.
+    """
+    volume = ArrayVolume(labels, name="labels")
+    if volume.dtype.kind not in "iu":
+        raise InputTypeError(f"labels have dtype {volume.dtype}, but integers are needed; convert with astype('uint8')")
+    label = _label_metadata(class_names, colors)
+    voxel = _checked_spacing(spacing, volume)
+    with _written_whole(path, overwrite) as partial:
+        group = zarr.create_group(store=partial, zarr_format=3)
+        levels = _write_levels(group, volume, voxel, _nearest)
+        multiscale = _multiscale(path, volume, levels, unit if spacing is not None else None, "nearest")
+        ome = ImageLabelAttrs(version="0.5", multiscales=[multiscale], image_label=label)
+        group.attrs.update(_as_attributes(ome))
+
+
+def write_image(
+    path: str | os.PathLike[str],
+    image: ArrayLike,
+    *,
+    channel_axis: int | None = None,
+    spacing: Sequence[float] | None = None,
+    unit: str | None = "micrometer",
+    overwrite: bool = False,
+) -> None:
+    """Write an image, 2D or 3D with or without channels, as an OME-Zarr 0.5 image with locally averaged levels.
+
+    Channels come first on disk. `spacing` counts spatial axes only; everything else as in `write_labels`.
+    """
+    volume = ArrayVolume(image, channel_axis)
+    voxel = _checked_spacing(spacing, volume)
+    with _written_whole(path, overwrite) as partial:
+        group = zarr.create_group(store=partial, zarr_format=3)
+        levels = _write_levels(group, volume, voxel, _mean)
+        multiscale = _multiscale(path, volume, levels, unit if spacing is not None else None, "mean")
+        group.attrs.update(_as_attributes(ImageAttrs(version="0.5", multiscales=[multiscale])))
+
+
+# --- files ---
+
+
+@contextmanager
+def _written_whole(path: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
+    """Give a folder beside `path` to write into, which takes the place of `path` once the body is through."""
+    target = _checked_target(path, overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    token = uuid.uuid4().hex[:8]
+    partial = target.with_name(f".{target.name}.{token}.partial")
+    try:
+        yield partial
+        _check_free(target, overwrite)  # somebody else may have written meanwhile
+        _replace(target, partial, target.with_name(f".{target.name}.{token}.old"))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(target: Path, new: Path, aside: Path) -> None:
+    # a folder that is not empty cannot be renamed over: the old one steps aside, and back if that fails
+    if not target.exists():
+        new.rename(target)
+        return
+    target.rename(aside)
+    try:
+        new.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _checked_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise InputTypeError(f"path is of type {type(path).__name__}, but a str or pathlib.Path is needed")
+    if "://" in os.fspath(path):
+        raise InputError(f"path {os.fspath(path)!r} is a URL; write to a local folder and upload that")
+    target = Path(path).resolve()  # behind a link, what it points to is replaced
+    _check_free(target, overwrite)
+    return target
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not any((target / name).is_file() for name in _ZARR_FILES):
+        raise InputError(f"{target} exists and is not a zarr, so it is not replaced; choose another path")
+    if not overwrite:
+        raise InputError(f"{target} exists; pass overwrite=True to replace it, or choose another path")
+
+
+# --- levels of resolution ---
+
+
+def _write_levels(
+    group: zarr.Group, volume: ArrayVolume, voxel: Spacing, downsample: _Downsample
+) -> list[tuple[Spacing, Spacing]]:
+    """Write the volume and its coarser levels as arrays "0", "1", ...; voxel size and offset of each along z, y, x."""
+    levels: list[tuple[Spacing, Spacing]] = []
+    source, step, offset = volume, (1, 1, 1), (0.0, 0.0, 0.0)
+    while True:
+        array = _create_level(group, str(len(levels)), source, step)
+        target = ArrayVolume(array, None if volume.channel_axis is None else 0, name=volume.name)
+        _fill(array, target, source, step, downsample)
+        if downsample is _mean:  # the middle of the averaged voxels; nearest keeps that of the first one
+            offset = _spacing(o + (f - 1) / 2 * v for o, f, v in zip(offset, step, voxel, strict=True))
+        voxel = _spacing(f * v for f, v in zip(step, voxel, strict=True))
+        levels.append((voxel, offset))
+        step = _next_step(target.shape, voxel)
+        if step == (1, 1, 1):
+            return levels
+        source = target
+
+
+def _next_step(shape: Shape3D, voxel: Spacing) -> Shape3D:
+    """Factors to the next coarser level: y and x are halved, z only where it is about as fine; all 1 at the end."""
+    factors = [1 if size == 1 else 2 for size in shape]
+    if voxel[0] > _ABOUT_AS_FINE * min(voxel[1:]):
+        factors[0] = 1
+    longest = max((size for size, factor in zip(shape, factors, strict=True) if factor == 2), default=0)
+    return (factors[0], factors[1], factors[2]) if longest > _SMALL else (1, 1, 1)
+
+
+def _create_level(group: zarr.Group, name: str, source: ArrayVolume, step: Shape3D) -> zarr.Array[Any]:
+    depth, height, width = (-(-size // factor) for size, factor in zip(source.shape, step, strict=True))
+    edge = _CHUNK
+    while min(_CHUNK, depth) * (2 * edge) ** 2 <= _CHUNK_VOXELS:
+        edge *= 2
+    chunks = (1, min(_CHUNK, depth), min(edge, height), min(edge, width))
+    return group.create_array(
+        name=name,
+        shape=_on_disk(source, (source.n_channels, depth, height, width)),
+        chunks=_on_disk(source, chunks),
+        dtype=source.dtype,
+        dimension_names=_on_disk(source, ("c", "z", "y", "x")),
+        fill_value=0,
+    )
+
+
+def _fill(array: zarr.Array[Any], target: ArrayVolume, source: ArrayVolume, step: Shape3D, down: _Downsample) -> None:
+    """Write one level from the next finer one, a few chunks at a time."""
+    for box in _pieces(target.shape, array.chunks):
+        finer = Box(_scaled(box.start, step), _scaled(box.stop, step)).clipped(Box.whole(source.shape))
+        values = down(source.read(finer), step)
+        index = _on_disk(target, (slice(None), *box.slices))
+        array[index] = values.reshape(_on_disk(target, values.shape))
+
+
+def _pieces(shape: Shape3D, chunks: tuple[int, ...]) -> Iterator[Box]:
+    """Boxes of whole chunks that cover the volume."""
+    spatial = (1, *chunks)[-3:] if len(chunks) == 2 else chunks[-3:]
+    sizes = [chunk * n for chunk, n in zip(spatial, _CHUNKS_AT_ONCE, strict=True)]
+    for start in product(*(range(0, length, size) for length, size in zip(shape, sizes, strict=True))):
+        stop = [min(a + size, length) for a, size, length in zip(start, sizes, shape, strict=True)]
+        yield Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def _on_disk(volume: ArrayVolume, czyx: Sequence[Any]) -> tuple[Any, ...]:
+    """Of four values for c, z, y, x those whose axis is written."""
+    channels = czyx[:1] if volume.channel_axis is not None else ()
+    return (*channels, *czyx[-len(volume.spatial_shape) :])
+
+
+def _nearest(block: npt.NDArray[Any], step: Shape3D) -> npt.NDArray[Any]:
+    z, y, x = step
+    return block[:, ::z, ::y, ::x]
+
+
+def _mean(block: npt.NDArray[Any], step: Shape3D) -> npt.NDArray[Any]:
+    """Average cells of `step` voxels; an incomplete last cell repeats its last voxel."""
+    if step == (1, 1, 1):
+        return block
+    margin = [(0, -size % factor) for size, factor in zip(block.shape[1:], step, strict=True)]
+    padded = np.pad(block, [(0, 0), *margin], mode="edge")
+    z, y, x = (size // factor for size, factor in zip(padded.shape[1:], step, strict=True))
+    cells = padded.reshape(len(block), z, step[0], y, step[1], x, step[2])
+    # divided before the sum, which else may overflow; exact, since the factors are powers of two
+    means: npt.NDArray[np.float64] = (cells.astype(np.float64) / math.prod(step)).sum(axis=(2, 4, 6))
+    if block.dtype.kind == "f":
+        return means.astype(block.dtype)
+    limits = np.iinfo(block.dtype)
+    highest = np.nextafter(float(limits.max), 0) if block.dtype.itemsize == 8 else limits.max
+    return np.rint(means).clip(limits.min, highest).astype(block.dtype)
+
+
+def _scaled(corner: Shape3D, step: Shape3D) -> Shape3D:
+    z, y, x = (a * factor for a, factor in zip(corner, step, strict=True))
+    return z, y, x
+
+
+def _spacing(values: Any) -> Spacing:
+    z, y, x = values
+    return z, y, x
+
+
+def _checked_spacing(spacing: Sequence[float] | None, volume: ArrayVolume) -> Spacing:
+    """Voxel size along z, y, x; the z of a 2D image plays no part."""
+    if spacing is None:
+        return (1.0, 1.0, 1.0)
+    try:
+        values = [float(value) for value in spacing]
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"spacing must be one number for each axis, z, y, x, not {spacing!r}") from error
+    n_axes = len(volume.spatial_shape)
+    if len(values) not in (n_axes, 3):
+        raise InputError(
+            f"spacing {tuple(values)} has length {len(values)}, but {volume.name} has {n_axes} spatial axes; give one "
+            "number for each"
+        )
+    if not all(math.isfinite(value) and value > 0 for value in values):
+        raise InputError(
+            f"spacing {tuple(values)} must be positive and finite along each axis; leave it out if unknown"
+        )
+    return _spacing([1.0, *values][-3:])
+
+
+# --- metadata ---
+
+
+def _multiscale(
+    path: str | os.PathLike[str],
+    volume: ArrayVolume,
+    levels: list[tuple[Spacing, Spacing]],
+    unit: str | None,
+    method: str,
+) -> Multiscale:
+    space = [Axis(name=name, type="space", unit=unit) for name in "zyx"]
+    datasets = [
+        Dataset.build(
+            path=str(number),
+            scale=_on_disk(volume, (1.0, *voxel)),
+            translation=_on_disk(volume, (0.0, *offset)) if any(offset) else None,
+        )
+        for number, (voxel, offset) in enumerate(levels)
+    ]
+    axes = _on_disk(volume, (Axis(name="c", type="channel"), *space))
+    name = Path(path).name.removesuffix(".zarr").removesuffix(".ome")
+    return Multiscale(axes=axes, datasets=tuple(datasets), name=name, type=method)
+
+
+def _as_attributes(ome: ImageAttrs | ImageLabelAttrs) -> dict[str, Any]:
+    return BaseZarrAttrs(ome=ome).model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _label_metadata(class_names: Mapping[int, str] | None, colors: Mapping[int, Sequence[float]] | None) -> Label:
+    names = {_class_id(value, "class_names"): str(name) for value, name in (class_names or {}).items()}
+    rgba = {_class_id(value, "colors"): _rgba(value, color) for value, color in (colors or {}).items()}
+    if names and rgba:
+        _check_each_coloured(names, rgba)
+        names = {value: names.get(value, f"class {value}") for value in rgba}
+    properties = [Property.model_validate({"label-value": value, "class": names[value]}) for value in sorted(names)]
+    entries = [Color(label_value=value, rgba=rgba[value]) for value in sorted(rgba)]
+    return Label(colors=tuple(entries) or None, properties=tuple(properties) or None, version="0.5")
+
+
+def _check_each_coloured(names: Collection[int], rgba: Collection[int]) -> None:
+    missing = sorted(set(names) - set(rgba))
+    if missing:
+        raise InputError(
+            f"class_names names class {missing[0]}, but colors has no colour for it; give one, or no colors"
+        )
+
+
+def _class_id(value: object, what: str) -> int:
+    number = plain_int(value, f"a key of {what}")
+    if number < 0:
+        raise InputError(f"{what} has the key {number}, but class ids are not negative")
+    return number
+
+
+def _rgba(value: int, color: Any) -> tuple[int, int, int, int]:
+    parts = list(color) if isinstance(color, Iterable) else [color]
+    whole = all(isinstance(part, Integral) for part in parts)
+    limit = 255 if whole else 1
+    if len(parts) not in (3, 4) or not all(isinstance(part, Real) and 0 <= float(part) <= limit for part in parts):
+        raise InputError(
+            f"the colour {tuple(parts)} of class {value} is not RGB or RGBA; give 3 or 4 integers 0..255 or floats 0..1"
+        )
+    red, green, blue, alpha = (int(part) if whole else round(255 * float(part)) for part in [*parts, limit][:4])
+    return red, green, blue, alpha
