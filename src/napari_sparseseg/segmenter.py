@@ -191,7 +191,7 @@ class SparseSegmenter:
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto", progress: bool | None = None) -> Self:
         """Read a model that `save` wrote; raises `ModelFileError` if the file cannot be trusted or understood."""
         from napari_sparseseg import config
-        from napari_sparseseg.engine.checkpoint import load_model, restore_trainer
+        from napari_sparseseg.engine.checkpoint import load_model
         from napari_sparseseg.engine.device import choose_device
         from napari_sparseseg.engine.trainer import TrainingStep
 
@@ -211,7 +211,7 @@ class SparseSegmenter:
         segmenter._take(fitted)
         if "training" in header:
             segmenter._trainer = segmenter._new_trainer(fitted, seed=0)
-            restore_trainer(segmenter._trainer, header, tensors)
+            segmenter._trainer.restore(header["training"], tensors)
         return segmenter
 
     @property
@@ -221,7 +221,7 @@ class SparseSegmenter:
         return self.history_[-1].step if self.history_ else 0
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Constructor arguments by name; with `deep` also every setting of the configs, as `training__dropout`."""
+        """Return constructor arguments by name; with `deep` also every setting, as `training__dropout`."""
         found = {name: getattr(self, name) for name in signature(type(self)).parameters}
         if deep:
             for group in _CONFIGS:
@@ -272,7 +272,7 @@ class SparseSegmenter:
         return self
 
     def _prepare(self, volumes: Sequence[ArrayVolume], classes: Sequence[int]) -> tuple[Trainer, list[FeatureMap]]:
-        """The trainer, new or continued, and the features of each volume."""
+        """Make or continue the trainer, and the features of each volume."""
         from napari_sparseseg.engine.model import FittedModel
         from napari_sparseseg.engine.normalise import IntensityRange
 
@@ -331,7 +331,9 @@ class SparseSegmenter:
         from napari_sparseseg.engine.predictor import Predictor
 
         fitted = self._check_fitted()
-        intensity = IntensityRange.of(volume) if self._config("prediction").intensity == "image" else fitted.intensity[0]
+        intensity = (
+            IntensityRange.of(volume) if self._config("prediction").intensity == "image" else fitted.intensity[0]
+        )
         predictor = Predictor(
             fitted.network,
             self._feature_map(volume, intensity, fitted),
@@ -380,7 +382,7 @@ class SparseSegmenter:
         return given
 
     def _settings(self) -> dict[str, Any]:
-        """The parameters as JSON; a random generator cannot be stored and becomes None."""
+        """Parameters as JSON; a random generator cannot be stored and becomes None."""
         return {
             "spacing": None if self.spacing is None else [float(s) for s in self.spacing],
             "channel_axis": self.channel_axis,

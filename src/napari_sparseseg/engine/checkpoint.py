@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -40,7 +39,7 @@ def save_model(
 
     `settings` is any JSON of the caller's, given back by `read_header`. Replaces an existing file.
     """
-    tensors = {name: value.detach().contiguous() for name, value in model.network.state_dict().items()}
+    tensors = dict(model.network.state_dict())
     header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -52,11 +51,9 @@ def save_model(
         "history": [asdict(step) for step in history],
     }
     if trainer is not None:
-        tensors |= {f"latest.{k}": v.detach().contiguous() for k, v in trainer.network.unet.state_dict().items()}
-        state = trainer.state()
-        tensors |= _flat_optimiser(state.pop("optimiser"))
-        header["training"] = state
-    tensors = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+        header["training"], training_tensors = trainer.state()
+        tensors |= training_tensors
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(header)
     _write_whole(Path(path), tensors, {"header": text, "sha256": _checksum(text, tensors)})
 
@@ -82,37 +79,13 @@ def load_model(path: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any
     return FittedModel(model_spec, classes, network, intensity), header, tensors
 
 
-def restore_trainer(trainer: Trainer, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Bring a new trainer to the state in which `save_model(trainer=...)` found it."""
-    latest = {name.removeprefix("latest."): t for name, t in tensors.items() if name.startswith("latest.")}
-    trainer.network.unet.load_state_dict(latest)
-    optimiser = trainer.state()["optimiser"]
-    optimiser["state"] = _nested_optimiser(tensors)
-    trainer.restore({**header["training"], "optimiser": optimiser})
-
-
-def _flat_optimiser(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {
-        f"optimiser.{number}.{name}": value.detach().contiguous()
-        for number, values in state["state"].items()
-        for name, value in values.items()
-    }
-
-
-def _nested_optimiser(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    nested: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, number, kind = name.split(".")
-            nested.setdefault(int(number), {})[kind] = value
-    return nested
-
-
 def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     if not path.parent.is_dir():
         raise InputError(f"cannot save to {path}: the folder {path.parent} does not exist; make it first")
     if path.is_dir():
-        raise InputError(f"cannot save to {path}: it is a folder; name a file in it, such as {path / 'model.safetensors'}")
+        raise InputError(
+            f"cannot save to {path}: it is a folder; name a file in it, such as {path / 'model.safetensors'}"
+        )
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
         save_file(tensors, temporary, metadata)

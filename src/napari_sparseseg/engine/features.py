@@ -109,12 +109,10 @@ class FeatureMap:
         inside = Box.whole(self.shape)
         if box.clipped(inside) == box:
             return self._read_inside(box)
-        indices = [
-            reflect(np.arange(a, b), n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)
-        ]
-        lower = tuple(int(i.min()) for i in indices)
-        upper = tuple(int(i.max()) + 1 for i in indices)
-        features = self._read_inside(Box(lower, upper))  # type: ignore[arg-type]
+        indices = [reflect(np.arange(a, b), n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)]
+        lower = [int(i.min()) for i in indices]
+        upper = [int(i.max()) + 1 for i in indices]
+        features = self._read_inside(Box((lower[0], lower[1], lower[2]), (upper[0], upper[1], upper[2])))
         for axis, (index, low) in enumerate(zip(indices, lower, strict=True)):
             features = features.index_select(axis, torch.from_numpy(index - low).to(features.device))
         return features
@@ -131,14 +129,13 @@ class FeatureMap:
         return found
 
     def _read_inside(self, box: Box) -> Tensor:
-        ranges = [
-            range(a // n, (b - 1) // n + 1) for a, b, n in zip(box.start, box.stop, _BLOCK_SHAPE, strict=True)
-        ]
+        ranges = [range(a // n, (b - 1) // n + 1) for a, b, n in zip(box.start, box.stop, _BLOCK_SHAPE, strict=True)]
         if all(len(r) == 1 for r in ranges):
             index = (ranges[0][0], ranges[1][0], ranges[2][0])
             return self._block(index)[box.relative_to(_block_box(index, self.shape).start).slices]
         joined = torch.empty((*box.shape, self.bank.n_features), device=self.device)
-        for index in product(*ranges):
+        for z, y, x in product(*ranges):
+            index = (z, y, x)
             owner = _block_box(index, self.shape)
             part = owner.clipped(box)
             joined[part.relative_to(box.start).slices] = self._block(index)[part.relative_to(owner.start).slices]
@@ -252,7 +249,8 @@ def reflect(index: npt.NDArray[np.integer], size: int) -> npt.NDArray[np.int64]:
     if size == 1:
         return np.zeros_like(index, dtype=np.int64)
     folded = np.abs(np.asarray(index, np.int64)) % (2 * (size - 1))
-    return np.minimum(folded, 2 * (size - 1) - folded)
+    mirrored: npt.NDArray[np.int64] = np.minimum(folded, 2 * (size - 1) - folded)
+    return mirrored
 
 
 def _prefilter(stride: int) -> float:
@@ -274,11 +272,8 @@ def _gaussian_kernel(sigma: float, order: int) -> npt.NDArray[np.float64]:
     """Sampled Gaussian or its first or second derivative, normalised by its moments; correlation order."""
     offset = np.arange(-radius(sigma), radius(sigma) + 1, dtype=np.float64)
     if sigma < 0.3:  # narrower than the grid: identity and central differences
-        plain = np.zeros_like(offset)
-        centre = len(offset) // 2
-        stencil = {0: [0, 1, 0], 1: [-0.5, 0, 0.5], 2: [1, -2, 1]}[order]
-        plain[centre - 1 : centre + 2] = stencil
-        return plain
+        stencil = ([0.0, 1.0, 0.0], [-0.5, 0.0, 0.5], [1.0, -2.0, 1.0])[order]
+        return np.pad(np.asarray(stencil), len(offset) // 2 - 1)
     kernel = np.exp(-(offset**2) / (2 * sigma**2))
     kernel /= kernel.sum()
     if order == 1:

@@ -34,7 +34,8 @@ class ModelSpec:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = SparseNet(self.bank.n_features, n_classes, levels, self.config)
-        return network.to(memory_format=torch.channels_last_3d)
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch's stubs
+        return network
 
 
 @dataclass(slots=True)

@@ -52,10 +52,12 @@ class IntensityRange:
     def apply(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Normalise intensities, shape (channels, z, y, x); far outliers are cut at 12 times the spread."""
         # float64 first: uint64 and values near 1e30 would lose their differences in float32
-        exact = np.float32 if image.dtype in (np.uint8, np.uint16, np.int8, np.int16) else np.float64
-        offset = np.asarray(self.offset, exact).reshape(-1, 1, 1, 1)
-        scale = np.asarray(self.scale, exact).reshape(-1, 1, 1, 1)
-        return np.clip((image.astype(exact) - offset) / scale, -_LIMIT, _LIMIT).astype(np.float32)
+        is_small = image.dtype in (np.uint8, np.uint16, np.int8, np.int16)
+        exact: npt.NDArray[Any] = image.astype(np.float32 if is_small else np.float64)
+        offset = np.asarray(self.offset, exact.dtype).reshape(-1, 1, 1, 1)
+        scale = np.asarray(self.scale, exact.dtype).reshape(-1, 1, 1, 1)
+        normalised: npt.NDArray[np.float32] = np.clip((exact - offset) / scale, -_LIMIT, _LIMIT).astype(np.float32)
+        return normalised
 
 
 def _subsample(volume: Volume) -> npt.NDArray[np.float64]:
@@ -68,5 +70,3 @@ def _subsample(volume: Volume) -> npt.NDArray[np.float64]:
         plane = volume.read(Box((z, 0, 0), (z + 1, height, width)))
         parts.append(plane[:, :, ::step, ::step].reshape(volume.n_channels, -1).astype(np.float64))
     return np.concatenate(parts, axis=1)
-
-

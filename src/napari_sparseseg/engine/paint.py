@@ -41,7 +41,8 @@ class Paint:
         first, last = np.searchsorted(z, [box.start[0], box.stop[0]])
         y, x = self.coordinates[first:last, 1], self.coordinates[first:last, 2]
         inside = (y >= box.start[1]) & (y < box.stop[1]) & (x >= box.start[2]) & (x < box.stop[2])
-        return first + np.flatnonzero(inside)
+        members: npt.NDArray[np.intp] = first + np.flatnonzero(inside)
+        return members
 
 
 def prepare_paint(annotation: Annotation, classes: ClassTable, *, share: float, balance: float, seed: int) -> Paint:
@@ -72,17 +73,22 @@ def balancing_weight(allowed: npt.NDArray[np.bool_], balance: float) -> npt.NDAr
     painted = allowed[allowed.sum(1) == 1].sum(0)
     of_class = np.maximum(painted, 1.0) ** -balance
     weight = allowed @ of_class / np.maximum(allowed.sum(1), 1)
-    return (weight / max(weight.mean(), 1e-30)).astype(np.float32) if len(weight) else weight.astype(np.float32)
+    if len(weight):
+        weight = weight / weight.mean()
+    balanced: npt.NDArray[np.float32] = weight.astype(np.float32)
+    return balanced
 
 
 def painted_axis(coordinates: npt.NDArray[np.int32], shape: tuple[int, int, int]) -> npt.NDArray[np.int8]:
     """The axis across which each voxel's slice lies: the one whose plane through it holds most paint."""
     fill = [
-        np.bincount(coordinates[:, axis], minlength=size)[coordinates[:, axis]] if size > 1 or axis == 0 else
-        np.zeros(len(coordinates), np.int64)
+        np.bincount(coordinates[:, axis], minlength=size)[coordinates[:, axis]]
+        if size > 1 or axis == 0
+        else np.zeros(len(coordinates), np.int64)
         for axis, size in enumerate(shape)
     ]
-    return np.argmax(fill, axis=0).astype(np.int8)
+    fullest: npt.NDArray[np.int8] = np.argmax(fill, axis=0).astype(np.int8)
+    return fullest
 
 
 def choose_held_out(
@@ -129,4 +135,5 @@ def _near(coordinates: npt.NDArray[np.int32], held_out: npt.NDArray[np.bool_]) -
     if not held_out.any():
         return np.zeros(len(coordinates), bool)
     distance, _ = cKDTree(coordinates[held_out]).query(coordinates, p=np.inf, distance_upper_bound=_GAP + 0.5)
-    return np.isfinite(distance)
+    near: npt.NDArray[np.bool_] = np.isfinite(distance)
+    return near

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from napari_sparseseg.engine.losses import partial_label_loss
 from napari_sparseseg.engine.network import PixelHead
+from napari_sparseseg.engine.optimiser import AdamW, one_cycle
 
 _BATCH = 4096
 _STEP_SIZE = 1e-2
@@ -30,20 +31,16 @@ def fit_pixel_head(
     """Train on standardised features (n, features); yields the loss every few steps and after the last.
 
     `allowed` (n, classes) bool and `weights` (n,) as for the loss. The step size rises and falls once over the
-    burst (one cycle, Smith & Topin 2017, arXiv:1708.07120).
+    burst.
     """
-    optimiser = torch.optim.AdamW(head.parameters(), lr=_STEP_SIZE, weight_decay=_WEIGHT_DECAY)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, _STEP_SIZE, total_steps=n_steps + 1, pct_start=0.1)
+    optimiser = AdamW(head.parameters(), weight_decay=_WEIGHT_DECAY)
     n_voxels = len(features)
     width = head.classify.in_features
     for step in range(1, n_steps + 1):
         drawn = torch.from_numpy(rng.integers(n_voxels, size=min(_BATCH, 4 * n_voxels))).to(features.device)
         keep = [_dropout_factor((len(drawn), width), dropout, rng).to(features.device) for _ in head.hidden]
         loss = partial_label_loss(head(features[drawn], keep), allowed[drawn], weights[drawn])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        cycle.step()
+        optimiser.step(loss, one_cycle(step - 1, n_steps, _STEP_SIZE))
         if step % _STEPS_PER_ITEM == 0 or step == n_steps:
             yield float(loss.detach())
 

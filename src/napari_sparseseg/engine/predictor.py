@@ -51,7 +51,8 @@ class Predictor:
         source = tile_input(box, self.frame, self._stride, self._halo)
         with torch.no_grad(), mixed_precision(self._features.device):
             logits = self._network(self._features.read(source))[box.relative_to(source.start).slices]
-        return logits.float().softmax(-1).movedim(-1, 0)
+        probabilities: Tensor = logits.float().softmax(-1).movedim(-1, 0)
+        return probabilities
 
     def _predict_or_halve(self, tile: Box) -> Iterator[TilePrediction]:
         try:

@@ -45,9 +45,7 @@ class PatchSampler:
         for volume, paint in enumerate(paints):
             for slice_id in np.unique(paint.slice_id[paint.learnt]).tolist():
                 members = np.flatnonzero((paint.slice_id == slice_id) & paint.learnt)
-                by_class = tuple(
-                    members[paint.allowed[members, k]] for k in range(paint.allowed.shape[1])
-                )
+                by_class = tuple(members[paint.allowed[members, k]] for k in range(paint.allowed.shape[1]))
                 axis = int(paint.axis[members[0]])
                 self._slices.setdefault(axis, []).append(_Slice(volume, tuple(m for m in by_class if len(m))))
 

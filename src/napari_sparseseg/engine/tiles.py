@@ -36,9 +36,7 @@ def tile_shape_for(shape: Shape3D, stride: Shape3D, halo: Shape3D, max_voxels: i
 
 def tile_grid(region: Box, tile_shape: Shape3D) -> Iterator[Box]:
     """Tiles that cover the region, each voxel once; their origins are multiples of `tile_shape`."""
-    ranges = [
-        range(a // t * t, b, t) for a, b, t in zip(region.start, region.stop, tile_shape, strict=True)
-    ]
+    ranges = [range(a // t * t, b, t) for a, b, t in zip(region.start, region.stop, tile_shape, strict=True)]
     for start in product(*ranges):
         stop = tuple(a + t for a, t in zip(start, tile_shape, strict=True))
         yield Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).clipped(region)
@@ -46,7 +44,5 @@ def tile_grid(region: Box, tile_shape: Shape3D) -> Iterator[Box]:
 
 def _middle(frame: Box, tile: Box, stride: Shape3D) -> Shape3D:
     """Offset of a tile in the middle of the frame, where its halo is largest."""
-    z, y, x = (
-        (f - t) // 2 // s * s for f, t, s in zip(frame.shape, tile.shape, stride, strict=True)
-    )
+    z, y, x = ((f - t) // 2 // s * s for f, t, s in zip(frame.shape, tile.shape, stride, strict=True))
     return z, y, x

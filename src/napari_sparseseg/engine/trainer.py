@@ -8,7 +8,7 @@ that was held out, which gives the Dice estimate and decides how pixel head and 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.growth import grow_outputs, spread_rows
 from napari_sparseseg.engine.losses import partial_label_loss
 from napari_sparseseg.engine.network import SparseNet
+from napari_sparseseg.engine.optimiser import AdamW
 from napari_sparseseg.engine.paint import Paint, prepare_paint
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
 from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_shapes
@@ -74,7 +75,7 @@ class Trainer:
         self._round = 0
         self._seed = seed
         self._rng = np.random.default_rng(seed)
-        self._optimiser = make_optimiser(self.network, config)
+        self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=config.weight_decay)
         self._maps: Sequence[FeatureMap] = ()
 
     def learn_from(self, maps: Sequence[FeatureMap], annotations: Sequence[Annotation]) -> None:
@@ -93,16 +94,17 @@ class Trainer:
         if classes == self.classes:
             return
         kept = [classes.ids.index(class_id) for class_id in self.classes.ids]
-        names = [name for name, _ in self.network.unet.named_parameters()]
-        state = self._optimiser.state_dict()["state"]
+        old = self._optimiser
+        outputs = {name for name, _ in self.network.unet.classify.named_parameters(prefix="classify")}
+        is_output = [name in outputs for name, _ in self.network.unet.named_parameters()]
         for network in (self.network, self.averaged):
             grow_outputs(network, kept, len(classes))
-        self._optimiser = make_optimiser(self.network, self.config)
-        for number, values in state.items():
-            if names[number].startswith("classify."):
-                for kind in ("exp_avg", "exp_avg_sq"):
-                    values[kind] = spread_rows(values[kind], kept, len(classes), 0.0)
-        self._optimiser.load_state_dict(self._optimiser.state_dict() | {"state": state})
+        self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=self.config.weight_decay)
+        self._optimiser.n_steps = old.n_steps
+        for new_state, old_state in ((self._optimiser.means, old.means), (self._optimiser.squares, old.squares)):
+            for number, grown in enumerate(is_output):
+                kept_state = old_state[number]
+                new_state[number] = spread_rows(kept_state, kept, len(classes), 0.0) if grown else kept_state
         self.classes = classes
 
     def steps(self, progress: Progress = lambda _: 0.0) -> Iterator[TrainingStep]:
@@ -127,21 +129,32 @@ class Trainer:
     def dice(self) -> float | None:
         return self.score.dice if self.score else None
 
-    def state(self) -> dict[str, Any]:
-        """Everything that an exact continuation needs besides the weights: optimiser, random state, counters."""
-        return {
-            "optimiser": self._optimiser.state_dict(),
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What an exact continuation needs besides the averaged network: counters and random state, and tensors."""
+        plain = {
             "random": self._rng.bit_generator.state,
             "step": self.step,
             "round": self._round,
             "seed": self._seed,
+            "optimiser_steps": self._optimiser.n_steps,
         }
+        latest = {f"latest.{name}": value for name, value in self.network.unet.state_dict().items()}
+        moments = {
+            f"optimiser.{kind}.{number}": value
+            for kind in ("means", "squares")
+            for number, value in enumerate(getattr(self._optimiser, kind))
+        }
+        return plain, latest | moments
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned; the network's weights are restored by the caller."""
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._rng.bit_generator.state = state["random"]
-        self.step, self._round, self._seed = state["step"], state["round"], state["seed"]
+    def restore(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` returned; `tensors` may hold others as well."""
+        self._rng.bit_generator.state = plain["random"]
+        self.step, self._round, self._seed = plain["step"], plain["round"], plain["seed"]
+        self._optimiser.n_steps = plain["optimiser_steps"]
+        self.network.unet.load_state_dict({name: tensors[f"latest.{name}"] for name in self.network.unet.state_dict()})
+        for kind in ("means", "squares"):
+            for number, value in enumerate(getattr(self._optimiser, kind)):
+                value.copy_(tensors[f"optimiser.{kind}.{number}"])
 
     def _volumes(self) -> Iterator[tuple[FeatureMap, Paint]]:
         return zip(self._maps, self._paints, strict=True)
@@ -209,11 +222,7 @@ class Trainer:
             rows.append(positions)
             targets.append((self._paints[location.volume], numbers))
         loss = self._loss(torch.stack(patches), rows, targets)
-        for group in self._optimiser.param_groups:
-            group["lr"] = step_size
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
+        self._optimiser.step(loss, step_size)
         self.step += 1
         self._average()
         return float(loss.detach())
@@ -274,11 +283,6 @@ class Trainer:
             self.score = self._held_out.score(self.averaged, self._maps, self.classes, has_context=self.step > 0)
         context = self.score.context if self.score else None
         self.averaged.context = _untested_context(self.step) if context is None else context
-
-
-def make_optimiser(network: SparseNet, config: TrainingConfig) -> torch.optim.AdamW:
-    """The optimiser of the U-Net's weights (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
-    return torch.optim.AdamW(network.unet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def _untested_context(step: int) -> float:

@@ -97,8 +97,6 @@ def _score(logits: Tensor, answers: Tensor, mix: float, classes: ClassTable) -> 
 
 def _box_around(voxel: npt.NDArray[np.integer], patch_shape: Shape3D, shape: Shape3D) -> Box:
     """A patch with the voxel near its middle, moved into the volume where that is possible."""
-    start = [
-        max(0, min(int(v) - p // 2, s - p)) for v, p, s in zip(voxel, patch_shape, shape, strict=True)
-    ]
+    start = [max(0, min(int(v) - p // 2, s - p)) for v, p, s in zip(voxel, patch_shape, shape, strict=True)]
     z, y, x = start
     return Box((z, y, x), (z + patch_shape[0], y + patch_shape[1], x + patch_shape[2]))

@@ -1,0 +1,50 @@
+"""AdamW on a handful of tensors.
+
+torch's own optimisers import its compiler when the first one is made, which takes over a second: longer than
+the pixel head needs to learn. This one starts at once, and its state is plain tensors that can be saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+_BETAS = (0.9, 0.999)
+_EPSILON = 1e-8
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float) -> None:
+        self.parameters = list(parameters)
+        self.weight_decay = weight_decay
+        self.means = [torch.zeros_like(p) for p in self.parameters]
+        self.squares = [torch.zeros_like(p) for p in self.parameters]
+        self.n_steps = 0
+
+    def step(self, loss: Tensor, step_size: float) -> None:
+        """Move the parameters against the gradient of `loss`."""
+        gradients = torch.autograd.grad(loss, self.parameters)
+        self.n_steps += 1
+        scale = -step_size / (1 - _BETAS[0] ** self.n_steps)
+        correction = math.sqrt(1 - _BETAS[1] ** self.n_steps)
+        with torch.no_grad():
+            for weights, gradient, mean, square in zip(
+                self.parameters, gradients, self.means, self.squares, strict=True
+            ):
+                mean.lerp_(gradient, 1 - _BETAS[0])
+                square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+                weights.mul_(1 - step_size * self.weight_decay)
+                weights.addcdiv_(mean, square.sqrt().div_(correction).add_(_EPSILON), value=scale)
+
+
+def one_cycle(step: int, n_steps: int, largest: float) -> float:
+    """Step size that rises over the first tenth of `n_steps` and falls to nothing (Smith & Topin, arXiv:1708.07120)."""
+    rise = max(1, n_steps // 10)
+    if step < rise:
+        return largest * (step + 1) / rise
+    return largest * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, n_steps - rise)))
