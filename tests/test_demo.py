@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Step:
     step: int
+    phase: str
     seconds: float
     loss: float
     dice: float | None
@@ -30,7 +31,7 @@ class FakeSegmenter:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
-        self.history_ = [Step(i, i / 10, 1 / (i + 1), 0.5) for i in range(20)]
+        self.history_ = [Step(i, "unet", i / 10, 1 / (i + 1), 0.5) for i in range(20)]
         FakeSegmenter.made = self
 
     def fit(self, image: np.ndarray, annotation: np.ndarray, *, max_seconds: float) -> None:

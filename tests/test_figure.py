@@ -19,9 +19,12 @@ class Point:
     seconds: float
     loss: float
     dice: float | None
+    phase: str = "unet"
 
 
-HISTORY = [Point(0.1 * i, 1 / (i + 1), None if i % 5 else 0.5 + i / 200) for i in range(60)]
+HISTORY = [
+    Point(0.1 * i, 1 / (i + 1), None if i % 5 else 0.5 + i / 200, "pixel" if i < 20 else "unet") for i in range(60)
+]
 
 
 def summary_of(shape: tuple[int, int, int], **changes: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart with any colour vision; classes take them in ascending order and then again.
 COLOURS = ("#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#F0E442")
 _ROWS = ("Image", "Paint", "Prediction", "Truth")
+_PHASES = {"pixel": "pixel head", "unet": "U-Net"}
 _INK = "#333333"
 _FAINT = "#B8B8B8"
 
@@ -33,6 +35,10 @@ class LearningPoint(Protocol):
     @property
     def seconds(self) -> float:
         """Time since learning began."""
+
+    @property
+    def phase(self) -> str:
+        """What learnt in this step; losses of different phases cannot be compared."""
 
     @property
     def loss(self) -> float:
@@ -285,9 +291,13 @@ def _draw_dice(ax: Axes, class_names: Mapping[int, str], colours: Mapping[int, s
 
 
 def _draw_loss(ax: Axes, history: Sequence[LearningPoint]) -> None:
-    seconds, losses = np.array([(p.seconds, p.loss) for p in history], dtype=float).reshape(-1, 2).T
-    ax.plot(seconds, losses, color=_FAINT, linewidth=0.6)
-    ax.plot(seconds, _running_mean(losses), color=_INK, linewidth=1.4)
+    for phase, style in zip(dict.fromkeys(point.phase for point in history), cycle(("--", "-", ":"))):
+        points = [(p.seconds, p.loss) for p in history if p.phase == phase]
+        seconds, losses = np.array(points, dtype=float).T
+        ax.plot(seconds, losses, color=_FAINT, linewidth=0.6)
+        ax.plot(seconds, _running_mean(losses), style, color=_INK, linewidth=1.4, label=_PHASES.get(phase, phase))
+    if history:
+        ax.legend(fontsize=8, frameon=False, loc="upper right")
     ax.set_ylim(bottom=0)
     ax.set_title("Training loss", fontsize=9, loc="left")
     _open(ax, history)
@@ -296,7 +306,10 @@ def _draw_loss(ax: Axes, history: Sequence[LearningPoint]) -> None:
 def _draw_estimate(ax: Axes, history: Sequence[LearningPoint]) -> None:
     points = [(p.seconds, p.dice) for p in history if p.dice is not None]
     seconds, estimates = np.array(points, dtype=float).reshape(-1, 2).T
-    ax.plot(seconds, estimates, color=_INK, linewidth=1.4, marker="o", markersize=2.5)
+    # An estimate holds until the next one is made.
+    ax.plot(
+        seconds, estimates, color=_INK, linewidth=1.4, drawstyle="steps-post", marker="o", markersize=3, markevery=[-1]
+    )
     if not points:
         ax.text(0.5, 0.5, "none was made", transform=ax.transAxes, ha="center", va="center", fontsize=8)
     ax.set_ylim(0, 1)

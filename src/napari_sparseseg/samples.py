@@ -53,8 +53,8 @@ class Sample:
 def tissue(shape: Shape3D = (48, 128, 128), spacing: Spacing = (0.5, 0.25, 0.25), seed: int = 0) -> Sample:
     """Generate cells with stained membranes and nuclei, as a fluorescence microscope would show them.
 
-    Packed cells around an empty lumen, both dyes in one channel of similar brightness, chromatin and granules,
-    uneven light, blur that is wider along z, photon and camera noise. Brightness alone does not tell the classes
+    Packed cells around an empty lumen, both dyes in one channel, chromatin and granules, uneven light, blur that is
+    wider along z, photon and camera noise. The brightness of the classes overlaps, so that no threshold tells them
     apart. The same arguments give the same voxels; the global random state is neither read nor changed.
 
     Parameters
@@ -170,8 +170,8 @@ def _stain(rng: np.random.Generator, cells: _Cells, spacing: Spacing) -> FloatAr
     cytoplasm_of, nucleus_of = per_cell[:, cells.index]
     granules = np.maximum(_noise(rng, shape, spacing, 0.35) - 1.6, 0)
     cytoplasm = cytoplasm_of * (0.18 + 0.04 * _noise(rng, shape, spacing, 0.8)) + 0.8 * granules
-    chromatin = nucleus_of * (0.66 + 0.17 * _noise(rng, shape, spacing, 0.4) + 0.1 * _noise(rng, shape, spacing, 1.1))
-    patches = 0.78 + 0.16 * _noise(rng, shape, spacing, 1.2)
+    chromatin = nucleus_of * (0.88 + 0.22 * _noise(rng, shape, spacing, 0.4) + 0.12 * _noise(rng, shape, spacing, 1.1))
+    patches = 0.68 + 0.12 * _noise(rng, shape, spacing, 1.2)
 
     density = np.where(cells.lumen, np.float32(0.05), cytoplasm)
     density[cells.nucleus] = chromatin[cells.nucleus]
@@ -184,7 +184,7 @@ def _expose(rng: np.random.Generator, density: FloatArray, spacing: Spacing) -> 
     blurred = ndimage.gaussian_filter(density, [b / s for b, s in zip(_BLUR, spacing, strict=True)])
     depth = np.linspace(1.0, 0.65, density.shape[0], dtype=np.float32)[:, None, None]
     uneven = 1 + 0.14 * _noise(rng, density.shape, spacing, 12.0)
-    photons = 110 * blurred * depth * np.clip(uneven, 0.55, 1.5)
+    photons = 100 * blurred * depth * np.clip(uneven, 0.55, 1.5)
     counts = rng.poisson(photons) * 9.0 + rng.normal(100, 14, density.shape)
     exposed: npt.NDArray[np.uint16] = np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
     return exposed
@@ -271,15 +271,14 @@ def _above_otsu(image: FloatArray) -> MaskArray:
 # ---------------------------------------------------------------- simulated painting
 
 _BRUSH_RADIUS = 2
-_AREA_MARGIN = 1.5
 _FILLED_SHARE = 0.55
 
 
 def paint_slices(truth: LabelArray, n_slices: int = 3, *, seed: int = 0, axis: int = 0) -> LabelArray:
     """Paint a few slices of a truth as a person in a hurry would.
 
-    In about half of each slice areas are filled with a round brush that stays off their borders, and thin structures
-    are traced, with gaps; elsewhere there are a few strokes. Each class that a slice shows gets some paint.
+    In about half of each slice areas are filled with a round brush that mostly stays off their borders, and thin
+    structures are traced, with gaps; elsewhere there are a few strokes. Each class that a slice shows gets some paint.
 
     Parameters
     ----------
@@ -312,14 +311,16 @@ def paint_slices(truth: LabelArray, n_slices: int = 3, *, seed: int = 0, axis: i
 
 
 def _paint_plane(truth: LabelArray, rng: np.random.Generator) -> LabelArray:
-    """Paint of one slice; a class whose areas are wider than the brush is filled, a thin one is traced."""
+    """Paint of one slice; areas are filled with the brush, and what is mostly thinner than the brush is traced."""
     filled = _filled_part(rng, truth.shape)
     painted = np.full(truth.shape, UNPAINTED, np.uint8)
     for class_id in np.unique(truth[truth != UNPAINTED]).tolist():
         region = truth == class_id
-        inside = ndimage.binary_opening(_off_border(region), _disk(_BRUSH_RADIUS))
-        is_thin = inside.sum() < 0.2 * region.sum()
-        reachable = _traced(rng, region) if is_thin else inside
+        from_border = _from_border(region)
+        is_thin = (from_border > _BRUSH_RADIUS).sum() < 0.2 * region.sum()
+        reachable = _brushed(rng, from_border)
+        if is_thin:
+            reachable |= _traced(rng, region)
         paint = reachable & (filled | _strokes(rng, reachable & ~filled))
         painted[paint if paint.any() else region] = class_id
     return painted
@@ -335,11 +336,18 @@ def _filled_part(rng: np.random.Generator, shape: tuple[int, ...]) -> MaskArray:
     return part
 
 
-def _off_border(region: MaskArray) -> MaskArray:
-    """Take a margin off the region, beside other classes; the border of the slice is none."""
-    padded = np.pad(region, 1, mode="edge")
-    inside: MaskArray = (ndimage.distance_transform_edt(padded) > _AREA_MARGIN)[1:-1, 1:-1]
-    return inside
+def _from_border(region: MaskArray) -> FloatArray:
+    """Measure how far each pixel of the region is from other classes; the border of the slice is none."""
+    distance: FloatArray = ndimage.distance_transform_edt(np.pad(region, 1, mode="edge"))[1:-1, 1:-1]
+    return distance
+
+
+def _brushed(rng: np.random.Generator, from_border: FloatArray) -> MaskArray:
+    """Fill an area with a round brush up to a pixel or two from its border, here and there right up to it."""
+    wander = ndimage.gaussian_filter(rng.normal(size=from_border.shape), 3)
+    margin = np.maximum(1.25 + 0.5 * wander / wander.std(), 0.5)
+    brushed: MaskArray = ndimage.binary_opening(from_border > margin, _disk(_BRUSH_RADIUS))
+    return brushed
 
 
 def _traced(rng: np.random.Generator, region: MaskArray) -> MaskArray:

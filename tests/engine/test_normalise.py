@@ -1,0 +1,143 @@
+"""Intensity normalisation."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import Recorder, make_noise, whole
+
+from napari_sparseseg.engine.normalise import IntensityRange
+from napari_sparseseg.errors import InputWarning
+from napari_sparseseg.storage.volume import ArrayVolume
+
+INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
+FLOATS = ["float16", "float32", "float64"]
+
+
+def normalised(image, channel_axis=None):
+    volume = ArrayVolume(np.asarray(image), channel_axis)
+    return IntensityRange.of(volume).apply(volume.read(whole(volume.shape)))
+
+
+def grey_values(dtype, shape=(6, 12, 10)):
+    """Noise with about sixty grey values, which every dtype can hold."""
+    return (30 + 10 * np.clip(make_noise(shape), -3, 3)).round().astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS, ">u2", ">f4"])
+def test_every_dtype_gives_the_same_numbers(dtype):
+    result = normalised(grey_values(dtype))
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, normalised(grey_values("float64")), atol=2e-5)
+    assert abs(result.mean()) < 0.05
+    assert result.std() == pytest.approx(1, abs=0.1)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    factor=st.sampled_from([1e-30, 1e-12, 0.01, 1.0, 300.0, 1e20, 1e29]),
+    offset=st.floats(-1e3, 1e3),
+    seed=st.integers(0, 5),
+)
+def test_gain_and_offset_make_no_difference(factor, offset, seed):
+    image = make_noise((5, 9, 8), seed).astype(np.float64)
+    np.testing.assert_allclose(normalised(factor * (image + offset)), normalised(image), atol=1e-4)
+
+
+def test_an_inverted_image_is_inverted():
+    image = make_noise((5, 9, 8))
+    np.testing.assert_allclose(normalised(-image), -normalised(image), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset"),
+    [
+        ("uint16", 2**16 - 100),
+        ("int16", -(2**15)),
+        ("uint32", 2**32 - 100),
+        ("int32", -(2**31)),
+        ("uint64", 2**50),
+        ("uint64", 2**63),
+        ("uint64", 2**64 - 100),
+        ("int64", -(2**63)),
+        ("int64", 2**63 - 100),
+    ],
+)
+def test_grey_values_far_from_zero_keep_their_contrast(dtype, offset):
+    image = grey_values(dtype) + np.asarray(offset, dtype)
+    result, expected = normalised(image), normalised(grey_values("float64"))
+    # an offset beyond the precision of float64 may shift the result, but not flatten it
+    np.testing.assert_allclose(result - result.mean(), expected - expected.mean(), atol=1e-3)
+
+
+@pytest.mark.parametrize("low", [-1e30, 0.0, 1e29])
+def test_values_up_to_1e30_stay_finite_and_keep_their_contrast(low):
+    image = low + (1e30 - low) * np.random.default_rng(0).random((4, 8, 8))
+    result = normalised(image)
+    assert np.isfinite(result).all()
+    assert result.std() == pytest.approx(1, abs=0.05)
+
+
+def test_a_stray_voxel_does_not_flatten_the_rest():
+    image = make_noise((8, 16, 16))
+    expected = normalised(image)
+    image[3, 3, 3] = 1e30
+    result = normalised(image)
+    np.testing.assert_allclose(np.delete(result.ravel(), 3 * 256 + 51), np.delete(expected.ravel(), 3 * 256 + 51), atol=0.1)
+    assert 3 < result[0, 3, 3, 3] < 100
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_a_constant_image_warns_and_stays_finite(value):
+    volume = ArrayVolume(np.full((3, 4, 5), value, np.uint8))
+    with pytest.warns(InputWarning, match=f"channel 0 of the image is constant .{value}"):
+        intensity = IntensityRange.of(volume)
+    assert np.isfinite(intensity.apply(volume.read(whole(volume.shape)))).all()
+
+
+def test_a_single_voxel_is_constant():
+    with pytest.warns(InputWarning, match="constant"):
+        IntensityRange.of(ArrayVolume(np.ones((1, 1, 1))))
+
+
+def test_only_the_constant_channel_is_named():
+    image = np.stack([make_noise((3, 4, 5)), np.zeros((3, 4, 5)), make_noise((3, 4, 5))])
+    with pytest.warns(InputWarning) as caught:
+        IntensityRange.of(ArrayVolume(image, 0))
+    assert [str(w.message)[:9] for w in caught] == ["channel 1"]
+
+
+def test_a_few_voxels_that_differ_carry_the_structure():
+    image = np.zeros((4, 50, 50), np.uint8)
+    image[2, 20:22, 20:25] = 200
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = normalised(image)
+    assert result.max() - result.min() > 3
+
+
+def test_channels_are_normalised_on_their_own():
+    first, second = make_noise((4, 6, 7), 0), make_noise((4, 6, 7), 1)
+    result = normalised(np.stack([first, 500 + 40 * second], axis=-1), channel_axis=-1)
+    np.testing.assert_allclose(result[0], normalised(first)[0], atol=1e-4)
+    np.testing.assert_allclose(result[1], normalised(second)[0], atol=1e-4)
+
+
+def test_a_deep_volume_is_measured_on_some_slabs_only():
+    volume = Recorder(make_noise((200, 5, 5)))
+    IntensityRange.of(volume)
+    read = sum(box.n_voxels for box in volume.boxes)
+    assert read < 0.3 * 200 * 25
+    assert min(box.start[0] for box in volume.boxes) == 0
+    assert max(box.stop[0] for box in volume.boxes) == 200
+
+
+def test_large_planes_are_thinned_out_but_still_measured_well():
+    image = make_noise((1, 700, 900))
+    result = normalised(image)
+    assert abs(result.mean()) < 0.02
+    assert result.std() == pytest.approx(1, abs=0.05)

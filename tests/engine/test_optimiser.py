@@ -1,0 +1,61 @@
+"""AdamW and the one-cycle schedule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from napari_sparseseg.engine.optimiser import AdamW, one_cycle
+
+
+def make_problem(dtype):
+    """A small network and its loss, always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 2)).to(dtype)
+        inputs, wanted = torch.randn(30, 5, dtype=dtype), torch.randn(30, 2, dtype=dtype)
+    return network, lambda: (network(inputs) - wanted).square().mean()
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_equals_torch_with_changing_step_sizes(weight_decay):
+    ours, our_loss = make_problem(torch.float64)
+    theirs, their_loss = make_problem(torch.float64)
+    optimiser = AdamW(ours.parameters(), weight_decay=weight_decay)
+    reference = torch.optim.AdamW(theirs.parameters(), weight_decay=weight_decay)
+    for step in range(12):
+        step_size = 1e-2 / (1 + step)
+        optimiser.step(our_loss(), step_size)
+        reference.param_groups[0]["lr"] = step_size
+        reference.zero_grad()
+        their_loss().backward()
+        reference.step()
+        for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(our, their, rtol=1e-6, atol=1e-6)
+
+
+def test_a_copied_state_continues_alike():
+    first, first_loss = make_problem(torch.float32)
+    second, second_loss = make_problem(torch.float32)
+    one, two = AdamW(first.parameters(), weight_decay=0.01), AdamW(second.parameters(), weight_decay=0.01)
+    for _ in range(3):
+        one.step(first_loss(), 1e-2)
+    second.load_state_dict(first.state_dict())
+    two.n_steps = one.n_steps
+    two.means, two.squares = [m.clone() for m in one.means], [s.clone() for s in one.squares]
+    one.step(first_loss(), 1e-2)
+    two.step(second_loss(), 1e-2)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 9, 100])
+def test_the_cycle_rises_to_its_largest_and_falls(n_steps):
+    sizes = [one_cycle(step, n_steps, 0.5) for step in range(n_steps)]
+    assert max(sizes) == pytest.approx(0.5)
+    peak = sizes.index(max(sizes))
+    assert sizes[: peak + 1] == sorted(sizes[: peak + 1])
+    assert sizes[peak:] == sorted(sizes[peak:], reverse=True)
+    assert min(sizes) > 0
+    assert n_steps < 100 or sizes[-1] < 0.01

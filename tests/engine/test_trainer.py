@@ -1,0 +1,422 @@
+"""Learning from paint, step by step."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from synthetic import CUBES, QUICK, make_annotation, make_blobs, make_features, make_noise, make_trainer, paint_planes
+
+from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.losses import partial_label_loss
+from napari_sparseseg.engine.pixelfit import fit_pixel_head
+
+SHAPE = (14, 30, 28)
+PLANES = ((0, 3), (0, 7), (0, 11))
+IMAGE, TRUTH = make_blobs(SHAPE)
+CODES = paint_planes(TRUTH, *PLANES)
+
+
+def weights_of(network):
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def are_equal(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def unet_steps(trainer, n, progress=lambda _: 0.0):
+    """The first n steps of the U-Net; the ones of the pixel head are passed over."""
+    return list(islice((s for s in trainer.steps(progress) if s.phase == "unet"), n))
+
+
+def pixel_steps(trainer):
+    found = []
+    for step in trainer.steps():
+        if step.phase == "unet":
+            return found
+        found.append(step)
+    return found
+
+
+class TestSteps:
+    def test_the_pixel_head_comes_first_then_the_unet_counts_its_steps(self):
+        steps = list(islice(make_trainer(IMAGE, CODES).steps(), 20))
+        n_pixel = sum(step.phase == "pixel" for step in steps)
+        assert 0 < n_pixel < 20
+        assert [step.phase for step in steps] == ["pixel"] * n_pixel + ["unet"] * (20 - n_pixel)
+        assert [step.step for step in steps] == [0] * n_pixel + list(range(1, 21 - n_pixel))
+
+    def test_the_loss_falls(self):
+        losses = [step.loss for step in unet_steps(make_trainer(IMAGE, CODES), 80)]
+        assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:5])
+
+    def test_the_dice_estimate_rises_above_chance(self):
+        codes = paint_planes(make_blobs((14, 60, 60))[1], *PLANES)
+        trainer = make_trainer(make_blobs((14, 60, 60))[0], codes)
+        steps = unet_steps(trainer, 60)
+        assert 0.6 < steps[-1].dice <= 1
+
+    def test_the_same_seed_gives_the_same_bits_another_seed_does_not(self):
+        first, again, other = (make_trainer(IMAGE, CODES, seed=seed) for seed in (1, 1, 2))
+        losses = [[step.loss for step in unet_steps(trainer, 6)] for trainer in (first, again, other)]
+        assert losses[0] == losses[1] != losses[2]
+        assert are_equal(weights_of(first.averaged), weights_of(again.averaged))
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
+    def test_stopping_at_any_step_leaves_a_network_that_predicts(self, n):
+        trainer = make_trainer(IMAGE, CODES)
+        steps = trainer.steps()
+        for _ in range(n):
+            next(steps)
+        steps.close()
+        trainer.finish()
+        before = weights_of(trainer.averaged)
+        assert all(torch.isfinite(value).all() for value in before.values())
+        assert 0 <= trainer.averaged.context <= 1
+        with torch.no_grad():
+            logits = trainer.averaged(make_features(IMAGE).read(trainer._sampler.draw(1, np.random.default_rng(0))[1][0].box))
+        assert torch.isfinite(logits).all()
+        assert are_equal(before, weights_of(trainer.averaged))
+
+    def test_stopping_and_going_on_with_new_paint_keeps_counting(self):
+        trainer = make_trainer(IMAGE, CODES)
+        unet_steps(trainer, 4)
+        more = paint_planes(TRUTH, *PLANES, (1, 5))
+        trainer.learn_from([make_features(IMAGE)], [make_annotation(more)])
+        assert [step.step for step in unet_steps(trainer, 3)] == [5, 6, 7]
+
+    def test_new_paint_does_not_change_how_features_are_standardised(self):
+        trainer = make_trainer(IMAGE, CODES)
+        mean = trainer.averaged.mean.clone()
+        trainer.learn_from([make_features(10 * IMAGE)], [make_annotation(paint_planes(TRUTH, (1, 5)))])
+        assert torch.equal(trainer.averaged.mean, mean)
+        assert torch.equal(trainer.network.mean, mean)
+
+    @pytest.mark.parametrize("shape", [(12, 1, 30), (1, 30, 1), (1, 1, 30), (12, 13, 1), (12, 1, 1), (1, 25, 26)])
+    def test_volumes_that_are_flat_along_any_axis_can_be_learnt(self, shape):
+        image = make_noise(shape)
+        codes = (1 + (image > 0)).astype(np.uint8)
+        trainer = make_trainer(image, codes)
+        assert len(unet_steps(trainer, 12)) == 12
+
+    @pytest.mark.parametrize("spacing", [(3.0, 1.0, 1.0), (1.0, 1.95, 2.05), (2.05, 1.0, 1.95), (1.0, 1.0, 30.0)])
+    def test_any_voxel_size_can_be_learnt(self, spacing):
+        codes = paint_planes(TRUTH, (0, 3), (1, 7), (2, 11))
+        assert len(unet_steps(make_trainer(IMAGE, codes, spacing=spacing), 12)) == 12
+
+    @pytest.mark.parametrize("changes", [{"flips": False}, {"turns": False}, {"gain": 0.0}, {"batch_size": 1}, {"batch_size": 5}])
+    def test_augmentations_and_batches_can_be_chosen(self, changes):
+        trainer = make_trainer(IMAGE, CODES, QUICK.with_changes(**changes))
+        assert len(unet_steps(trainer, 3)) == 3
+
+
+class TestGradient:
+    @pytest.fixture
+    def seen(self, monkeypatch):
+        """Logits of the U-Net and where they were painted, of one training step."""
+        trainer = make_trainer(IMAGE, CODES)
+        seen = {}
+        forward, loss = trainer.network.unet.forward, trainer._loss
+
+        def kept_forward(features):
+            logits = forward(features)
+            logits.retain_grad()
+            seen["logits"] = logits
+            return logits
+
+        def kept_loss(patches, rows, targets):
+            seen["rows"] = rows
+            seen["loss"] = loss(patches, rows, targets)
+            return seen["loss"]
+
+        monkeypatch.setattr(trainer.network.unet, "forward", kept_forward)
+        monkeypatch.setattr(trainer, "_loss", kept_loss)
+        monkeypatch.setattr(trainer._optimiser, "step", lambda value, size: value.backward())
+        unet_steps(trainer, 1)
+        return seen
+
+    def test_is_exactly_zero_at_voxels_that_are_not_painted(self, seen):
+        gradient = seen["logits"].grad.abs().sum(dim=1)  # batch, z, y, x
+        painted = torch.zeros(gradient.shape, dtype=torch.bool)
+        for number, rows in enumerate(seen["rows"]):
+            painted[(number, *torch.from_numpy(rows.T))] = True
+        assert painted.any()
+        assert not painted.all()
+        assert (gradient[~painted] == 0).all()
+        assert (gradient[painted] > 0).all()
+
+    def test_held_out_paint_is_never_learnt_from(self):
+        trainer = make_trainer(make_blobs((14, 60, 60))[0], paint_planes(make_blobs((14, 60, 60))[1], *PLANES))
+        (paint,) = trainer._paints
+        assert paint.held_out.any()
+        for _ in range(20):
+            _, (location, _) = trainer._sampler.draw(2, np.random.default_rng(0))
+            _, numbers = trainer._painted(location, trainer._draw_augmentation((0, 1, 2)))
+            assert paint.learnt[numbers].all()
+
+    def test_the_painted_voxels_of_a_patch_keep_their_features_when_it_is_turned(self):
+        trainer = make_trainer(IMAGE, CODES)
+        for _ in range(10):
+            axis, (location,) = trainer._sampler.draw(1, trainer._rng)
+            order = (0, 2, 1) if axis == 0 else (0, 1, 2)
+            augmentation = trainer._draw_augmentation(order)
+            patch = trainer._patch(location, augmentation)
+            positions, numbers = trainer._painted(location, augmentation)
+            plain = trainer.network.standardised(trainer._maps[0].at(trainer._paints[0].coordinates[numbers]))
+            torch.testing.assert_close(patch[tuple(torch.from_numpy(positions.T.copy()))], augmentation.gain * plain)
+
+
+class TestAveraging:
+    def test_without_memory_the_average_is_the_latest(self):
+        trainer = make_trainer(IMAGE, CODES, QUICK.with_changes(averaging=0.0))
+        unet_steps(trainer, 5)
+        assert are_equal(weights_of(trainer.averaged.unet), weights_of(trainer.network.unet))
+
+    def test_the_average_is_the_running_mean_of_the_weights(self):
+        trainer = make_trainer(IMAGE, CODES, QUICK.with_changes(averaging=0.9))
+        expected = weights_of(trainer.network.unet)
+        for step in unet_steps_one_by_one(trainer, 6):
+            keep = min(0.9, (1 + step.step) / (10 + step.step))
+            latest = weights_of(trainer.network.unet)
+            expected = {name: keep * expected[name] + (1 - keep) * latest[name] for name in expected}
+            for name, value in weights_of(trainer.averaged.unet).items():
+                torch.testing.assert_close(value, expected[name])
+
+    def test_the_caller_s_network_is_the_one_that_predicts(self):
+        trainer = make_trainer(IMAGE, CODES)
+        before = weights_of(trainer.averaged)
+        unet_steps(trainer, 3)
+        assert not are_equal(before, weights_of(trainer.averaged))
+
+
+def unet_steps_one_by_one(trainer, n):
+    return islice((s for s in trainer.steps() if s.phase == "unet"), n)
+
+
+class TestGrowing:
+    @pytest.mark.parametrize(("new", "kept"), [((1, 2, 9), [0, 1]), ((1, 2, 200), [0, 1])])
+    def test_the_other_logits_stay(self, new, kept):
+        trainer = make_trainer(IMAGE, CODES)
+        unet_steps(trainer, 4)
+        patch = torch.rand(1, trainer.averaged.mean.numel(), 8, 8, 8)
+        pixels = torch.rand(7, trainer.averaged.mean.numel())
+        for network in (trainer.averaged, trainer.network):
+            before = network.unet(patch), network.pixel(pixels)
+            trainer.grow(ClassTable(new, 1)) if network is trainer.averaged else None
+            after = network.unet(patch), network.pixel(pixels)
+            if network is trainer.averaged:
+                torch.testing.assert_close(after[0][:, kept], before[0])
+                torch.testing.assert_close(after[1][:, kept], before[1])
+            assert after[0].shape[1] == after[1].shape[1] == 3
+
+    def test_a_class_may_come_between_the_others(self):
+        trainer = make_trainer(IMAGE, np.where(CODES == 2, 7, CODES))
+        unet_steps(trainer, 2)
+        patch = torch.rand(1, trainer.averaged.mean.numel(), 8, 8, 8)
+        before = trainer.network.unet(patch)
+        trainer.grow(ClassTable((1, 3, 7), 1))
+        torch.testing.assert_close(trainer.network.unet(patch)[:, [0, 2]], before)
+
+    def test_the_new_class_starts_out_unlikely(self):
+        trainer = make_trainer(IMAGE, CODES)
+        unet_steps(trainer, 2)
+        trainer.grow(ClassTable((1, 2, 3), 1))
+        features = trainer._maps[0].at(trainer._paints[0].coordinates)
+        probabilities = trainer.averaged.pixel(trainer.averaged.standardised(features)).softmax(-1)
+        assert probabilities[:, 2].mean() < 0.2
+
+    def test_the_optimiser_keeps_what_it_knows(self):
+        trainer = make_trainer(IMAGE, CODES)
+        unet_steps(trainer, 4)
+        before = trainer._optimiser
+        trainer.grow(ClassTable((1, 2, 3), 1))
+        after = trainer._optimiser
+        assert after.n_steps == before.n_steps
+        for kind in ("means", "squares"):
+            for old, new, parameter in zip(getattr(before, kind), getattr(after, kind), after.parameters, strict=True):
+                assert new.shape == parameter.shape
+                assert torch.equal(new[: len(old)], old)
+                assert not new[len(old) :].any()
+
+    def test_growing_by_nothing_changes_nothing(self):
+        trainer = make_trainer(IMAGE, CODES)
+        optimiser = trainer._optimiser
+        trainer.grow(ClassTable((1, 2), 1))
+        assert trainer._optimiser is optimiser
+
+    def test_the_new_class_is_learnt(self):
+        trainer = make_trainer(IMAGE, CODES)
+        unet_steps(trainer, 3)
+        codes = CODES.copy()
+        codes[3, :12] = 5
+        image = IMAGE.copy()
+        image[:, :12] += 12
+        trainer.grow(ClassTable((1, 2, 5), 1))
+        trainer.learn_from([make_features(image)], [make_annotation(codes)])
+        unet_steps(trainer, 30)
+        features = make_features(image).at(np.argwhere(codes == 5).astype(np.int32))
+        found = trainer.averaged.pixel(trainer.averaged.standardised(features)).argmax(-1)
+        assert (found == 2).float().mean() > 0.8
+
+
+class TestHeldOut:
+    LARGE = (14, 60, 60)
+
+    def make(self, **changes):
+        image, truth = make_blobs(self.LARGE)
+        return make_trainer(image, paint_planes(truth, *PLANES), QUICK.with_changes(**changes))
+
+    def test_is_given_back_at_seventy_percent_of_a_known_budget(self):
+        trainer = self.make()
+        released = [
+            (step.step, trainer.is_released) for step in islice(trainer.steps(lambda step: step / 20), 40) if step.phase == "unet"
+        ]
+        assert all(is_released == (step > 14) for step, is_released in released)
+        (paint,) = trainer._paints
+        assert paint.learnt.all()
+
+    def test_mix_and_estimate_stay_after_that(self):
+        trainer = self.make()
+        unet_steps(trainer, 14, lambda step: step / 20)
+        trainer._check()
+        known = trainer.averaged.context, trainer.dice
+        list(islice(trainer.steps(lambda _: 0.99), 12))
+        trainer.finish()
+        assert (trainer.averaged.context, trainer.dice) == known
+
+    def test_is_kept_where_nobody_knows_the_budget(self):
+        trainer = self.make()
+        unet_steps(trainer, 15)
+        assert not trainer.is_released
+
+    def test_rotates_with_each_round(self):
+        trainer = self.make()
+        first = trainer._paints[0].held_out
+        trainer.learn_from(trainer._maps, trainer._annotations)
+        assert (trainer._paints[0].held_out != first).any()
+
+    def test_without_it_the_unet_s_share_grows_with_its_steps(self):
+        trainer = self.make(held_out=0.0)
+        shares = []
+        for step in islice(trainer.steps(), 40):
+            if step.phase == "unet" and step.step % QUICK.check_every == 0:
+                shares.append(trainer.averaged.context)
+        assert trainer.dice is None
+        assert shares == sorted(shares)
+        assert 0 < shares[-1] < 1
+
+    def test_an_old_score_does_not_decide_about_new_paint_without_held_out(self):
+        trainer = self.make()
+        unet_steps(trainer, 6)
+        assert trainer.score is not None
+        few = np.zeros(self.LARGE, np.uint8)
+        few[7, 3:6, 3:30], few[7, 10:13, 3:30] = 1, 2
+        trainer.learn_from(trainer._maps, [make_annotation(few)])
+        unet_steps(trainer, 5)
+        other = self.make()
+        unet_steps(other, 6)
+        other.score = None  # what is left after saving and loading
+        other.learn_from(other._maps, [make_annotation(few)])
+        unet_steps(other, 5)
+        assert trainer.averaged.context == other.averaged.context
+
+    def test_every_class_is_learnt_whatever_is_held_out(self):
+        image = make_noise((14, 60, 60))
+        codes = np.zeros(image.shape, np.uint8)
+        codes[2:12, 5:10, 5:10], codes[2:12, 40:45, 40:45] = 1, 2  # 250 voxels each, through ten slices
+        for seed in range(15):
+            trainer = make_trainer(image, codes, seed=seed)
+            (paint,) = trainer._paints
+            assert paint.allowed[paint.learnt].any(axis=0).all()
+
+
+class TestState:
+    def test_an_exact_copy_continues_with_the_same_bits(self):
+        first = make_trainer(IMAGE, CODES)
+        unet_steps(first, 4)
+        plain, tensors = first.state()
+        second = make_trainer(IMAGE, CODES, seed=99)
+        second.averaged.load_state_dict(first.averaged.state_dict())
+        second.network.load_state_dict(first.averaged.state_dict())
+        second.restore(plain, {name: value.clone() for name, value in tensors.items()})
+        for trainer in (first, second):
+            trainer.learn_from(trainer._maps, trainer._annotations)
+        assert [s.loss for s in unet_steps(first, 5)] == [s.loss for s in unet_steps(second, 5)]
+        assert are_equal(weights_of(first.averaged), weights_of(second.averaged))
+        assert are_equal(weights_of(first.network), weights_of(second.network))
+
+
+class TestPixelHead:
+    def fit(self, features, allowed, weights, n_steps=60):
+        trainer = make_trainer(IMAGE, CODES)
+        head = trainer.network.pixel
+        head.hidden[0] = torch.nn.Linear(features.shape[1], 8)
+        losses = list(
+            fit_pixel_head(head, features, allowed, weights, n_steps=n_steps, dropout=0.1, rng=np.random.default_rng(0))
+        )
+        return head, losses
+
+    def test_learns_what_single_voxels_tell(self):
+        features = torch.from_numpy(make_noise((500, 2)))
+        answers = (features[:, 0] > 0).long()
+        head, losses = self.fit(features, torch.nn.functional.one_hot(answers, 2).bool(), torch.ones(500))
+        assert losses[-1] < 0.5 * losses[0]
+        assert (head(features).argmax(-1) == answers).float().mean() > 0.9
+
+    def test_voxels_of_weight_zero_are_not_learnt(self):
+        features = torch.from_numpy(make_noise((500, 2)))
+        answers = (features[:, 0] > 0).long()
+        lies = answers.clone()
+        lies[250:] = 1 - lies[250:]
+        weights = torch.ones(500)
+        weights[250:] = 0
+        head, _ = self.fit(features, torch.nn.functional.one_hot(lies, 2).bool(), weights)
+        assert (head(features).argmax(-1) == answers).float().mean() > 0.9
+
+    def test_its_loss_is_that_of_partial_labels(self):
+        features = torch.from_numpy(make_noise((100, 2)))
+        allowed = torch.ones(100, 2, dtype=torch.bool)
+        allowed[:50, 0] = False
+        head, _ = self.fit(features, allowed, torch.ones(100))
+        assert partial_label_loss(head(features), allowed, torch.ones(100)).item() < 0.1
+
+    def test_single_voxels_can_be_learnt(self):
+        head, losses = self.fit(torch.eye(2), torch.eye(2).bool(), torch.ones(2))
+        assert np.isfinite(losses).all()
+
+    def test_steps_are_told_while_it_is_fitted(self):
+        steps = pixel_steps(make_trainer(IMAGE, CODES, QUICK.with_changes(warm_start_steps=90)))
+        assert len(steps) > 2
+        assert all(np.isfinite(step.loss) for step in steps)
+
+
+class TestVolumes:
+    def test_several_volumes_are_learnt_together(self):
+        trainer = make_trainer(IMAGE, CODES)
+        second = make_blobs((5, 40, 12), seed=5)
+        codes = paint_planes(second[1], (0, 2))
+        trainer.learn_from([make_features(IMAGE), make_features(second[0])], [make_annotation(CODES), make_annotation(codes)])
+        assert len(unet_steps(trainer, 8)) == 8
+
+    def test_a_volume_without_paint_does_no_harm(self):
+        trainer = make_trainer(IMAGE, CODES)
+        nothing = make_annotation(np.zeros((5, 6, 7), np.uint8))
+        trainer.learn_from([make_features(np.zeros((5, 6, 7))), make_features(IMAGE)], [nothing, make_annotation(CODES)])
+        assert len(unet_steps(trainer, 4)) == 4
+
+    def test_sets_of_classes_are_learnt(self):
+        codes = CODES.copy()
+        codes[3][codes[3] == 2] = 3
+        codes[7][codes[7] > 0] = 130
+        trainer = make_trainer(IMAGE, codes, allowed={130: {1, 2}})
+        steps = unet_steps(trainer, 5)
+        assert all(np.isfinite(step.loss) for step in steps)
+        assert trainer.classes.ids == (1, 2, 3)
+
+    @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+    def test_rare_classes_can_be_lifted(self, balance):
+        trainer = make_trainer(IMAGE, CODES, QUICK.with_changes(class_balance=balance))
+        assert len(unet_steps(trainer, 2)) == 2

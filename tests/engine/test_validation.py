@@ -1,0 +1,127 @@
+"""The Dice estimate on held-out paint, and the mix that it chooses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from synthetic import make_annotation, make_features, make_network, make_noise
+
+from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.paint import prepare_paint
+from napari_sparseseg.engine.validation import HeldOutSet
+
+SHAPE = (12, 60, 64)
+PATCHES = ((4, 16, 16), (8, 8, 16), (8, 16, 8))
+CLASSES = ClassTable((1, 2), 1)
+
+
+def make_set(codes, classes=CLASSES, share=0.2):
+    annotation = make_annotation(codes)
+    paint = prepare_paint(annotation, classes, share=share, balance=0.0, seed=0)
+    return HeldOutSet([paint], PATCHES, [codes.shape]), paint
+
+
+def halves():
+    codes = np.zeros(SHAPE, np.uint8)
+    codes[[2, 6, 10]] = 1
+    codes[[2, 6, 10], :, 32:] = 2
+    return codes
+
+
+class FixedHeads:
+    """A network whose two heads answer with the truth, or with the contrary."""
+
+    def __init__(self, pixel_is_right, unet_is_right):
+        self._network = make_network(n_classes=2)
+        self.pixel = self._head(pixel_is_right)
+        self.unet = self._head(unet_is_right, axis=1)
+        self.mixed = self._network.mixed
+
+    def standardised(self, features):
+        return features
+
+    @staticmethod
+    def _head(is_right, axis=-1):
+        def answer(features):
+            intensity = features.select(axis, 0)  # class 2 is bright
+            likely = 4 * intensity if is_right else -4 * intensity
+            return torch.stack([-likely, likely], dim=axis)
+
+        return answer
+
+
+def image_of(codes):
+    x = np.indices(codes.shape)[2]
+    return np.where(x >= 32, 1.0, -1.0).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "unet", "context", "dice"), [(True, False, 0.0, 1.0), (False, True, 1.0, 1.0), (False, False, None, 0.0)]
+)
+def test_the_head_that_is_right_answers(pixel, unet, context, dice):
+    codes = halves()
+    held_out, _ = make_set(codes)
+    maps = [make_features(image_of(codes), scales=(1.0,))]
+    score = held_out.score(FixedHeads(pixel, unet), maps, CLASSES, has_context=True)
+    assert score.dice == dice
+    assert context is None or score.context == context
+
+
+def test_before_its_first_step_the_unet_is_not_asked():
+    codes = halves()
+    held_out, _ = make_set(codes)
+    maps = [make_features(image_of(codes), scales=(1.0,))]
+    score = held_out.score(FixedHeads(pixel_is_right=False, unet_is_right=True), maps, CLASSES, has_context=False)
+    assert score.context == 0
+    assert score.dice == 0
+
+
+def test_a_class_that_is_not_held_out_leaves_the_mix_open():
+    codes = halves()
+    codes[codes == 2] = 0
+    codes[2, 30, 40:60] = 2  # too little
+    held_out, paint = make_set(codes)
+    assert not paint.held_out[paint.allowed[:, 1]].any()
+    maps = [make_features(image_of(codes), scales=(1.0,))]
+    score = held_out.score(FixedHeads(pixel_is_right=True, unet_is_right=True), maps, CLASSES, has_context=True)
+    assert score.context is None
+    assert score.dice is None
+
+
+def test_nothing_held_out_is_an_empty_set():
+    held_out, _ = make_set(halves(), share=0.0)
+    assert not held_out
+    assert make_set(halves())[0]
+
+
+def test_the_score_is_that_of_the_held_out_voxels_only():
+    codes = halves()
+    held_out, paint = make_set(codes)
+    image = image_of(codes)
+    elsewhere = np.ones(codes.shape, bool)
+    elsewhere[tuple(paint.coordinates[paint.held_out].T)] = False
+    image[elsewhere] *= -1  # only there would the answer be wrong
+    maps = [make_features(image, scales=(1.0,))]
+    score = held_out.score(FixedHeads(pixel_is_right=True, unet_is_right=True), maps, CLASSES, has_context=True)
+    assert score.dice == 1
+
+
+def test_a_real_network_is_scored_the_same_twice():
+    codes = halves()
+    held_out, _ = make_set(codes)
+    network = make_network(n_classes=2)
+    maps = [make_features(make_noise(SHAPE))]
+    first, second = (held_out.score(network, maps, CLASSES, has_context=True) for _ in range(2))
+    assert first == second
+    assert 0 <= first.dice <= 1
+    assert first.loss > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 60), (3, 70, 2), (40, 2, 40)])
+def test_volumes_smaller_than_a_patch_are_scored(shape):
+    codes = (1 + (np.indices(shape)[int(np.argmax(shape))] % 20 > 9)).astype(np.uint8)
+    held_out, paint = make_set(codes)
+    assert held_out or not paint.held_out.any()
+    score = held_out.score(make_network(n_classes=2), [make_features(make_noise(shape))], CLASSES, has_context=True)
+    assert np.isfinite(score.loss)
