@@ -77,6 +77,22 @@ class TrainingConfig(_Config):
     dropout: float = Field(
         0.3, ge=0, lt=1, title="Dropout", description="Share of the pixel head's units that rest in each step."
     )
+    feature_dropout: float = Field(
+        0.25,
+        ge=0,
+        lt=1,
+        title="Feature dropout",
+        description="Share of the filter features that the U-Net must do without in each step when little is painted; "
+        "less with more paint.",
+    )
+    feature_noise: float = Field(
+        0.4,
+        ge=0,
+        le=10,
+        title="Feature noise",
+        description="Noise on the pixel head's features while it learns from little paint, in units of their spread; "
+        "less with more paint.",
+    )
     averaging: float = Field(
         0.999,
         ge=0,

@@ -11,14 +11,21 @@ from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.model import ModelSpec
-from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.engine.trainer import Trainer
 from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.volume import ArrayVolume
 
-SMALL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=8)
-QUICK = TrainingConfig(warm_start_steps=20, patch_voxels=2048, check_every=5)
+SMALL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
+QUICK = TrainingConfig(warm_start_steps=100, patch_voxels=2048, check_every=5)
 CUBES = (1.0, 1.0, 1.0)
+
+
+class AsItIs:
+    """Intensities that are not normalised."""
+
+    @staticmethod
+    def apply(image):
+        return image.astype(np.float32)
 
 
 class Recorder:
@@ -67,8 +74,7 @@ def make_features(image, spacing=CUBES, scales=SMALL.scales, **options):
     """Features of an image (Z, Y, X), intensities taken as they are; or of a volume."""
     volume = image if hasattr(image, "read") else ArrayVolume(image)
     spec = ModelSpec(SMALL.with_changes(scales=scales), spacing, volume.n_channels, (False, False, False))
-    unchanged = IntensityRange((0.0,) * volume.n_channels, (1.0,) * volume.n_channels)
-    return FeatureMap(volume, spec.bank, unchanged, **options)
+    return FeatureMap(volume, spec.bank, AsItIs(), **options)
 
 
 def make_network(spacing=CUBES, n_classes=3, config=SMALL, flat=(False, False, False), context=0.5, seed=0):
@@ -79,6 +85,12 @@ def make_network(spacing=CUBES, n_classes=3, config=SMALL, flat=(False, False, F
             parameter.mul_(1.5)
     network.context = context
     return network
+
+
+def standardise(network, features):
+    """Measure features of any shape (..., features), none of them emphasised."""
+    flat = features.reshape(-1, features.shape[-1])
+    network.standardise_by(flat, (1.0,) * flat.shape[1])
 
 
 def make_trainer(image, codes, config=QUICK, spacing=CUBES, seed=0, allowed=None):

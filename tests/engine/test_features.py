@@ -52,7 +52,9 @@ class TestBlocks:
     def test_a_box_across_blocks_equals_the_same_part_of_the_whole(self, small_blocks):
         image = make_noise((7, 20, 13))
         for box in (Box((2, 5, 3), (6, 19, 12)), Box((0, 0, 0), (1, 1, 1)), Box((6, 19, 12), (7, 20, 13))):
-            torch.testing.assert_close(make_features(image).read(box), make_features(image).read(whole(image.shape))[box.slices])
+            torch.testing.assert_close(
+                make_features(image).read(box), make_features(image).read(whole(image.shape))[box.slices]
+            )
 
     def test_dropping_blocks_changes_nothing(self, small_blocks):
         image = make_noise((7, 20, 13))
@@ -226,6 +228,16 @@ class TestFilters:
         assert found.shape == (*shape, 1 + PER_SCALE * len(ALL_SCALES))
         assert torch.isfinite(found).all()
 
+    def test_scale_by_scale_all_channels_follow_each_other(self):
+        first, second = make_noise((5, 9, 8), 0), make_noise((5, 9, 8), 1)
+        both = make_features(ArrayVolume(np.stack([first, second]), 0), scales=(1.0, 2.0, 4.0)).read(whole(first.shape))
+        ones = [make_features(image, scales=(1.0, 2.0, 4.0)).read(whole(first.shape)) for image in (first, second)]
+        for number in range(3):
+            for channel, alone in enumerate(ones):
+                start = 2 + PER_SCALE * (2 * number + channel)
+                expected = alone[..., 1 + PER_SCALE * number : 1 + PER_SCALE * (number + 1)]
+                torch.testing.assert_close(both[..., start : start + PER_SCALE], expected, atol=2e-4, rtol=1e-4)
+
     def test_channels_do_not_touch_each_other(self):
         first, second = make_noise((5, 9, 8), 0), make_noise((5, 9, 8), 1)
         both = make_features(ArrayVolume(np.stack([first, second]), 0)).read(whole(first.shape))
@@ -238,9 +250,10 @@ class TestFilters:
     def test_intensities_are_normalised_first(self):
         image = make_noise((5, 9, 8))
         volume = ArrayVolume(100 + 7 * image)
-        bank = FilterBank(CUBES, scales=(1.0,))
-        found = module.FeatureMap(volume, bank, IntensityRange((100.0,), (7.0,))).read(whole(image.shape))
-        torch.testing.assert_close(found, whole_of(image, scales=(1.0,)), atol=1e-4, rtol=1e-4)
+        intensity = IntensityRange((100.0,), (7.0,))
+        found = module.FeatureMap(volume, FilterBank(CUBES, scales=(1.0,)), intensity).read(whole(image.shape))
+        normalised = intensity.apply(volume.read(whole(image.shape)))[0]
+        torch.testing.assert_close(found, whole_of(normalised, scales=(1.0,)), atol=1e-4, rtol=1e-4)
 
 
 class TestSymmetry:
@@ -291,6 +304,17 @@ def test_eigenvalues_of_degenerate_matrices_are_finite_and_in_order(diagonal):
     found = torch.cat(symmetric_eigenvalues(*entries, zero, zero, zero))
     largest = max(map(abs, diagonal))
     np.testing.assert_allclose(found, sorted(diagonal, reverse=True), atol=1e-3 * largest + 1e-12)
+
+
+@pytest.mark.parametrize("n_channels", [2, 3])
+def test_every_channel_of_a_scale_is_emphasised_alike(n_channels):
+    single = FilterBank(CUBES, scales=ALL_SCALES).emphasis
+    expected = [single[0]] * n_channels
+    for number in range(len(ALL_SCALES)):
+        expected += single[1 + PER_SCALE * number : 1 + PER_SCALE * (number + 1)] * n_channels
+    found = FilterBank(CUBES, n_channels, ALL_SCALES).emphasis
+    assert list(found) == expected
+    assert max(found) == 1
 
 
 def test_the_bank_counts_its_features_and_parts_its_scales():

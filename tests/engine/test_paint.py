@@ -138,7 +138,8 @@ class TestSlices:
         assert len(np.unique(paint.slice_id)) == 4
         for axis, index in ((0, 5), (1, 8), (2, 3), (0, 15)):
             alone = (paint.coordinates[:, axis] == index) & (
-                sum(np.isin(paint.coordinates[:, a], [5, 15] if a == 0 else [8] if a == 1 else [3]) for a in range(3)) == 1
+                sum(np.isin(paint.coordinates[:, a], [5, 15] if a == 0 else [8] if a == 1 else [3]) for a in range(3))
+                == 1
             )
             assert (paint.axis[alone] == axis).all()
             assert len(np.unique(paint.slice_id[alone])) == 1
@@ -174,7 +175,10 @@ def test_voxels_within_a_box_are_found(shape, corners, density):
     codes = (np.random.default_rng(0).random(shape) < density).astype(np.uint8)
     codes.flat[0] = 2
     paint = prepare(np.where(codes == 1, 1, codes) if (codes == 1).any() else np.full(shape, 1))
-    start, stop = tuple(map(min, zip(corners[:3], corners[3:], strict=True))), tuple(map(max, zip(corners[:3], corners[3:], strict=True)))
+    start, stop = (
+        tuple(map(min, zip(corners[:3], corners[3:], strict=True))),
+        tuple(map(max, zip(corners[:3], corners[3:], strict=True))),
+    )
     inside = ((paint.coordinates >= start) & (paint.coordinates < stop)).all(axis=1)
     np.testing.assert_array_equal(paint.within(Box(start, stop)), np.flatnonzero(inside))
 

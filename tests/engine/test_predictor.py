@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from synthetic import CUBES, SMALL, make_features, make_network, make_noise, whole
+from synthetic import CUBES, SMALL, make_features, make_network, make_noise, standardise, whole
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.engine.predictor import Predictor
@@ -35,7 +35,7 @@ def make_predictor(shape, spacing, context, tile_voxels=SMALLEST, config=SMALL):
     flat = tuple(n == 1 for n in shape)
     network = make_network(spacing, config=config, flat=flat, context=context)
     feature_map = make_features(make_noise(shape, sigma=1), spacing)
-    network.standardise_by(feature_map.read(whole(shape)).reshape(-1, feature_map.bank.n_features))
+    standardise(network, feature_map.read(whole(shape)))
     return Predictor(network, feature_map, tile_voxels=tile_voxels)
 
 

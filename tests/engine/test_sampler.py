@@ -78,8 +78,11 @@ def test_a_batch_is_of_one_orientation_and_one_shape(sampled):
 
 def test_all_slices_are_drawn(sampled):
     draws, paints, _, _ = sampled
-    seen = {(location.volume, *np.unique(paints[location.volume].slice_id[paints[location.volume].within(location.box)]))
-            for _, locations in draws for location in locations}
+    seen = {
+        (location.volume, *np.unique(paints[location.volume].slice_id[paints[location.volume].within(location.box)]))
+        for _, locations in draws
+        for location in locations
+    }
     for volume, paint in enumerate(paints):
         drawn = {slice_id for owner, *ids in seen if owner == volume for slice_id in ids}
         assert drawn >= set(np.unique(paint.slice_id[paint.learnt]))

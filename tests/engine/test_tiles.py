@@ -18,7 +18,10 @@ strides = st.tuples(*[st.sampled_from([1, 2, 4])] * 3)
 @st.composite
 def regions(draw):
     """A box of at least one voxel."""
-    bounds = [sorted(draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True))) for n in draw(st.tuples(*[st.integers(1, 10)] * 3))]
+    bounds = [
+        sorted(draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True)))
+        for n in draw(st.tuples(*[st.integers(1, 10)] * 3))
+    ]
     return Box(tuple(a for a, _ in bounds), tuple(b for _, b in bounds))
 
 

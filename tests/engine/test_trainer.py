@@ -7,10 +7,20 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from synthetic import CUBES, QUICK, make_annotation, make_blobs, make_features, make_noise, make_trainer, paint_planes
+from synthetic import (
+    QUICK,
+    make_annotation,
+    make_blobs,
+    make_features,
+    make_noise,
+    make_trainer,
+    paint_planes,
+    whole,
+)
 
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.losses import partial_label_loss
+from napari_sparseseg.engine.network import PixelHead
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
 
 SHAPE = (14, 30, 28)
@@ -77,8 +87,7 @@ class TestSteps:
         assert all(torch.isfinite(value).all() for value in before.values())
         assert 0 <= trainer.averaged.context <= 1
         with torch.no_grad():
-            logits = trainer.averaged(make_features(IMAGE).read(trainer._sampler.draw(1, np.random.default_rng(0))[1][0].box))
-        assert torch.isfinite(logits).all()
+            assert torch.isfinite(trainer.averaged(make_features(IMAGE).read(whole((14, 28, 28))))).all()
         assert are_equal(before, weights_of(trainer.averaged))
 
     def test_stopping_and_going_on_with_new_paint_keeps_counting(self):
@@ -104,10 +113,12 @@ class TestSteps:
 
     @pytest.mark.parametrize("spacing", [(3.0, 1.0, 1.0), (1.0, 1.95, 2.05), (2.05, 1.0, 1.95), (1.0, 1.0, 30.0)])
     def test_any_voxel_size_can_be_learnt(self, spacing):
-        codes = paint_planes(TRUTH, (0, 3), (1, 7), (2, 11))
-        assert len(unet_steps(make_trainer(IMAGE, codes, spacing=spacing), 12)) == 12
+        trainer = make_trainer(IMAGE, CODES, QUICK.with_changes(patch_voxels=700), spacing)
+        assert len(unet_steps(trainer, 12)) == 12
 
-    @pytest.mark.parametrize("changes", [{"flips": False}, {"turns": False}, {"gain": 0.0}, {"batch_size": 1}, {"batch_size": 5}])
+    @pytest.mark.parametrize(
+        "changes", [{"flips": False}, {"turns": False}, {"gain": 0.0}, {"batch_size": 1}, {"batch_size": 5}]
+    )
     def test_augmentations_and_batches_can_be_chosen(self, changes):
         trainer = make_trainer(IMAGE, CODES, QUICK.with_changes(**changes))
         assert len(unet_steps(trainer, 3)) == 3
@@ -197,42 +208,35 @@ def unet_steps_one_by_one(trainer, n):
 
 
 class TestGrowing:
-    @pytest.mark.parametrize(("new", "kept"), [((1, 2, 9), [0, 1]), ((1, 2, 200), [0, 1])])
-    def test_the_other_logits_stay(self, new, kept):
-        trainer = make_trainer(IMAGE, CODES)
-        unet_steps(trainer, 4)
-        patch = torch.rand(1, trainer.averaged.mean.numel(), 8, 8, 8)
-        pixels = torch.rand(7, trainer.averaged.mean.numel())
-        for network in (trainer.averaged, trainer.network):
-            before = network.unet(patch), network.pixel(pixels)
-            trainer.grow(ClassTable(new, 1)) if network is trainer.averaged else None
-            after = network.unet(patch), network.pixel(pixels)
-            if network is trainer.averaged:
-                torch.testing.assert_close(after[0][:, kept], before[0])
-                torch.testing.assert_close(after[1][:, kept], before[1])
-            assert after[0].shape[1] == after[1].shape[1] == 3
-
-    def test_a_class_may_come_between_the_others(self):
+    @pytest.fixture
+    def trainer(self):
         trainer = make_trainer(IMAGE, np.where(CODES == 2, 7, CODES))
-        unet_steps(trainer, 2)
-        patch = torch.rand(1, trainer.averaged.mean.numel(), 8, 8, 8)
-        before = trainer.network.unet(patch)
-        trainer.grow(ClassTable((1, 3, 7), 1))
-        torch.testing.assert_close(trainer.network.unet(patch)[:, [0, 2]], before)
+        unet_steps(trainer, 4)
+        return trainer
 
-    def test_the_new_class_starts_out_unlikely(self):
-        trainer = make_trainer(IMAGE, CODES)
-        unet_steps(trainer, 2)
-        trainer.grow(ClassTable((1, 2, 3), 1))
+    @pytest.mark.parametrize(("ids", "kept"), [((1, 7, 200), [0, 1]), ((1, 3, 7), [0, 2]), ((1, 3, 7, 9), [0, 2])])
+    def test_the_other_logits_stay(self, trainer, ids, kept):
+        patch, pixels = (
+            torch.rand(1, trainer.averaged.mean.numel(), 8, 8, 8),
+            torch.rand(7, trainer.averaged.mean.numel()),
+        )
+        networks = trainer.averaged, trainer.network
+        before = [(network.unet(patch), network.pixel(pixels)) for network in networks]
+        trainer.grow(ClassTable(ids, 1))
+        for network, (unet, pixel) in zip(networks, before, strict=True):
+            assert network.n_classes == network.unet(patch).shape[1] == len(ids)
+            torch.testing.assert_close(network.unet(patch)[:, kept], unet)
+            torch.testing.assert_close(network.pixel(pixels)[:, kept], pixel)
+
+    def test_the_new_class_starts_out_unlikely(self, trainer):
+        trainer.grow(ClassTable((1, 7, 9), 1))
         features = trainer._maps[0].at(trainer._paints[0].coordinates)
         probabilities = trainer.averaged.pixel(trainer.averaged.standardised(features)).softmax(-1)
         assert probabilities[:, 2].mean() < 0.2
 
-    def test_the_optimiser_keeps_what_it_knows(self):
-        trainer = make_trainer(IMAGE, CODES)
-        unet_steps(trainer, 4)
+    def test_the_optimiser_keeps_what_it_knows(self, trainer):
         before = trainer._optimiser
-        trainer.grow(ClassTable((1, 2, 3), 1))
+        trainer.grow(ClassTable((1, 7, 9), 1))
         after = trainer._optimiser
         assert after.n_steps == before.n_steps
         for kind in ("means", "squares"):
@@ -241,22 +245,20 @@ class TestGrowing:
                 assert torch.equal(new[: len(old)], old)
                 assert not new[len(old) :].any()
 
-    def test_growing_by_nothing_changes_nothing(self):
-        trainer = make_trainer(IMAGE, CODES)
+    def test_growing_by_nothing_changes_nothing(self, trainer):
         optimiser = trainer._optimiser
-        trainer.grow(ClassTable((1, 2), 1))
+        trainer.grow(ClassTable((1, 7), 1))
         assert trainer._optimiser is optimiser
 
     def test_the_new_class_is_learnt(self):
-        trainer = make_trainer(IMAGE, CODES)
+        trainer = make_trainer(IMAGE, CODES, QUICK.with_changes(warm_start_steps=600))
         unet_steps(trainer, 3)
-        codes = CODES.copy()
-        codes[3, :12] = 5
-        image = IMAGE.copy()
-        image[:, :12] += 12
+        codes, image = CODES.copy(), IMAGE.copy()
+        codes[[3, 7, 11], :12] = 5
+        image[:, :12] += 5
         trainer.grow(ClassTable((1, 2, 5), 1))
         trainer.learn_from([make_features(image)], [make_annotation(codes)])
-        unet_steps(trainer, 30)
+        unet_steps(trainer, 3)
         features = make_features(image).at(np.argwhere(codes == 5).astype(np.int32))
         found = trainer.averaged.pixel(trainer.averaged.standardised(features)).argmax(-1)
         assert (found == 2).float().mean() > 0.8
@@ -272,7 +274,9 @@ class TestHeldOut:
     def test_is_given_back_at_seventy_percent_of_a_known_budget(self):
         trainer = self.make()
         released = [
-            (step.step, trainer.is_released) for step in islice(trainer.steps(lambda step: step / 20), 40) if step.phase == "unet"
+            (step.step, trainer.is_released)
+            for step in islice(trainer.steps(lambda step: step / 20), 40)
+            if step.phase == "unet"
         ]
         assert all(is_released == (step > 14) for step, is_released in released)
         (paint,) = trainer._paints
@@ -280,12 +284,13 @@ class TestHeldOut:
 
     def test_mix_and_estimate_stay_after_that(self):
         trainer = self.make()
-        unet_steps(trainer, 14, lambda step: step / 20)
-        trainer._check()
+        steps = trainer.steps(lambda step: step / 20)
+        next(step for step in steps if trainer.is_released)
         known = trainer.averaged.context, trainer.dice
-        list(islice(trainer.steps(lambda _: 0.99), 12))
+        next(step for step in steps if step.step == 18)
         trainer.finish()
-        assert (trainer.averaged.context, trainer.dice) == known
+        assert trainer.averaged.context == known[0]
+        assert trainer.dice == known[1] is not None
 
     def test_is_kept_where_nobody_knows_the_budget(self):
         trainer = self.make()
@@ -300,10 +305,8 @@ class TestHeldOut:
 
     def test_without_it_the_unet_s_share_grows_with_its_steps(self):
         trainer = self.make(held_out=0.0)
-        shares = []
-        for step in islice(trainer.steps(), 40):
-            if step.phase == "unet" and step.step % QUICK.check_every == 0:
-                shares.append(trainer.averaged.context)
+        steps = (step.step for step in islice(trainer.steps(), 60) if step.phase == "unet")
+        shares = [trainer.averaged.context for step in steps if step % QUICK.check_every == 0]
         assert trainer.dice is None
         assert shares == sorted(shares)
         assert 0 < shares[-1] < 1
@@ -350,14 +353,13 @@ class TestState:
 
 
 class TestPixelHead:
-    def fit(self, features, allowed, weights, n_steps=60):
-        trainer = make_trainer(IMAGE, CODES)
-        head = trainer.network.pixel
-        head.hidden[0] = torch.nn.Linear(features.shape[1], 8)
-        losses = list(
-            fit_pixel_head(head, features, allowed, weights, n_steps=n_steps, dropout=0.1, rng=np.random.default_rng(0))
-        )
-        return head, losses
+    def fit(self, features, allowed, weights, n_steps=60, **options):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            head = PixelHead(features.shape[1], allowed.shape[1], 16)
+        rng = np.random.default_rng(0)
+        options = {"n_steps": n_steps, "dropout": 0.1, "noise": 0.0, "rng": rng} | options
+        return head, list(fit_pixel_head(head, features, allowed, weights, **options))
 
     def test_learns_what_single_voxels_tell(self):
         features = torch.from_numpy(make_noise((500, 2)))
@@ -384,11 +386,25 @@ class TestPixelHead:
         assert partial_label_loss(head(features), allowed, torch.ones(100)).item() < 0.1
 
     def test_single_voxels_can_be_learnt(self):
-        head, losses = self.fit(torch.eye(2), torch.eye(2).bool(), torch.ones(2))
+        _, losses = self.fit(torch.eye(2), torch.eye(2).bool(), torch.ones(2))
         assert np.isfinite(losses).all()
 
+    def test_noise_on_the_features_does_not_hide_what_they_tell(self):
+        features = torch.from_numpy(make_noise((500, 2)))
+        answers = (features[:, 0] > 0).long()
+        head, _ = self.fit(features, torch.nn.functional.one_hot(answers, 2).bool(), torch.ones(500), noise=0.5)
+        assert (head(features).argmax(-1) == answers).float().mean() > 0.85
+
+    def test_in_a_hurry_it_ends_before_all_steps_are_done(self):
+        features = torch.from_numpy(make_noise((50, 2)))
+        shares = iter([0.0, 0.1, 0.5, 1.2])
+        _, losses = self.fit(
+            features, torch.ones(50, 2).bool() & (features > 0), torch.ones(50), 10**9, hurry=lambda: next(shares)
+        )
+        assert len(losses) == 1
+
     def test_steps_are_told_while_it_is_fitted(self):
-        steps = pixel_steps(make_trainer(IMAGE, CODES, QUICK.with_changes(warm_start_steps=90)))
+        steps = pixel_steps(make_trainer(IMAGE, CODES, QUICK.with_changes(warm_start_steps=300)))
         assert len(steps) > 2
         assert all(np.isfinite(step.loss) for step in steps)
 
@@ -398,13 +414,17 @@ class TestVolumes:
         trainer = make_trainer(IMAGE, CODES)
         second = make_blobs((5, 40, 12), seed=5)
         codes = paint_planes(second[1], (0, 2))
-        trainer.learn_from([make_features(IMAGE), make_features(second[0])], [make_annotation(CODES), make_annotation(codes)])
+        trainer.learn_from(
+            [make_features(IMAGE), make_features(second[0])], [make_annotation(CODES), make_annotation(codes)]
+        )
         assert len(unet_steps(trainer, 8)) == 8
 
     def test_a_volume_without_paint_does_no_harm(self):
         trainer = make_trainer(IMAGE, CODES)
         nothing = make_annotation(np.zeros((5, 6, 7), np.uint8))
-        trainer.learn_from([make_features(np.zeros((5, 6, 7))), make_features(IMAGE)], [nothing, make_annotation(CODES)])
+        trainer.learn_from(
+            [make_features(np.zeros((5, 6, 7))), make_features(IMAGE)], [nothing, make_annotation(CODES)]
+        )
         assert len(unet_steps(trainer, 4)) == 4
 
     def test_sets_of_classes_are_learnt(self):

@@ -89,6 +89,35 @@ def test_a_class_that_is_not_held_out_leaves_the_mix_open():
     assert score.dice is None
 
 
+def test_paint_of_little_weight_hardly_counts():
+    codes = halves()
+    lies = codes.copy()
+    wrong = np.zeros(SHAPE, bool)
+    wrong[:, ::3] = wrong[:, 1::3] = True  # two thirds of the paint
+    lies[wrong & (codes > 0)] = 3 - lies[wrong & (codes > 0)]
+    annotation = make_annotation(lies, weight=np.where(wrong, 1e-3, 1.0))
+    paint = prepare_paint(annotation, CLASSES, share=0.2, balance=0.0, seed=0)
+    maps = [make_features(image_of(codes), scales=(1.0,))]
+    for pixel, unet, context in ((True, False, 0.0), (False, True, 1.0)):
+        held_out = HeldOutSet([paint], PATCHES, [SHAPE])
+        assert held_out.score(FixedHeads(pixel, unet), maps, CLASSES, has_context=True).context == context
+
+
+@pytest.mark.parametrize("spoilt", [0, 1, 2])
+def test_every_painted_slice_has_a_say(spoilt):
+    codes = np.zeros((12, 160, 160), np.uint8)
+    slices = [2, 6, 10]
+    codes[slices] = 1
+    codes[slices, :, 32:] = 2
+    held_out, paint = make_set(codes)
+    assert len(np.unique(paint.slice_id[paint.held_out])) == 3
+    image = image_of(codes)
+    image[slices[spoilt]] *= -1
+    maps = [make_features(image, scales=(1.0,))]
+    score = held_out.score(FixedHeads(pixel_is_right=True, unet_is_right=True), maps, CLASSES, has_context=True)
+    assert 0.2 < score.dice < 0.95
+
+
 def test_nothing_held_out_is_an_empty_set():
     held_out, _ = make_set(halves(), share=0.0)
     assert not held_out

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from napari_sparseseg.config import ModelConfig
@@ -88,8 +88,9 @@ def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         )
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
-        save_file(tensors, temporary, metadata)
-        with temporary.open("rb") as file:
+        with temporary.open("wb") as file:
+            file.write(save(tensors, metadata))
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:

@@ -73,6 +73,17 @@ class FilterBank:
         return z, y, x
 
     @property
+    def emphasis(self) -> tuple[float, ...]:
+        """How much each feature may weigh at first: less for scales above 2, which tell where strokes lie."""
+        of_scales = [min(1.0, (2.0 / scale) ** 0.5) for scale in self.scales for _ in range(PER_SCALE)]
+        fine = len(self.fine_scales) * PER_SCALE
+        return (
+            *(1.0,) * self.n_channels,
+            *of_scales[:fine] * self.n_channels,
+            *of_scales[fine:] * self.n_channels,
+        )
+
+    @property
     def halo(self) -> Shape3D:
         """Voxels around a block that its fine features depend on."""
         sigma = max(self.fine_scales, default=0.0)

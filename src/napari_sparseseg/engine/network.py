@@ -56,13 +56,19 @@ class SparseNet(nn.Module):
     def n_classes(self) -> int:
         return self.pixel.classify.out_features
 
-    def standardise_by(self, features: Tensor) -> None:
-        """Take mean and spread of each feature from these voxels, shape (n, features)."""
+    @property
+    def is_standardised(self) -> bool:
+        """Whether mean and scale have been measured."""
+        return bool(self.mean.any())
+
+    def standardise_by(self, features: Tensor, emphasis: Sequence[float]) -> None:
+        """Measure the features on these voxels, shape (n, features); their spread is to become `emphasis`."""
         self.mean.copy_(features.mean(0))
-        self.scale.copy_(features.std(0, correction=0).clamp_min(1e-4))
+        spread = features.std(0, correction=0).clamp_min(1e-4)
+        self.scale.copy_(spread / torch.tensor(emphasis, device=spread.device))
 
     def standardised(self, features: Tensor) -> Tensor:
-        """Features with mean 0 and spread 1 over the painted voxels; last axis is the feature."""
+        """Features with mean 0 and spread `emphasis` over the painted voxels; last axis is the feature."""
         return (features - self.mean) / self.scale
 
     def mixed(self, pixel: Tensor, unet: Tensor, context: float | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Intensity normalisation: one affine map per channel, fixed before the first tile is computed."""
+"""Intensity normalisation: one map per channel, fixed before the first tile is computed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from napari_sparseseg._types import Box, Volume
 from napari_sparseseg.errors import InputWarning
 
 _LOW, _HIGH = 0.5, 99.5
-_LIMIT = 12.0  # in units of the range's standard deviation; keeps a stray voxel of 1e30 finite
+_QUARTILES_OF_NORMAL = 1.349  # distance of the quartiles of a normal distribution of spread 1
+_LINEAR = 3.0  # spreads from the median up to which contrast is about linear
+_LIMIT = 30.0  # keeps a stray voxel of 1e30 finite
 _SAMPLE_SLABS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class IntensityRange:
-    """Offset and scale of each channel: `(image - offset) / scale` has mean about 0 and spread about 1."""
+    """Median and spread of each channel.
+
+    Normalised intensities count spreads from the median; beyond three spreads they grow with the logarithm only
+    (an inverse hyperbolic sine), so that one bright nucleus does not dwarf the dim ones beside it.
+    """
 
     offset: tuple[float, ...]
     scale: tuple[float, ...]
@@ -30,34 +36,38 @@ class IntensityRange:
 
         Warns with `InputWarning` if a channel is constant.
         """
-        sample = _subsample(volume)
-        offsets, scales = [], []
-        for number, values in enumerate(sample):
-            low, high = np.percentile(values, [_LOW, _HIGH])
-            if high <= low:  # nearly all voxels are equal: the few others carry the structure
-                low, high = values.min(), values.max()
-            if high <= low:
-                warnings.warn(
-                    f"channel {number} of the image is constant ({low:g} everywhere looked at): nothing can be "
-                    "learnt from it; is this the right image?",
-                    InputWarning,
-                    stacklevel=2,
-                )
-            clipped = np.clip(values, low, high)
-            spread = float(clipped.std())
-            offsets.append(float(clipped.mean()))
-            scales.append(spread if spread > 0 else max(1.0, abs(float(low))))
-        return cls(tuple(offsets), tuple(scales))
+        measured = [_measure(values, number) for number, values in enumerate(_subsample(volume))]
+        return cls(tuple(offset for offset, _ in measured), tuple(scale for _, scale in measured))
 
     def apply(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Normalise intensities, shape (channels, z, y, x); far outliers are cut at 12 times the spread."""
+        """Normalise intensities, shape (channels, z, y, x)."""
         # float64 first: uint64 and values near 1e30 would lose their differences in float32
         is_small = image.dtype in (np.uint8, np.uint16, np.int8, np.int16)
         exact: npt.NDArray[Any] = image.astype(np.float32 if is_small else np.float64)
         offset = np.asarray(self.offset, exact.dtype).reshape(-1, 1, 1, 1)
         scale = np.asarray(self.scale, exact.dtype).reshape(-1, 1, 1, 1)
-        normalised: npt.NDArray[np.float32] = np.clip((exact - offset) / scale, -_LIMIT, _LIMIT).astype(np.float32)
+        compressed = _LINEAR * np.arcsinh((exact - offset) / (_LINEAR * scale))
+        normalised: npt.NDArray[np.float32] = np.clip(compressed, -_LIMIT, _LIMIT).astype(np.float32)
         return normalised
+
+
+def _measure(values: npt.NDArray[np.float64], channel: int) -> tuple[float, float]:
+    """Median and spread; where the quartiles are equal, what lies outside them gives the spread."""
+    lower, median, upper = np.percentile(values, [25, 50, 75])
+    spread = (upper - lower) / _QUARTILES_OF_NORMAL
+    if spread <= 0:
+        spread = np.clip(values, *np.percentile(values, [_LOW, _HIGH])).std()
+    if spread <= 0:  # nearly all voxels are equal: the few others carry the structure
+        spread = np.abs(values - median).max()
+    if spread <= 0:
+        warnings.warn(
+            f"channel {channel} of the image is constant ({median:g} everywhere looked at): nothing can be learnt "
+            "from it; is this the right image?",
+            InputWarning,
+            stacklevel=3,
+        )
+        spread = max(1.0, abs(median))
+    return float(median), float(spread)
 
 
 def _subsample(volume: Volume) -> npt.NDArray[np.float64]:

@@ -42,9 +42,8 @@ class AdamW:
                 weights.addcdiv_(mean, square.sqrt().div_(correction).add_(_EPSILON), value=scale)
 
 
-def one_cycle(step: int, n_steps: int, largest: float) -> float:
-    """Step size that rises over the first tenth of `n_steps` and falls to nothing (Smith & Topin, arXiv:1708.07120)."""
-    rise = max(1, n_steps // 10)
-    if step < rise:
-        return largest * (step + 1) / rise
-    return largest * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, n_steps - rise)))
+def one_cycle(used: float, largest: float) -> float:
+    """Step size that rises over the first tenth and falls to nothing (Smith & Topin 2017, arXiv:1708.07120)."""
+    if used < 0.1:
+        return largest * max(0.1, used / 0.1)
+    return largest * 0.5 * (1 + math.cos(math.pi * min(1.0, (used - 0.1) / 0.9)))

@@ -91,6 +91,12 @@ def painted_axis(coordinates: npt.NDArray[np.int32], shape: tuple[int, int, int]
     return fullest
 
 
+def painted_area(slice_id: npt.NDArray[np.int64], axis: npt.NDArray[np.int8], shape: tuple[int, int, int]) -> int:
+    """Voxels in all slices that carry paint, painted or not."""
+    _, first = np.unique(slice_id, return_index=True)
+    return sum(int(np.prod([n for a, n in enumerate(shape) if a != across])) for across in axis[first].tolist())
+
+
 def choose_held_out(
     coordinates: npt.NDArray[np.int32],
     allowed: npt.NDArray[np.bool_],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from napari_sparseseg.engine.losses import partial_label_loss
 from napari_sparseseg.engine.network import PixelHead
 from napari_sparseseg.engine.optimiser import AdamW, one_cycle
 
-_BATCH = 4096
+_BATCH = 2048
 _STEP_SIZE = 1e-2
 _WEIGHT_DECAY = 1e-2
 _STEPS_PER_ITEM = 20
@@ -26,22 +26,33 @@ def fit_pixel_head(
     *,
     n_steps: int,
     dropout: float,
+    noise: float,
     rng: np.random.Generator,
+    hurry: Callable[[], float] = lambda: 0.0,
 ) -> Iterator[float]:
     """Train on standardised features (n, features); yields the loss every few steps and after the last.
 
     `allowed` (n, classes) bool and `weights` (n,) as for the loss. The step size rises and falls once over the
-    burst.
+    burst. `noise` is added to the features, in units of their spread. `hurry` tells the share of the time for this
+    burst that is used; on a slow machine it ends the burst before all steps are done.
     """
     optimiser = AdamW(head.parameters(), weight_decay=_WEIGHT_DECAY)
     n_voxels = len(features)
     width = head.classify.in_features
-    for step in range(1, n_steps + 1):
+    noise_of = noise * features.std(0, correction=0)
+    step, used = 0, 0.0
+    while used < 1:
+        step += 1
+        used = max(step / n_steps, hurry())
         drawn = torch.from_numpy(rng.integers(n_voxels, size=min(_BATCH, 4 * n_voxels))).to(features.device)
         keep = [_dropout_factor((len(drawn), width), dropout, rng).to(features.device) for _ in head.hidden]
-        loss = partial_label_loss(head(features[drawn], keep), allowed[drawn], weights[drawn])
-        optimiser.step(loss, one_cycle(step - 1, n_steps, _STEP_SIZE))
-        if step % _STEPS_PER_ITEM == 0 or step == n_steps:
+        seen = features[drawn]
+        if noise:
+            drift = torch.from_numpy(rng.standard_normal(seen.shape, dtype=np.float32)).to(seen.device)
+            seen = seen + drift * noise_of
+        loss = partial_label_loss(head(seen, keep), allowed[drawn], weights[drawn])
+        optimiser.step(loss, one_cycle(used, _STEP_SIZE))
+        if step % _STEPS_PER_ITEM == 0 or used >= 1:
             yield float(loss.detach())
 
 

@@ -27,7 +27,7 @@ from napari_sparseseg.engine.growth import grow_outputs, spread_rows
 from napari_sparseseg.engine.losses import partial_label_loss
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.optimiser import AdamW
-from napari_sparseseg.engine.paint import Paint, prepare_paint
+from napari_sparseseg.engine.paint import Paint, painted_area, prepare_paint
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
 from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_shapes
 from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet
@@ -35,6 +35,8 @@ from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet
 RELEASE_AT = 0.7  # share of a known budget after which held-out paint is given back
 _ANNEAL_FROM = 0.7
 _WARM_UP = 20  # steps over which the step size rises
+_PIXEL_SHARE = 0.2  # of a budget that one fit of the pixel head may take
+_LITTLE_PAINT = 2000  # voxels
 _PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
 
 Progress = Callable[[int], float]
@@ -76,6 +78,7 @@ class Trainer:
         self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=config.weight_decay)
+        self._pixel_loss = 0.0
         self._maps: Sequence[FeatureMap] = ()
 
     def learn_from(self, maps: Sequence[FeatureMap], annotations: Sequence[Annotation]) -> None:
@@ -84,10 +87,10 @@ class Trainer:
         self._annotations = annotations
         self._round += 1
         self._take_paint(self.config.held_out)
-        if self._round == 1:
+        if not self.network.is_standardised:
             features = torch.cat([m.at(p.coordinates[_spread(len(p))]) for m, p in self._volumes() if len(p)])
             for network in (self.network, self.averaged):
-                network.standardise_by(features)
+                network.standardise_by(features, maps[0].bank.emphasis)
 
     def grow(self, classes: ClassTable) -> None:
         """Add classes: trunk, optimiser state and the other outputs stay as they are."""
@@ -109,12 +112,12 @@ class Trainer:
 
     def steps(self, progress: Progress = lambda _: 0.0) -> Iterator[TrainingStep]:
         """Train without end; each item is one finished step. All state is consistent between items."""
-        yield from self._fit_pixel_head(self.config.warm_start_steps if self.step == 0 else self._refit_steps)
+        yield from self._fit_pixel_head(self.config.warm_start_steps if self.step == 0 else self._refit_steps, progress)
         self._check()
         while True:
             used = progress(self.step)
             if used >= RELEASE_AT and not self.is_released:
-                yield from self._release()
+                yield from self._release(progress)
             loss = self._unet_step(self._step_size(used))
             if self.step % self.config.check_every == 0:
                 self._check()
@@ -179,17 +182,26 @@ class Trainer:
         self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
 
-    def _release(self) -> Iterator[TrainingStep]:
+    def _release(self, progress: Progress) -> Iterator[TrainingStep]:
         """Give the held-out paint back; mix and Dice estimate stay as they were last measured."""
         self._check()
         self._take_paint(0.0)
-        yield from self._fit_pixel_head(self._refit_steps)
+        yield from self._fit_pixel_head(self._refit_steps, progress)
 
     @property
     def _refit_steps(self) -> int:
         return max(1, self.config.warm_start_steps // 3)
 
-    def _fit_pixel_head(self, n_steps: int) -> Iterator[TrainingStep]:
+    @property
+    def _scarcity(self) -> float:
+        """How much overfitting must be held back: 1 for a few strokes, 0 for slices that are painted all over."""
+        n_learnt = sum(int(np.count_nonzero(p.learnt)) for p in self._paints)
+        plane = sum(painted_area(p.slice_id, p.axis, m.shape) for m, p in self._volumes())
+        density = min(1.0, sum(map(len, self._paints)) / max(1, plane))
+        return (1 - density) * min(1.0, float(np.sqrt(_LITTLE_PAINT / max(1, n_learnt))))
+
+    def _fit_pixel_head(self, n_steps: int, progress: Progress) -> Iterator[TrainingStep]:
+        used_before = progress(self.step)
         features, allowed, weights = [], [], []
         for feature_map, paint in self._volumes():
             rows = np.flatnonzero(paint.learnt)
@@ -203,12 +215,15 @@ class Trainer:
             self.network.standardised(torch.cat(features)),
             torch.cat(allowed).to(device),
             torch.cat(weights).to(device),
-            n_steps=n_steps,
+            n_steps=max(1, round(n_steps * max(1 / 3, 1 - self._scarcity))),
             dropout=self.config.dropout,
+            noise=self.config.feature_noise * self._scarcity,
             rng=self._rng,
+            hurry=lambda: (progress(self.step) - used_before) / _PIXEL_SHARE,
         )
         for loss in losses:
             self.averaged.pixel.load_state_dict(self.network.pixel.state_dict())
+            self._pixel_loss = loss
             yield TrainingStep(self.step, "pixel", loss, self.dice)
 
     def _unet_step(self, step_size: float) -> float:
@@ -221,7 +236,7 @@ class Trainer:
             positions, numbers = self._painted(location, augmentation)
             rows.append(positions)
             targets.append((self._paints[location.volume], numbers))
-        loss = self._loss(torch.stack(patches), rows, targets)
+        loss = self._loss(self._without_some_features(torch.stack(patches)), rows, targets)
         self._optimiser.step(loss, step_size)
         self.step += 1
         self._average()
@@ -230,6 +245,14 @@ class Trainer:
     def _patch(self, location: PatchLocation, augmentation: Augmentation) -> Tensor:
         known = self.network.standardised(self._maps[location.volume].read(location.box))
         return augmentation.features(known)
+
+    def _without_some_features(self, patches: Tensor) -> Tensor:
+        """Feature dropout: whole features of a patch are zero, the others larger in turn."""
+        share = self.config.feature_dropout * (0.4 + 0.6 * self._scarcity)
+        if not share:
+            return patches
+        kept = self._rng.random((len(patches), 1, 1, 1, patches.shape[-1]), dtype=np.float32) >= share
+        return patches * torch.from_numpy(kept.astype(np.float32) / (1 - share)).to(patches.device)
 
     def _painted(
         self, location: PatchLocation, augmentation: Augmentation
@@ -282,12 +305,16 @@ class Trainer:
         if self._held_out:
             self.score = self._held_out.score(self.averaged, self._maps, self.classes, has_context=self.step > 0)
         context = self.score.context if self.score else None
-        self.averaged.context = _untested_context(self.step) if context is None else context
+        self.averaged.context = _untested_context(self.step, self._pixel_loss) if context is None else context
 
 
-def _untested_context(step: int) -> float:
-    """Share of the U-Net where too little paint can be held out to choose: it grows as the U-Net learns."""
-    return 0.75 * min(1.0, step / 200)
+def _untested_context(step: int, pixel_loss: float) -> float:
+    """Share of the U-Net where too little paint can be held out to choose.
+
+    It grows as the U-Net learns, and stays low where the pixel head explains the paint already: then context has
+    nothing to add to what was painted, and fits it in ways that do not carry over.
+    """
+    return 0.5 * min(1.0, step / 200) * min(1.0, pixel_loss / 0.1)
 
 
 def _spread(n: int) -> npt.NDArray[np.intp]:

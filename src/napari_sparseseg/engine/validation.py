@@ -18,6 +18,9 @@ from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.paint import Paint
 
 _MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Held-out squares lie beside what was learnt, which flatters the pixel head: to win it must be clearly likelier.
+_DOUBT_OF_PIXELS = 0.6
+_FEWEST_TO_CHOOSE = 100  # held-out voxels of each class
 _MOST_PATCHES = 8
 
 
@@ -25,7 +28,7 @@ _MOST_PATCHES = 8
 class HeldOutScore:
     """Of the likeliest mix: mean Dice over the held-out classes but the background, mean -log p, and the U-Net's share.
 
-    `dice` is None if only background is held out, `context` if a class is missing: then the mix remains open.
+    `dice` is None if only background is held out, `context` if a class has too few held-out voxels to choose by.
     """
 
     dice: float | None
@@ -76,9 +79,9 @@ class HeldOutSet:
         answers = torch.from_numpy(np.concatenate(truth)).to(pixel[0].device)
         mixes = _MIXES if has_context else (0.0,)
         scores = [_score(network.mixed(torch.cat(pixel), torch.cat(unet), mix), answers, mix, classes) for mix in mixes]
-        best = min(scores, key=lambda s: s.loss)
-        is_complete = len(torch.unique(answers)) == len(classes)
-        return best if is_complete else replace(best, context=None)
+        best = min(scores, key=lambda s: s.loss * (1 + _DOUBT_OF_PIXELS * (1 - (s.context or 0.0))))
+        is_enough = int(torch.bincount(answers, minlength=len(classes)).min()) >= _FEWEST_TO_CHOOSE
+        return best if is_enough else replace(best, context=None)
 
     def _log_probabilities(self, network: SparseNet, feature_map: FeatureMap, patch: _Patch) -> tuple[Tensor, Tensor]:
         known = network.standardised(feature_map.read(patch.box))

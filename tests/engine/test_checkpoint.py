@@ -1,0 +1,243 @@
+"""Model files: whole or not at all, and read only if they can be trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from synthetic import QUICK, SMALL, make_blobs, make_trainer, paint_planes, standardise
+
+from napari_sparseseg.engine import checkpoint as module
+from napari_sparseseg.engine.checkpoint import load_model, save_model
+from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.model import FittedModel, ModelSpec
+from napari_sparseseg.engine.normalise import IntensityRange
+from napari_sparseseg.engine.trainer import TrainingStep
+from napari_sparseseg.errors import InputError, ModelFileError
+
+SPEC = ModelSpec(SMALL.with_changes(head_width=10), (2.0, 0.5, 0.25), 2, (False, False, False))
+N_FEATURES = SPEC.bank.n_features
+HISTORY = [
+    TrainingStep(0, "pixel", 0.7),
+    TrainingStep(1, "unet", 0.5, 0.9, 1.25),
+    TrainingStep(2, "unet", float("nan")),
+]
+
+
+@pytest.fixture
+def model():
+    network = SPEC.build(3, seed=1)
+    standardise(network, torch.rand(10, N_FEATURES))
+    network.context = 0.3
+    return FittedModel(SPEC, ClassTable((3, 7, 200), 7), network, (IntensityRange((1.0, 1e30), (2.0, 0.1)),))
+
+
+@pytest.fixture
+def path(tmp_path, model):
+    path = tmp_path / "model.safetensors"
+    save_model(path, model, settings={"note": "µ", "n": 3}, history=HISTORY)
+    return path
+
+
+def header_of(path):
+    """The JSON that safetensors puts first, and where it ends."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    return content, end
+
+
+class TestRoundTrip:
+    def test_every_bit_comes_back(self, path, model):
+        found, header, _ = load_model(path)
+        assert (found.spec, found.classes, found.intensity) == (model.spec, model.classes, model.intensity)
+        assert found.network.context == 0.3
+        assert header["settings"] == {"note": "µ", "n": 3}
+        assert [step["step"] for step in header["history"]] == [0, 1, 2]
+        for name, value in model.network.state_dict().items():
+            assert torch.equal(found.network.state_dict()[name], value)
+
+    def test_the_loaded_network_predicts_the_same_bits(self, path, model):
+        features = torch.rand(4, 8, 8, N_FEATURES)
+        with torch.no_grad():
+            assert torch.equal(load_model(path)[0].network(features), model.network(features))
+
+    def test_loading_leaves_torch_s_random_state(self, path):
+        before = torch.get_rng_state()
+        load_model(path)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_an_older_file_is_replaced(self, path, model):
+        model.network.context = 0.8
+        save_model(path, model, settings={})
+        assert load_model(path)[0].network.context == 0.8
+
+    def test_paths_may_be_text(self, tmp_path, model):
+        save_model(str(tmp_path / "a"), model, settings={})
+        assert load_model(str(tmp_path / "a"))[0].classes == model.classes
+
+    def test_the_training_state_comes_back(self, tmp_path):
+        image, truth = make_blobs((6, 16, 16))
+        trainer = make_trainer(image, paint_planes(truth, (0, 2)), QUICK)
+        next(step for step in trainer.steps() if step.step == 2)
+        model = FittedModel(ModelSpec(SMALL, (1.0,) * 3, 1, (False,) * 3), trainer.classes, trainer.averaged)
+        save_model(tmp_path / "model", model, settings={}, trainer=trainer)
+        _, header, tensors = load_model(tmp_path / "model")
+        plain, wanted = trainer.state()
+        assert header["training"] == json.loads(json.dumps(plain))
+        assert all(torch.equal(tensors[name], value) for name, value in wanted.items())
+
+    def test_it_is_a_plain_safetensors_file(self, path):
+        assert "mean" in load_file(path)
+
+
+class TestDamage:
+    def test_a_file_cut_short_is_refused(self, path, tmp_path):
+        content = path.read_bytes()
+        broken = tmp_path / "broken"
+        for length in (0, 1, 7, 8, 9, 100, *np.linspace(101, len(content) - 1, 40).astype(int)):
+            broken.write_bytes(content[:length])
+            with pytest.raises(ModelFileError):
+                load_model(broken)
+
+    def test_a_file_with_something_behind_is_refused(self, path):
+        path.write_bytes(path.read_bytes() + b"more")
+        with pytest.raises(ModelFileError):
+            load_model(path)
+
+    @pytest.mark.parametrize("flip", [0x01, 0x20, 0xFF])
+    def test_a_flipped_byte_anywhere_is_refused(self, path, tmp_path, flip):
+        content, end = header_of(path)
+        generator = np.random.default_rng(0)
+        positions = [*range(8), *generator.integers(8, end, 150), *generator.integers(end, len(content), 30)]
+        broken = tmp_path / "broken"
+        for position in map(int, positions):
+            changed = bytearray(content)
+            changed[position] ^= flip
+            broken.write_bytes(changed)
+            try:
+                load_model(broken)
+            except ModelFileError:
+                continue
+            except Exception as error:  # noqa: BLE001 - any other is what this test looks for
+                pytest.fail(f"byte {position} ^ {flip:#x} ({content[position - 9 : position + 9]!r}): {error!r}")
+            pytest.fail(f"byte {position} ^ {flip:#x} ({content[position - 9 : position + 9]!r}) was not noticed")
+
+    def test_weights_that_are_read_as_another_type_are_refused(self, path):
+        content, end = header_of(path)
+        header = content[8:end]
+        assert b'"dtype":"F32"' in header
+        path.write_bytes(content[:8] + header.replace(b'"dtype":"F32"', b'"dtype":"I32"') + content[end:])
+        with pytest.raises(ModelFileError):
+            load_model(path)
+
+    def test_weights_that_are_read_in_another_shape_are_refused(self, path):
+        content, end = header_of(path)
+        shape, turned = (
+            f'"shape":[{a},{b}]'.encode()
+            for a, b in ((SPEC.config.head_width, N_FEATURES), (N_FEATURES, SPEC.config.head_width))
+        )
+        assert shape in content[8:end]
+        path.write_bytes(content[:8] + content[8:end].replace(shape, turned) + content[end:])
+        with pytest.raises(ModelFileError):
+            load_model(path)
+
+    def test_random_bytes_are_refused(self, path):
+        path.write_bytes(np.random.default_rng(0).bytes(10_000))
+        with pytest.raises(ModelFileError, match="not a readable model file"):
+            load_model(path)
+
+
+def rewrite(path, change):
+    """Save a file whose header was changed by somebody who can compute checksums."""
+    _, header, tensors = load_model(path)
+    change(header, tensors)
+    text = json.dumps(header)
+    save_file(tensors, path, {"header": text, "sha256": module._checksum(text, tensors)})
+
+
+class TestOtherFiles:
+    def test_a_newer_version_says_what_to_do(self, path):
+        rewrite(path, lambda header, _: header.update(version=module.VERSION + 1))
+        with pytest.raises(ModelFileError, match="update napari-sparseseg") as caught:
+            load_model(path)
+        assert f"version {module.VERSION + 1}" in str(caught.value)
+
+    @pytest.mark.parametrize("version", ["1", None, [1]])
+    def test_a_version_that_is_no_number_is_refused(self, path, version):
+        rewrite(path, lambda header, _: header.update(version=version))
+        with pytest.raises(ModelFileError):
+            load_model(path)
+
+    def test_a_header_without_version_is_refused(self, path):
+        rewrite(path, lambda header, _: header.pop("version"))
+        with pytest.raises(ModelFileError):
+            load_model(path)
+
+    @pytest.mark.parametrize("key", ["spec", "classes", "intensity", "context"])
+    def test_a_header_with_something_missing_is_refused(self, path, key):
+        rewrite(path, lambda header, _: header.pop(key))
+        with pytest.raises(ModelFileError, match="does not describe a model"):
+            load_model(path)
+
+    def test_missing_weights_are_refused(self, path):
+        rewrite(path, lambda _, tensors: tensors.pop("unet.stem.weight"))
+        with pytest.raises(ModelFileError, match="does not describe a model"):
+            load_model(path)
+
+    def test_weights_for_another_number_of_classes_are_refused(self, path):
+        rewrite(path, lambda header, _: header["classes"].update(ids=[3, 7]))
+        with pytest.raises(ModelFileError, match="does not describe a model"):
+            load_model(path)
+
+    def test_settings_out_of_bounds_are_refused(self, path):
+        rewrite(path, lambda header, _: header["spec"]["config"].update(depth=99))
+        with pytest.raises(ModelFileError, match="does not describe a model"):
+            load_model(path)
+
+    @pytest.mark.parametrize(
+        "metadata", [None, {"header": "{}"}, {"header": "no JSON"}, {"header": "[1]"}, {"format": "pt"}]
+    )
+    def test_other_safetensors_are_refused(self, path, metadata):
+        save_file({"weight": torch.zeros(3)}, path, metadata)
+        with pytest.raises(ModelFileError, match="not a model of napari-sparseseg"):
+            load_model(path)
+
+    def test_text_is_refused(self, path):
+        path.write_text("this is not a model " * 100)
+        with pytest.raises(ModelFileError) as caught:
+            load_model(path)
+        assert str(path) in str(caught.value)
+
+    def test_a_missing_file_and_a_folder_are_refused(self, tmp_path):
+        for wrong in (tmp_path / "missing", tmp_path):
+            with pytest.raises(ModelFileError, match="there is no model file"):
+                load_model(wrong)
+
+
+class TestWriting:
+    @pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()], ids=["error", "key"])
+    @pytest.mark.parametrize(("owner", "name"), [(module.os, "fsync"), (Path, "replace")], ids=["sync", "rename"])
+    def test_a_failure_leaves_the_old_file_and_nothing_else(self, monkeypatch, path, model, error, owner, name):
+        before = path.read_bytes()
+
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr(owner, name, fail)
+        with pytest.raises(type(error)):
+            save_model(path, model, settings={})
+        assert path.read_bytes() == before
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_a_folder_that_does_not_exist_is_named(self, tmp_path, model):
+        with pytest.raises(InputError, match="does not exist; make it first"):
+            save_model(tmp_path / "no" / "model", model, settings={})
+
+    def test_a_folder_as_target_is_refused(self, tmp_path, model):
+        with pytest.raises(InputError, match="it is a folder"):
+            save_model(tmp_path, model, settings={})
+        assert list(tmp_path.iterdir()) == []
