@@ -308,7 +308,7 @@ class SparseSegmenter:
 
     def _run(self, trainer: Trainer, budget: Budget, callback: Callable[[TrainingStep], object] | None) -> None:
         with open_bar("Learning  ", self.progress) as bar:
-            for step in trainer.steps(budget.used):
+            for step in trainer.steps(budget.used, with_context=budget.max_steps != 0):
                 timed = replace(step, seconds=budget.elapsed)
                 self.history_.append(timed)
                 share = budget.used(step.step)

@@ -53,10 +53,10 @@ class Budget:
         self._last = now
         if self.seconds is not None and now + self._longest_step > self.seconds:
             return True
-        if step.phase == "pixel" and self.max_steps != 0:
+        if step.phase == "pixel":
             return False
         if self.max_steps is not None:
-            return step.step - self.first_step >= self.max_steps and step.phase == "unet"
+            return step.step - self.first_step >= self.max_steps
         return self.max_seconds is None and self._is_plateau(step)
 
     def _is_plateau(self, step: TrainingStep) -> bool:

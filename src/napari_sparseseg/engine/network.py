@@ -16,6 +16,8 @@ from torch.nn import functional
 from napari_sparseseg.config import ModelConfig
 from napari_sparseseg.engine.unet import LevelPlan, UNet3D
 
+_PIXELS_AT_ONCE = 1 << 14
+
 
 class PixelHead(nn.Module):
     """Perceptron on the features of single voxels: (..., features) -> (..., classes)."""
@@ -69,7 +71,7 @@ class SparseNet(nn.Module):
 
     def standardised(self, features: Tensor) -> Tensor:
         """Features with mean 0 and spread `emphasis` over the painted voxels; last axis is the feature."""
-        return (features - self.mean) / self.scale
+        return torch.addcmul(-self.mean / self.scale, features, 1 / self.scale)
 
     def mixed(self, pixel: Tensor, unet: Tensor, context: float | None = None) -> Tensor:
         """Logits of the mix: a weighted mean of both log-probabilities, classes last."""
@@ -80,8 +82,11 @@ class SparseNet(nn.Module):
         """Raw features of one tile (z, y, x, features) -> logits (z, y, x, classes)."""
         known = self.standardised(features)
         if self.context == 0:
-            return self.pixel(known).log_softmax(-1)  # type: ignore[no-any-return]
-        context = self.unet(known.movedim(-1, 0)[None])[0].movedim(0, -1)
-        if self.context == 1:
-            return context.log_softmax(-1)  # type: ignore[no-any-return]
-        return self.mixed(self.pixel(known), context)
+            return self._of_pixels(known)
+        context: Tensor = self.unet(known.movedim(-1, 0)[None])[0].movedim(0, -1)
+        return context if self.context == 1 else self.mixed(self._of_pixels(known), context)
+
+    def _of_pixels(self, known: Tensor) -> Tensor:
+        """The pixel head's logits, in parts that fit the processor's cache: its hidden layers are wide."""
+        parts = [self.pixel(part) for part in torch.split(known.flatten(0, 2), _PIXELS_AT_ONCE)]  # type: ignore[no-untyped-call]
+        return torch.cat(parts).reshape(*known.shape[:3], self.n_classes)

@@ -86,6 +86,7 @@ class Trainer:
         self._maps = maps
         self._annotations = annotations
         self._round += 1
+        self.score = None
         self._take_paint(self.config.held_out)
         if not self.network.is_standardised:
             features = torch.cat([m.at(p.coordinates[_spread(len(p))]) for m, p in self._volumes() if len(p)])
@@ -110,11 +111,14 @@ class Trainer:
                 new_state[number] = spread_rows(kept_state, kept, len(classes), 0.0) if grown else kept_state
         self.classes = classes
 
-    def steps(self, progress: Progress = lambda _: 0.0) -> Iterator[TrainingStep]:
-        """Train without end; each item is one finished step. All state is consistent between items."""
+    def steps(self, progress: Progress = lambda _: 0.0, *, with_context: bool = True) -> Iterator[TrainingStep]:
+        """Train without end; each item is one finished step, between which all state is consistent.
+
+        Without `with_context` only the pixel head is fitted, and the steps end.
+        """
         yield from self._fit_pixel_head(self.config.warm_start_steps if self.step == 0 else self._refit_steps, progress)
         self._check()
-        while True:
+        while with_context:
             used = progress(self.step)
             if used >= RELEASE_AT and not self.is_released:
                 yield from self._release(progress)
@@ -181,6 +185,7 @@ class Trainer:
         self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes)
         self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
+        self._scarcity = self._measure_scarcity()
 
     def _release(self, progress: Progress) -> Iterator[TrainingStep]:
         """Give the held-out paint back; mix and Dice estimate stay as they were last measured."""
@@ -192,8 +197,7 @@ class Trainer:
     def _refit_steps(self) -> int:
         return max(1, self.config.warm_start_steps // 3)
 
-    @property
-    def _scarcity(self) -> float:
+    def _measure_scarcity(self) -> float:
         """How much overfitting must be held back: 1 for a few strokes, 0 for slices that are painted all over."""
         n_learnt = sum(int(np.count_nonzero(p.learnt)) for p in self._paints)
         plane = sum(painted_area(p.slice_id, p.axis, m.shape) for m, p in self._volumes())
