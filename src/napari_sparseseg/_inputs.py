@@ -68,7 +68,7 @@ def check_budget(max_seconds: float | None, max_steps: int | None) -> None:
             raise InputError(f"max_seconds={max_seconds} is not a time; pass a positive number of seconds, or None")
     if max_steps is not None:
         _check_number("max_steps", max_steps)
-        if max_steps < 0 or max_steps != int(max_steps):
+        if not 0 <= max_steps < np.inf or max_steps != int(max_steps):
             raise InputError(f"max_steps={max_steps} is not a number of steps; pass a whole number from 0, or None")
 
 
@@ -78,6 +78,8 @@ def checked_spacing(spacing: Any, *, n_axes: int) -> Spacing:
         return 1.0, 1.0, 1.0
     axes = "(z, y, x)" if n_axes == 3 else "(y, x)"
     try:
+        if isinstance(spacing, str | bytes):
+            raise TypeError  # a sequence of numerals, or of bytes, but not of sizes
         sizes = [float(size) for size in spacing]
     except (TypeError, ValueError):
         raise InputTypeError(

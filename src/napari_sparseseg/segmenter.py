@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg._inputs import check_budget, checked_spacing, open_volumes, read_paint, seed_of
-from napari_sparseseg._types import ArrayLike
+from napari_sparseseg._types import ArrayLike, Box
 from napari_sparseseg.errors import InputError, InputTypeError, NotFittedError
 from napari_sparseseg.progress import duration, move_bar, open_bar
 from napari_sparseseg.storage.annotation import read_annotation
@@ -282,15 +282,19 @@ class SparseSegmenter:
             trainer = self._new_trainer(fitted, seed_of(self.random_state))
         else:
             fitted = self._fitted
-            _check_fits(volumes[0], fitted)
+            for volume in volumes:
+                _check_fits(volume, fitted)
             # a model that was loaded without training state gets a new optimiser on its weights
             trainer = self._trainer or self._new_trainer(fitted, seed_of(self.random_state))
             trainer.step = self.n_steps_
-            trainer.grow(fitted.classes.grown_by(classes))
         intensity = tuple(IntensityRange.of(v) for v in volumes)
+        maps = [self._feature_map(v, i, fitted) for v, i in zip(volumes, intensity, strict=True)]
+        for feature_map in maps:  # reads the volume once: what cannot be used is refused before the model changes
+            feature_map.read(Box((0, 0, 0), (1, 1, 1)))
+        trainer.grow(fitted.classes.grown_by(classes))
         self._trainer = trainer
         self._take(FittedModel(fitted.spec, trainer.classes, trainer.averaged, intensity))
-        return trainer, [self._feature_map(v, i, fitted) for v, i in zip(volumes, intensity, strict=True)]
+        return trainer, maps
 
     def _new_model(self, volumes: Sequence[ArrayVolume], classes: Sequence[int]) -> FittedModel:
         from napari_sparseseg.engine.classes import ClassTable
@@ -304,7 +308,8 @@ class SparseSegmenter:
         spacing = checked_spacing(self.spacing, n_axes=len(volumes[0].spatial_shape))
         spec = ModelSpec(self._config("model"), spacing, volumes[0].n_channels, (z, y, x))
         network = spec.build(len(classes), seed_of(self.random_state))
-        return FittedModel(spec, ClassTable(tuple(classes), background), network.to(choose_device(self.device).device))
+        table = ClassTable(tuple(classes), int(background))
+        return FittedModel(spec, table, network.to(choose_device(self.device).device))
 
     def _run(self, trainer: Trainer, budget: Budget, callback: Callable[[TrainingStep], object] | None) -> None:
         with open_bar("Learning  ", self.progress) as bar:
@@ -385,9 +390,9 @@ class SparseSegmenter:
         """Parameters as JSON; a random generator cannot be stored and becomes None."""
         return {
             "spacing": None if self.spacing is None else [float(s) for s in self.spacing],
-            "channel_axis": self.channel_axis,
+            "channel_axis": None if self.channel_axis is None else int(self.channel_axis),
             "random_state": int(self.random_state) if isinstance(self.random_state, int | np.integer) else None,
-            "background": self.background,
+            "background": None if self.background is None else int(self.background),
             "training": self._config("training").model_dump(),
             "prediction": self._config("prediction").model_dump(),
         }

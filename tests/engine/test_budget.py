@@ -92,10 +92,6 @@ class TestSteps:
     def test_neither_does_a_plateau(self, clock):
         assert run(make_budget(clock, max_steps=90), clock, dice=lambda step: 0.5).step == 90
 
-    def test_no_steps_end_before_the_first_one_of_the_unet(self, clock):
-        budget = make_budget(clock, max_steps=0)
-        assert budget.used(0) == 1 or run(budget, clock).phase == "pixel"
-
     def test_the_used_share_counts_steps(self, clock):
         budget = make_budget(clock, max_steps=10, first_step=5)
         clock.now += 1e6

@@ -120,6 +120,8 @@ def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelFileError(f"{path} is a safetensors file, but not a model of napari-sparseseg")
+    if not isinstance(header.get("version"), int):
+        raise ModelFileError(f"{path} does not say which format version it has; it was changed after it was saved")
     if header["version"] > VERSION:
         raise ModelFileError(
             f"{path} has format version {header['version']}, this program reads up to {VERSION}; "
@@ -131,6 +133,6 @@ def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 def _checksum(header: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(header.encode())
     for name in sorted(tensors):
-        digest.update(name.encode())
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].numpy().tobytes())
     return digest.hexdigest()

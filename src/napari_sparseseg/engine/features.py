@@ -75,13 +75,9 @@ class FilterBank:
     @property
     def emphasis(self) -> tuple[float, ...]:
         """How much each feature may weigh at first: less for scales above 2, which tell where strokes lie."""
-        of_scales = [min(1.0, (2.0 / scale) ** 0.5) for scale in self.scales for _ in range(PER_SCALE)]
-        fine = len(self.fine_scales) * PER_SCALE
-        return (
-            *(1.0,) * self.n_channels,
-            *of_scales[:fine] * self.n_channels,
-            *of_scales[fine:] * self.n_channels,
-        )
+        of_scales = [min(1.0, (2.0 / scale) ** 0.5) for scale in (*self.fine_scales, *self.coarse_scales)]
+        n = self.n_channels
+        return (*(1.0,) * n, *(weight for weight in of_scales for _ in range(n * PER_SCALE)))
 
     @property
     def halo(self) -> Shape3D:

@@ -88,5 +88,5 @@ class SparseNet(nn.Module):
 
     def _of_pixels(self, known: Tensor) -> Tensor:
         """The pixel head's logits, in parts that fit the processor's cache: its hidden layers are wide."""
-        parts = [self.pixel(part) for part in torch.split(known.flatten(0, 2), _PIXELS_AT_ONCE)]  # type: ignore[no-untyped-call]
+        parts = [self.pixel(part) for part in torch.split(known.flatten(0, 2), _PIXELS_AT_ONCE)]
         return torch.cat(parts).reshape(*known.shape[:3], self.n_classes)

@@ -36,22 +36,41 @@ class IntensityRange:
 
         Warns with `InputWarning` if a channel is constant.
         """
-        measured = [_measure(values, number) for number, values in enumerate(_subsample(volume))]
-        return cls(tuple(offset for offset, _ in measured), tuple(scale for _, scale in measured))
+        offsets, scales = [], []
+        for number, values in enumerate(_subsample(volume)):
+            base = int(values.min()) if _is_wide(values.dtype) else 0
+            offset, scale = _measure(_minus(values, base), number, base)
+            offsets.append(base + round(offset) if base else offset)
+            scales.append(scale)
+        return cls(tuple(offsets), tuple(scales))
 
     def apply(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Normalise intensities, shape (channels, z, y, x)."""
         # float64 first: uint64 and values near 1e30 would lose their differences in float32
         is_small = image.dtype in (np.uint8, np.uint16, np.int8, np.int16)
-        exact: npt.NDArray[Any] = image.astype(np.float32 if is_small else np.float64)
-        offset = np.asarray(self.offset, exact.dtype).reshape(-1, 1, 1, 1)
-        scale = np.asarray(self.scale, exact.dtype).reshape(-1, 1, 1, 1)
-        compressed = _LINEAR * np.arcsinh((exact - offset) / (_LINEAR * scale))
+        dtype = np.float32 if is_small else np.float64
+        scale: npt.NDArray[Any] = np.asarray(self.scale, dtype).reshape(-1, 1, 1, 1)
+        centred = [_minus(channel, low).astype(dtype) for channel, low in zip(image, self.offset, strict=True)]
+        compressed = _LINEAR * np.arcsinh(np.stack(centred) / (_LINEAR * scale))
         normalised: npt.NDArray[np.float32] = np.clip(compressed, -_LIMIT, _LIMIT).astype(np.float32)
         return normalised
 
 
-def _measure(values: npt.NDArray[np.float64], channel: int) -> tuple[float, float]:
+def _is_wide(dtype: np.dtype[Any]) -> bool:
+    """Integers that float64 cannot hold."""
+    return dtype.kind in "iu" and dtype.itemsize == 8
+
+
+def _minus(values: npt.NDArray[Any], offset: float) -> npt.NDArray[np.float64]:
+    """Differences as float64; exact for 64-bit integers and a whole offset, however far from zero both are."""
+    rough: npt.NDArray[np.float64] = values.astype(np.float64) - float(offset)
+    if not _is_wide(values.dtype) or offset != int(offset):
+        return rough
+    wrapped = values.astype(np.uint64) - np.uint64(int(offset) % 2**64)
+    return np.where(np.abs(rough) < 2.0**62, wrapped.astype(np.int64).astype(np.float64), rough)
+
+
+def _measure(values: npt.NDArray[np.float64], channel: int, base: int = 0) -> tuple[float, float]:
     """Median and spread; where the quartiles are equal, what lies outside them gives the spread."""
     lower, median, upper = np.percentile(values, [25, 50, 75])
     spread = (upper - lower) / _QUARTILES_OF_NORMAL
@@ -61,16 +80,16 @@ def _measure(values: npt.NDArray[np.float64], channel: int) -> tuple[float, floa
         spread = np.abs(values - median).max()
     if spread <= 0:
         warnings.warn(
-            f"channel {channel} of the image is constant ({median:g} everywhere looked at): nothing can be learnt "
-            "from it; is this the right image?",
+            f"channel {channel} of the image is constant ({base + median:g} everywhere looked at): nothing can be "
+            "learnt from it; is this the right image?",
             InputWarning,
             stacklevel=3,
         )
-        spread = max(1.0, abs(median))
+        spread = max(1.0, abs(base + median))
     return float(median), float(spread)
 
 
-def _subsample(volume: Volume) -> npt.NDArray[np.float64]:
+def _subsample(volume: Volume) -> npt.NDArray[Any]:
     """Voxels spread over the volume, shape (channels, n)."""
     depth, height, width = volume.shape
     slabs = np.unique(np.linspace(0, depth - 1, min(depth, _SAMPLE_SLABS)).round().astype(int))
@@ -78,5 +97,5 @@ def _subsample(volume: Volume) -> npt.NDArray[np.float64]:
     parts = []
     for z in slabs.tolist():
         plane = volume.read(Box((z, 0, 0), (z + 1, height, width)))
-        parts.append(plane[:, :, ::step, ::step].reshape(volume.n_channels, -1).astype(np.float64))
+        parts.append(plane[:, :, ::step, ::step].reshape(volume.n_channels, -1))
     return np.concatenate(parts, axis=1)

@@ -14,6 +14,7 @@ _CELL = 16  # edge, in voxels, of the squares of a slice that are held out toget
 _GAP = 3  # voxels around held-out paint that are neither learnt nor scored
 _FEWEST = 200  # a class with less paint than this is never held out
 _LARGEST_SHARE = 0.2  # of a class's paint that may be held out
+_LARGEST_LOSS = 0.4  # of a class's paint that may be held out or lie in a gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +123,32 @@ def choose_held_out(
     cell = cell.ravel()
     members = np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell))[:-1])
     wanted = share * definite.sum()
+    learnt = np.ones(len(coordinates), bool)
+    to_lose = _LARGEST_LOSS * allowed.sum(0)
     for number in np.random.default_rng(seed).permutation(len(members)):
         if wanted <= 0:
             break
         rows = members[number][definite[members[number]]]
         counts = allowed[rows].sum(0)
         if len(rows) and np.all((counts == 0) | (counts <= room)):
-            held_out[rows] = True
-            room = room - counts
-            wanted -= len(rows)
+            lost = _around(coordinates, coordinates[rows])
+            lost = lost[learnt[lost]]
+            loss = allowed[lost].sum(0)
+            if np.all(loss <= to_lose):
+                held_out[rows] = True
+                learnt[lost] = False
+                room, to_lose = room - counts, to_lose - loss
+                wanted -= len(rows)
     return held_out
+
+
+def _around(coordinates: npt.NDArray[np.int32], square: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
+    """Numbers of the voxels in the box around a held-out square and its gap."""
+    low, high = square.min(0) - _GAP, square.max(0) + _GAP
+    first, last = np.searchsorted(coordinates[:, 0], [low[0], high[0] + 1])
+    between = coordinates[first:last, 1:]
+    found: npt.NDArray[np.intp] = first + np.flatnonzero(((between >= low[1:]) & (between <= high[1:])).all(1))
+    return found
 
 
 def _near(coordinates: npt.NDArray[np.int32], held_out: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class Trainer:
     def learn_from(self, maps: Sequence[FeatureMap], annotations: Sequence[Annotation]) -> None:
         """Take these volumes and their paint; called before the first step and whenever the paint has changed."""
         self._maps = maps
-        self._annotations = annotations
+        self._annotations = _of_mean_weight_one(annotations)
         self._round += 1
         self.score = None
         self._take_paint(self.config.held_out)
@@ -232,7 +232,7 @@ class Trainer:
 
     def _unet_step(self, step_size: float) -> float:
         axis, locations = self._sampler.draw(self.config.batch_size, self._rng)
-        turn = draw_turn(axis, self._maps[0].bank.spacing, self._rng) if self.config.turns else (0, 1, 2)
+        turn = self._draw_turn(axis)
         patches, rows, targets = [], [], []
         for location in locations:
             augmentation = self._draw_augmentation(turn)
@@ -293,6 +293,12 @@ class Trainer:
             gain=float(np.exp(self._rng.normal(0, self.config.gain))) if self.config.gain else 1.0,
         )
 
+    def _draw_turn(self, axis: int) -> tuple[int, int, int]:
+        """Swap axes only where the network pools them alike: not a flat one, not one with a longer voxel."""
+        stride = self.network.unet.stride
+        turn = draw_turn(axis, self._maps[0].bank.spacing, self._rng) if self.config.turns else (0, 1, 2)
+        return turn if all(stride[a] == s for a, s in zip(turn, stride, strict=True)) else (0, 1, 2)
+
     def _step_size(self, used: float) -> float:
         warm = min(1.0, (self.step + 1) / _WARM_UP)
         anneal = min(1.0, max(0.05, (1 - used) / (1 - _ANNEAL_FROM)))
@@ -319,6 +325,11 @@ def _untested_context(step: int, pixel_loss: float) -> float:
     nothing to add to what was painted, and fits it in ways that do not carry over.
     """
     return 0.5 * min(1.0, step / 200) * min(1.0, pixel_loss / 0.1)
+
+
+def _of_mean_weight_one(annotations: Sequence[Annotation]) -> list[Annotation]:
+    mean = float(np.concatenate([a.weights for a in annotations]).mean(dtype=np.float64))
+    return [replace(a, weights=(a.weights / mean).astype(np.float32)) for a in annotations]
 
 
 def _spread(n: int) -> npt.NDArray[np.intp]:

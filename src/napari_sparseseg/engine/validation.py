@@ -51,8 +51,11 @@ class HeldOutSet:
         self._patches: list[_Patch] = []
         for volume, paint in enumerate(paints):
             open_voxels = paint.held_out.copy()
-            while open_voxels.any() and len(self._patches) < _MOST_PATCHES * (volume + 1):
-                first = int(np.argmax(open_voxels))
+            for first in _slice_by_slice(paint):
+                if len(self._patches) >= _MOST_PATCHES * (volume + 1):
+                    break
+                if not open_voxels[first]:
+                    continue
                 box = _box_around(paint.coordinates[first], patch_shapes[int(paint.axis[first])], shapes[volume])
                 inside = paint.within(box)
                 members = inside[open_voxels[inside]]
@@ -69,16 +72,19 @@ class HeldOutSet:
 
         `has_context` is False before the U-Net's first step: then only the pixel head answers.
         """
-        pixel, unet, truth = [], [], []
+        pixel, unet, truth, weights = [], [], [], []
         with torch.no_grad():
             for patch in self._patches:
                 of_pixel, of_unet = self._log_probabilities(network, maps[patch.volume], patch)
                 pixel.append(of_pixel)
                 unet.append(of_unet)
                 truth.append(self._paints[patch.volume].allowed[patch.members].argmax(1))
+                weights.append(self._paints[patch.volume].weights[patch.members])
         answers = torch.from_numpy(np.concatenate(truth)).to(pixel[0].device)
+        weight = torch.from_numpy(np.concatenate(weights)).to(pixel[0].device)
         mixes = _MIXES if has_context else (0.0,)
-        scores = [_score(network.mixed(torch.cat(pixel), torch.cat(unet), mix), answers, mix, classes) for mix in mixes]
+        heads = torch.cat(pixel), torch.cat(unet)
+        scores = [_score(network.mixed(*heads, mix), answers, weight, mix, classes) for mix in mixes]
         best = min(scores, key=lambda s: s.loss * (1 + _DOUBT_OF_PIXELS * (1 - (s.context or 0.0))))
         is_enough = int(torch.bincount(answers, minlength=len(classes)).min()) >= _FEWEST_TO_CHOOSE
         return best if is_enough else replace(best, context=None)
@@ -91,11 +97,21 @@ class HeldOutSet:
         return network.pixel(known[where]), unet[where]
 
 
-def _score(logits: Tensor, answers: Tensor, mix: float, classes: ClassTable) -> HeldOutScore:
-    loss = torch.nn.functional.cross_entropy(logits, answers)
+def _score(logits: Tensor, answers: Tensor, weight: Tensor, mix: float, classes: ClassTable) -> HeldOutScore:
+    loss = (weight * torch.nn.functional.cross_entropy(logits, answers, reduction="none")).sum() / weight.sum()
     held_out = [channel for channel in classes.foreground_channels if bool((answers == channel).any())]
     found = dice(logits.argmax(-1).cpu().numpy(), answers.cpu().numpy(), held_out)
     return HeldOutScore(float(np.mean(list(found.values()))) if found else None, float(loss), mix)
+
+
+def _slice_by_slice(paint: Paint) -> npt.NDArray[np.intp]:
+    """Held-out voxels in random order, one of each slice at a time, so that every slice has a say."""
+    members = np.random.default_rng(0).permutation(np.flatnonzero(paint.held_out))
+    members = members[np.argsort(paint.slice_id[members], kind="stable")]
+    slices = paint.slice_id[members]
+    turn = np.arange(len(members)) - np.searchsorted(slices, slices)
+    ordered: npt.NDArray[np.intp] = members[np.argsort(turn, kind="stable")]
+    return ordered
 
 
 def _box_around(voxel: npt.NDArray[np.integer], patch_shape: Shape3D, shape: Shape3D) -> Box:
