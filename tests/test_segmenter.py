@@ -949,3 +949,20 @@ class TestBadInput:
         assert SparseSegmenter.load(tmp_path / "model").predict_proba(IMAGE).tobytes() == before.tobytes()
         segmenter.partial_fit(IMAGE, PAINT, max_steps=1)
         assert segmenter.n_steps_ == 4
+
+
+class TestWhatAnErrorLeaves:
+    def test_a_fit_that_is_refused_keeps_the_model(self):
+        segmenter = fitted()
+        before = segmenter.predict_proba(IMAGE)
+        with pytest.raises(InputError, match="nothing is painted"):
+            segmenter.fit(IMAGE, np.zeros_like(PAINT))
+        assert segmenter.predict_proba(IMAGE).tobytes() == before.tobytes()
+
+    def test_fitted_attributes_tell_whether_it_was_fitted(self):
+        assert not hasattr(SparseSegmenter(), "n_steps_")
+        assert hasattr(fitted(), "n_steps_")
+
+    def test_a_setting_without_a_name_is_refused(self):
+        with pytest.raises(InputError, match="has no setting ''"):
+            SparseSegmenter().set_params(training__=0.1)

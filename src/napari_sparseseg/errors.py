@@ -15,8 +15,11 @@ class InputTypeError(SparseSegError, TypeError):
     """Something of the wrong kind was passed in (a string for an image, objects, complex numbers)."""
 
 
-class NotFittedError(InputError):
-    """A model was asked to predict, score or save before it has learnt anything."""
+class NotFittedError(InputError, AttributeError):
+    """A model was asked to predict, score or save before it has learnt anything.
+
+    An AttributeError too, as in scikit-learn: `hasattr(segmenter, "n_steps_")` tells whether it was fitted.
+    """
 
 
 class ModelFileError(InputError):

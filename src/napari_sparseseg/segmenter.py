@@ -122,8 +122,7 @@ class SparseSegmenter:
 
         Raises `InputError` or `InputTypeError` (of ValueError and TypeError) for what cannot be used.
         """
-        self._fitted = self._trainer = None
-        return self._learn(image, annotation, allowed, weight, max_seconds, max_steps, callback)
+        return self._learn(None, image, annotation, allowed, weight, max_seconds, max_steps, callback)
 
     def partial_fit(
         self,
@@ -141,7 +140,7 @@ class SparseSegmenter:
         `annotation` is all the paint that counts from now on, old and new. New classes may appear. Takes and raises
         the same as `fit`.
         """
-        return self._learn(image, annotation, allowed, weight, max_seconds, max_steps, callback)
+        return self._learn(self._fitted, image, annotation, allowed, weight, max_seconds, max_steps, callback)
 
     def predict(self, image: ArrayLike) -> npt.NDArray[np.unsignedinteger]:
         """Labels of the image's spatial shape: painted class ids in the smallest unsigned dtype.
@@ -232,10 +231,10 @@ class SparseSegmenter:
         """Change constructor arguments, or single settings as `training__dropout=0.1`; takes effect at the next fit."""
         names = signature(type(self)).parameters
         for key, value in params.items():
-            name, _, setting = key.partition("__")
-            if name not in names or (setting and name not in _CONFIGS):
+            name, is_nested, setting = key.partition("__")
+            if name not in names or (is_nested and name not in _CONFIGS):
                 raise InputError(f"SparseSegmenter has no parameter {key!r}; it has {', '.join(names)}")
-            setattr(self, name, self._config(name).with_changes(**{setting: value}) if setting else value)
+            setattr(self, name, self._config(name).with_changes(**{setting: value}) if is_nested else value)
         return self
 
     def __repr__(self) -> str:
@@ -250,6 +249,7 @@ class SparseSegmenter:
 
     def _learn(
         self,
+        previous: FittedModel | None,
         image: Any,
         annotation: Any,
         allowed: Mapping[int, Collection[int]] | None,
@@ -261,27 +261,29 @@ class SparseSegmenter:
         started = time.perf_counter()
         check_budget(max_seconds, max_steps)
         volumes = open_volumes(image, self.channel_axis)
-        known = self._fitted.classes.ids if self._fitted else ()
+        known = previous.classes.ids if previous else ()
         paint, classes = read_paint(volumes, annotation, allowed, weight, known_classes=known)
         from napari_sparseseg.engine.budget import Budget
 
-        trainer, maps = self._prepare(volumes, classes)
+        trainer, maps = self._prepare(previous, volumes, classes)
         trainer.learn_from(maps, paint)
         budget = Budget(trainer.config, max_seconds, max_steps, trainer.step, started)
         self._run(trainer, budget, callback)
         return self
 
-    def _prepare(self, volumes: Sequence[ArrayVolume], classes: Sequence[int]) -> tuple[Trainer, list[FeatureMap]]:
+    def _prepare(
+        self, previous: FittedModel | None, volumes: Sequence[ArrayVolume], classes: Sequence[int]
+    ) -> tuple[Trainer, list[FeatureMap]]:
         """Make or continue the trainer, and the features of each volume."""
         from napari_sparseseg.engine.model import FittedModel
         from napari_sparseseg.engine.normalise import IntensityRange
 
-        if self._fitted is None:
+        history: list[TrainingStep] = []
+        if previous is None:
             fitted = self._new_model(volumes, classes)
-            self.history_ = []
             trainer = self._new_trainer(fitted, seed_of(self.random_state))
         else:
-            fitted = self._fitted
+            fitted, history = previous, self.history_
             for volume in volumes:
                 _check_fits(volume, fitted)
             # a model that was loaded without training state gets a new optimiser on its weights
@@ -292,7 +294,7 @@ class SparseSegmenter:
         for feature_map in maps:  # reads the volume once: what cannot be used is refused before the model changes
             feature_map.read(Box((0, 0, 0), (1, 1, 1)))
         trainer.grow(fitted.classes.grown_by(classes))
-        self._trainer = trainer
+        self._trainer, self.history_ = trainer, history
         self._take(FittedModel(fitted.spec, trainer.classes, trainer.averaged, intensity))
         return trainer, maps
 

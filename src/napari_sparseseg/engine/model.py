@@ -32,7 +32,7 @@ class ModelSpec:
         """A network with fresh weights drawn from `seed`; torch's global random state is left as it was."""
         levels = plan_levels(self.spacing, self.config.depth, self.flat)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed % 2**63)
+            torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would reseed GPUs as well
             network = SparseNet(self.bank.n_features, n_classes, levels, self.config)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch's stubs
         return network
