@@ -37,6 +37,10 @@ _ANNEAL_FROM = 0.7
 _WARM_UP = 20  # steps over which the step size rises
 _PIXEL_SHARE = 0.2  # of a budget that one fit of the pixel head may take
 _LITTLE_PAINT = 2000  # voxels
+# For the mix where held-out paint cannot choose it:
+_GROWN_UP = 200  # steps after which the U-Net has its full say
+_EXPLAINED = 0.1  # loss of the pixel head below which there is little left for context to explain
+_ENOUGH_PAINT = 500  # voxels of the rarest class
 _PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
 
 Progress = Callable[[int], float]
@@ -315,16 +319,18 @@ class Trainer:
         if self._held_out:
             self.score = self._held_out.score(self.averaged, self._maps, self.classes, has_context=self.step > 0)
         context = self.score.context if self.score else None
-        self.averaged.context = _untested_context(self.step, self._pixel_loss) if context is None else context
+        self.averaged.context = self._untested_context() if context is None else context
 
+    def _untested_context(self) -> float:
+        """Share of the U-Net where too little paint can be held out to choose.
 
-def _untested_context(step: int, pixel_loss: float) -> float:
-    """Share of the U-Net where too little paint can be held out to choose.
-
-    It grows as the U-Net learns, and stays low where the pixel head explains the paint already: then context has
-    nothing to add to what was painted, and fits it in ways that do not carry over.
-    """
-    return 0.5 * min(1.0, step / 200) * min(1.0, pixel_loss / 0.1)
+        It grows as the U-Net learns. It stays low where a class has little paint, which the U-Net would learn by heart,
+        and where the pixel head explains the paint already: then context has nothing to add.
+        """
+        painted = np.concatenate([p.allowed[p.allowed.sum(1) == 1] for p in self._paints]).sum(0)
+        rarest = float(painted.min())
+        grown = min(1.0, self.step / _GROWN_UP)
+        return 0.75 * grown * min(1.0, self._pixel_loss / _EXPLAINED) * min(1.0, rarest / _ENOUGH_PAINT)
 
 
 def _of_mean_weight_one(annotations: Sequence[Annotation]) -> list[Annotation]:
