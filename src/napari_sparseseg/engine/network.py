@@ -79,12 +79,12 @@ class SparseNet(nn.Module):
         return (1 - share) * pixel.log_softmax(-1) + share * unet.log_softmax(-1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Raw features of one tile (z, y, x, features) -> logits (z, y, x, classes)."""
+        """Raw features of one tile (z, y, x, features) -> log-probabilities (z, y, x, classes)."""
         known = self.standardised(features)
         if self.context == 0:
-            return self._of_pixels(known)
+            return self._of_pixels(known).log_softmax(-1)
         context: Tensor = self.unet(known.movedim(-1, 0)[None])[0].movedim(0, -1)
-        return context if self.context == 1 else self.mixed(self._of_pixels(known), context)
+        return context.log_softmax(-1) if self.context == 1 else self.mixed(self._of_pixels(known), context)
 
     def _of_pixels(self, known: Tensor) -> Tensor:
         """The pixel head's logits, in parts that fit the processor's cache: its hidden layers are wide."""
