@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from shutil import get_terminal_size
 from typing import Any
 
 
@@ -16,8 +17,8 @@ def open_bar(title: str, wanted: bool | None) -> Any:
         total=1.0,
         desc=title,
         disable=not wanted,
-        bar_format="{desc} {percentage:3.0f}%|{bar:24}|{postfix}",
-        dynamic_ncols=True,
+        bar_format="{desc} {percentage:3.0f}% {bar:24}{postfix}",
+        ncols=get_terminal_size((100, 24)).columns,
     )
 
 

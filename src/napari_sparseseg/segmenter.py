@@ -353,7 +353,7 @@ class SparseSegmenter:
                 yield tile.box, tile.probabilities
                 done += tile.box.n_voxels
                 left = (time.perf_counter() - started) * (total - done) / done
-                move_bar(bar, done / total, f" {duration(left)} left")
+                move_bar(bar, done / total, f"{duration(left)} left")
 
     def _feature_map(self, volume: ArrayVolume, intensity: IntensityRange, fitted: FittedModel) -> FeatureMap:
         from napari_sparseseg.engine.features import FeatureMap
@@ -422,4 +422,4 @@ def _describe(step: TrainingStep, budget: Budget, share: float) -> str:
         left = budget.elapsed * (1 - share) / share if share else None
     time_left = f", {duration(left)} left" if left is not None else ""
     name = "pixel classifier" if step.phase == "pixel" else f"step {step.step}"
-    return f" {name}, loss {step.loss:.3f}{dice}{time_left}"
+    return f"{name}, loss {step.loss:.3f}{dice}{time_left}"
