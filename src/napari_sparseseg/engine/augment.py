@@ -1,8 +1,8 @@
 """Random flips, turns and gain of patches of filter features.
 
 The features are intensities, gradient magnitudes and Hessian eigenvalues: turning or mirroring the image
-turns them along, and a change of contrast multiplies them. So augmenting cached features is the same as
-augmenting the image and filtering again.
+turns them along, and a gain multiplies them. So augmenting cached features is the same as
+augmenting the normalised image and filtering again.
 """
 
 from __future__ import annotations
