@@ -1,12 +1,15 @@
 # Development in two commands: `make demo` and `make test`. `make` alone lists all targets.
 # Options: PYTHON=python3.12 (which interpreter .venv is made with), TORCH_INDEX=URL (where torch comes from;
-# https://download.pytorch.org/whl/cpu spares the CUDA build on Linux), DEMO_ARGS="...", ARGS="..." for pytest.
+# https://download.pytorch.org/whl/cpu spares the CUDA build on Linux), DEMO_ARGS="...", ARGS="..." for pytest,
+# QT=pyqt6 (the Qt binding that the tests use; default pyside6).
 
 PYTHON ?=
 TORCH_INDEX ?=
 TORCH ?=
 DEMO_ARGS ?=
 ARGS ?=
+QT ?= pyside6
+export QT_API := $(QT)
 
 BIN := .venv/bin
 # Code in which a mistake costs somebody's annotation or result is tested almost line by line.

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+# qtpy and pytest-qt each choose a binding of their own accord, and not the same one, where several are installed.
+os.environ.setdefault("QT_API", "pyside6")
+os.environ["PYTEST_QT_API"] = os.environ["QT_API"]
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
