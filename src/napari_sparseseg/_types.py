@@ -76,6 +76,30 @@ def _triple(values: Any) -> Shape3D:
     return z, y, x
 
 
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One slice of one time point: the plane at `index` across `axis` (0 z, 1 y, 2 x)."""
+
+    frame: int
+    axis: int
+    index: int
+
+    def box(self, shape: Shape3D) -> Box:
+        """The plane's voxels in a volume of this shape, as a box that is one voxel thick."""
+        start, stop = [0, 0, 0], list(shape)
+        start[self.axis], stop[self.axis] = self.index, self.index + 1
+        return Box(_triple(start), _triple(stop))
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Some voxels of one time point: a box within the volume, and which of its voxels (None: all of them)."""
+
+    frame: int
+    box: Box
+    mask: npt.NDArray[np.bool_] | None = None
+
+
 class ArrayLike(Protocol):
     """What can be read: a numpy, zarr or dask array, or anything that has these three."""
 

@@ -127,10 +127,10 @@ def test_memory_may_also_run_out_in_the_network(monkeypatch):
     unet = predictor._network.unet
     forward = unet.forward
 
-    def forward_or_fail(features):
+    def forward_or_fail(features, inner=None):
         if features[0, 0].numel() > 3000:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(features)
+        return forward(features, inner)
 
     monkeypatch.setattr(unet, "forward", forward_or_fail)
     np.testing.assert_allclose(assemble(predictor, shape), expected, atol=1e-4)

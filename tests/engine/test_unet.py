@@ -6,6 +6,7 @@ import pytest
 import torch
 from synthetic import make_network, standardise
 
+from napari_sparseseg._types import Box
 from napari_sparseseg.config import ModelConfig
 from napari_sparseseg.engine.unet import UNet3D, plan_levels
 
@@ -139,6 +140,18 @@ def test_a_tile_alone_gets_what_it_gets_in_a_batch(name, side):
     with torch.no_grad():
         alone = torch.cat([unet(item[None]) for item in batch])
         torch.testing.assert_close(alone, unet(batch), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("low", [(0.0, 0.0, 0.0), (0.3, 0.25, 0.4), (0.6, 0.7, 0.5)])
+def test_the_inner_part_alone_equals_that_of_the_whole(levels, low):
+    unet = make_unet(levels)
+    shape = [min(n, 3) * s if s > 1 else n for n, s in zip((5, 4, 6), unet.stride, strict=True)]
+    start = tuple(int(f * n) for f, n in zip(low, shape, strict=True))
+    inner = Box(start, tuple(min(n, a + 3) for a, n in zip(start, shape, strict=True)))
+    image = torch.rand(1, 3, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        expected = unet(image)[(slice(None), slice(None), *inner.slices)]
+        torch.testing.assert_close(unet(image, inner), expected)
 
 
 def test_the_network_standardises_and_mixes():

@@ -31,7 +31,7 @@ PER_SCALE = 5  # Gaussian, gradient magnitude, three Hessian eigenvalues
 TRUNCATE = 3.0
 _COARSE_FROM = 4.0
 _COARSE_STRIDE = 4
-_BLOCK_SHAPE: Shape3D = (32, 128, 128)
+_BLOCK_SHAPE: Shape3D = (16, 64, 64)
 
 
 @dataclass(frozen=True, slots=True)

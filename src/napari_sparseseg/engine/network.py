@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_sparseseg._types import Box
 from napari_sparseseg.config import ModelConfig
 from napari_sparseseg.engine.unet import LevelPlan, UNet3D
 
@@ -78,15 +79,18 @@ class SparseNet(nn.Module):
         share = self.context if context is None else context
         return (1 - share) * pixel.log_softmax(-1) + share * unet.log_softmax(-1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Raw features of one tile (z, y, x, features) -> log-probabilities (z, y, x, classes)."""
-        known = self.standardised(features)
+    def forward(self, features: Tensor, inner: Box | None = None) -> Tensor:
+        """Raw features of one tile (z, y, x, features) -> log-probabilities (z, y, x, classes), of `inner` only."""
+        inner = inner or Box.whole((features.shape[0], features.shape[1], features.shape[2]))
         if self.context == 0:
-            return self._of_pixels(known).log_softmax(-1)
-        context: Tensor = self.unet(known.movedim(-1, 0)[None])[0].movedim(0, -1)
-        return context.log_softmax(-1) if self.context == 1 else self.mixed(self._of_pixels(known), context)
+            return self._of_pixels(self.standardised(features[inner.slices])).log_softmax(-1)
+        known = self.standardised(features)
+        context: Tensor = self.unet(known.movedim(-1, 0)[None], inner)[0].movedim(0, -1)
+        if self.context == 1:
+            return context.log_softmax(-1)
+        return self.mixed(self._of_pixels(known[inner.slices]), context)
 
     def _of_pixels(self, known: Tensor) -> Tensor:
         """The pixel head's logits, in parts that fit the processor's cache: its hidden layers are wide."""
-        parts = [self.pixel(part) for part in torch.split(known.flatten(0, 2), _PIXELS_AT_ONCE)]
+        parts = [self.pixel(part) for part in torch.split(known.reshape(-1, known.shape[-1]), _PIXELS_AT_ONCE)]
         return torch.cat(parts).reshape(*known.shape[:3], self.n_classes)

@@ -50,7 +50,7 @@ class Predictor:
         """Probabilities of any box within the volume, shape (classes, z, y, x)."""
         source = tile_input(box, self.frame, self._stride, self._halo)
         with torch.no_grad(), mixed_precision(self._features.device):
-            logits = self._network(self._features.read(source))[box.relative_to(source.start).slices]
+            logits = self._network(self._features.read(source), box.relative_to(source.start))
         probabilities: Tensor = logits.float().softmax(-1).movedim(-1, 0)
         return probabilities
 

@@ -7,14 +7,15 @@ backward), and every level has one convolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_sparseseg._types import Shape3D, Spacing
+from napari_sparseseg._types import Box, Shape3D, Spacing
 
 _PLAIN_CONVOLUTION_UP_TO = 20480  # use_mkldnn in ATen/native/Convolution.cpp
 
@@ -57,11 +58,11 @@ class UNet3D(nn.Module):
         widths = [min(width * 2**level, 4 * width) for level in range(len(levels))]
         self.levels = tuple(levels)
         self.stem = Pointwise(n_features, width)
-        self.encoders = nn.ModuleList(_conv(w, w, plan.kernel) for w, plan in zip(widths, levels, strict=True))
+        self.encoders = nn.ModuleList(Convolution(w, w, plan.kernel) for w, plan in zip(widths, levels, strict=True))
         self.widen = nn.ModuleList(Pointwise(a, b) for a, b in pairwise(widths))
         self.narrow = nn.ModuleList(Pointwise(b, a) for a, b in pairwise(widths))
         self.decoders = nn.ModuleList(
-            _conv(w, w, plan.kernel) for w, plan in zip(widths[:-1], levels[:-1], strict=True)
+            Convolution(w, w, plan.kernel) for w, plan in zip(widths[:-1], levels[:-1], strict=True)
         )
         self.classify = Pointwise(width, n_classes)
 
@@ -86,37 +87,44 @@ class UNet3D(nn.Module):
         z, y, x = (-(-r // s) * s for r, s in zip(reach, self.stride, strict=True))
         return z, y, x
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits of every voxel."""
-        if features.shape[0] == 1 and self._is_slow(features):
-            return self._logits(features.repeat(2, 1, 1, 1, 1))[:1]
-        return self._logits(features)
+    def forward(self, features: Tensor, inner: Box | None = None) -> Tensor:
+        """Logits of every voxel, or of those in `inner` only: what surrounds it then counts as context.
 
-    def _is_slow(self, features: Tensor) -> bool:
-        """Whether torch would take its plain convolution, 3 to 5 times slower than computing everything twice.
-
-        On a CPU it does so for a batch of one if channels x depth x height is 20480 or less.
+        The decoder computes nothing that is thrown away, which is most of it where the halo is wide.
         """
-        rows = features.shape[2] * features.shape[3]
-        for encoder, plan in zip(self.encoders, self.levels, strict=True):
-            rows //= plan.pool[0] * plan.pool[1]
-            if encoder.in_channels * rows <= _PLAIN_CONVOLUTION_UP_TO:  # type: ignore[operator]
-                return features.device.type == "cpu"
-        return False
-
-    def _logits(self, features: Tensor) -> Tensor:
         current = self.stem(features)
         skips = []
         for level, encoder in enumerate(self.encoders):
             if level:
                 skips.append(current)
                 current = self.widen[level - 1](functional.max_pool3d(current, self.levels[level].pool))
-            current = current + functional.relu(encoder(current))
+            current = _residual(encoder, current)
+        wanted = self._wanted(inner or Box.whole(_spatial(features)), _spatial(features))
+        current = _crop(current, wanted[-1])
         for level in range(len(self.levels) - 2, -1, -1):
-            current = _enlarge(self.narrow[level](current), self.levels[level + 1].pool) + skips[level]
-            current = current + functional.relu(self.decoders[level](current))
-        out: Tensor = self.classify(current)
-        return out
+            pool = self.levels[level + 1].pool
+            source = self._source(wanted[level], level, _spatial(skips[level]))
+            covered = _times(wanted[level + 1].start, pool)
+            current = _crop(_enlarge(self.narrow[level](current), pool), source.relative_to(covered))
+            current = _residual(self.decoders[level], current + _crop(skips[level], source))
+            current = _crop(current, wanted[level].relative_to(source.start))
+        logits: Tensor = self.classify(current)
+        return logits
+
+    def _wanted(self, inner: Box, shape: Shape3D) -> list[Box]:
+        """What the output of each level must cover, from the finest on, each in the voxels of its level."""
+        wanted = [inner]
+        for level, plan in enumerate(self.levels[1:]):
+            source = self._source(wanted[level], level, shape)
+            start = _triple(a // p for a, p in zip(source.start, plan.pool, strict=True))
+            wanted.append(Box(start, _triple(-(-b // p) for b, p in zip(source.stop, plan.pool, strict=True))))
+            shape = _triple(n // p for n, p in zip(shape, plan.pool, strict=True))
+        return wanted
+
+    def _source(self, wanted: Box, level: int, shape: Shape3D) -> Box:
+        """What the decoder's convolution must see."""
+        reach = _triple(k // 2 for k in self.levels[level].kernel)
+        return wanted.grown(reach).clipped(Box.whole(shape))
 
 
 class Pointwise(nn.Linear):
@@ -127,8 +135,48 @@ class Pointwise(nn.Linear):
         return super().forward(image.movedim(1, -1)).movedim(-1, 1)
 
 
-def _conv(n_in: int, n_out: int, kernel: Shape3D) -> nn.Conv3d:
-    return nn.Conv3d(n_in, n_out, kernel, padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2))
+class Convolution(nn.Conv3d):
+    """A convolution that keeps the image's size, on torch's fast path.
+
+    On a CPU torch takes its plain convolution, 3 to 5 times slower than computing everything twice, for a batch of
+    one if channels x depth x height is 20480 or less.
+    """
+
+    def __init__(self, n_in: int, n_out: int, kernel: Shape3D) -> None:
+        super().__init__(n_in, n_out, kernel, padding=_triple(k // 2 for k in kernel))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(n, channels, z, y, x) -> (n, out, z, y, x)."""
+        n_images, channels, depth, height, _ = image.shape
+        is_slow = n_images == 1 and channels * depth * height <= _PLAIN_CONVOLUTION_UP_TO
+        if is_slow and image.device.type == "cpu":
+            return super().forward(image.repeat(2, 1, 1, 1, 1))[:1]
+        return super().forward(image)
+
+
+def _residual(convolution: nn.Module, image: Tensor) -> Tensor:
+    """Add what the convolution finds to its input."""
+    found = functional.relu(convolution(image), inplace=True)
+    # in place where no gradient needs the positive part: large images are bound by memory
+    return image + found if torch.is_grad_enabled() else found.add_(image)
+
+
+def _crop(image: Tensor, box: Box) -> Tensor:
+    """View of a box of (n, channels, z, y, x)."""
+    return image[(slice(None), slice(None), *box.slices)]
+
+
+def _spatial(image: Tensor) -> Shape3D:
+    return _triple(image.shape[2:])
+
+
+def _times(corner: Shape3D, factor: Shape3D) -> Shape3D:
+    return _triple(c * f for c, f in zip(corner, factor, strict=True))
+
+
+def _triple(values: Iterable[int]) -> Shape3D:
+    z, y, x = values
+    return z, y, x
 
 
 def _enlarge(image: Tensor, factor: Shape3D) -> Tensor:

@@ -1,0 +1,1 @@
+"""The live loop: paint comes in, a thread learns and predicts, tiles go out. Knows neither Qt nor napari."""

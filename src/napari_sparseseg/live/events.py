@@ -1,0 +1,150 @@
+"""What the live loop tells: frozen records, and the signals that carry them.
+
+Signals are emitted on the thread on which the thing happened: paint, classes and wishes on the caller's, tiles,
+steps and failures on the compute thread. Whoever draws must bring them to its own thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal, SignalGroup
+
+from napari_sparseseg._types import Box, Plane
+
+Color = tuple[float, float, float]
+"""Red, green, blue, each 0..1."""
+
+
+class LiveState(StrEnum):
+    """What the live loop is at."""
+
+    NO_IMAGE = "no image"
+    PREPARING = "preparing"  # loading torch, reading the image
+    WAITING = "waiting for paint"
+    TRAINING = "training"
+    PREDICTING = "predicting"
+    PAUSED = "paused"  # a model is there, nothing is computed
+    UP_TO_DATE = "up to date"  # nothing is left to compute: not training, all tiles fresh
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo:
+    """A class that can be painted. The one in the background role is transparent in the prediction."""
+
+    class_id: int
+    name: str
+    color: Color
+    is_background: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStatus:
+    """A snapshot of the live loop.
+
+    `activity` is one short sentence on what it is doing now, or what it waits for ("Paint a second class").
+    `dice` estimates the agreement, 0..1, or None; `dice_source` says on what it rests. `n_tiles` counts the tiles of
+    the time point on screen, `n_fresh` those that show the latest paint and (nearly) the latest weights.
+    `seconds_left` is the time until all tiles are fresh, None if unknown or not predicting. `error` is the sentence of
+    the failure that ended the last run, until the next start.
+    """
+
+    state: LiveState = LiveState.NO_IMAGE
+    activity: str = ""
+    device: str = ""
+    device_reason: str = ""
+    is_training: bool = False
+    is_live: bool = True
+    step: int = 0
+    steps_per_second: float = 0.0
+    loss: float | None = None
+    dice: float | None = None
+    dice_source: str = ""
+    n_tiles: int = 0
+    n_fresh: int = 0
+    seconds_left: float | None = None
+    revision: int = 0
+    has_model: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TileUpdate:
+    """A predicted box: `labels` (z, y, x) uint8 are class ids, 0 where nothing is known.
+
+    Paint does not show in `labels` but where a set of classes was painted, which narrows them. `probability` (of the
+    class that was asked for) and `uncertainty` (entropy) are uint8, 0..255, or None.
+    """
+
+    frame: int
+    box: Box
+    labels: npt.NDArray[np.uint8]
+    generation: int
+    probability: npt.NDArray[np.uint8] | None = None
+    uncertainty: npt.NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PaintChange:
+    """The annotation changed within a box, by a stroke, by undo or redo, or by a slice that was marked."""
+
+    frame: int
+    box: Box
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaintedSlice:
+    """A slice that carries paint, for the list of slices."""
+
+    plane: Plane
+    n_voxels: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is on screen: a plane, the part of it that can be seen, and where the eye is likely to be.
+
+    `box` is one voxel thick across the plane. In 3D display `plane` is the one the slider stood at.
+    """
+
+    plane: Plane
+    box: Box
+    center: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One point of the learning curve."""
+
+    step: int
+    seconds: float
+    loss: float
+    dice: float | None
+
+
+class LiveEvents(SignalGroup):
+    """Signals of a `LiveSegmenter`."""
+
+    status_changed = Signal(LiveStatus)
+    """After each change of state, and at most ten times a second while something is computed."""
+    tile_predicted = Signal(TileUpdate)
+    """When a tile, or a preview of a part of the plane on screen, has been predicted; compute thread."""
+    predictions_cleared = Signal()
+    """When all predictions were dropped (model reset, another image)."""
+    freshness_changed = Signal(int)
+    """Frame in which tiles became fresh or stale."""
+    paint_changed = Signal(PaintChange)
+    """After the annotation changed; caller's thread."""
+    classes_changed = Signal(tuple)
+    """After a class was added, renamed, recoloured or removed: tuple of `ClassInfo`; caller's thread."""
+    curve_extended = Signal(CurvePoint)
+    """After a training step; compute thread."""
+    curve_cleared = Signal()
+    failed = Signal(str)
+    """When training or predicting ended in an error: one sentence that says what to do; compute thread."""
