@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from synthetic import QUICK, SMALL, make_blobs, make_trainer, paint_planes, standardise
 
 from napari_sparseseg.engine import checkpoint as module
-from napari_sparseseg.engine.checkpoint import load_model, save_model
+from napari_sparseseg.engine.checkpoint import describe_model, load_model, save_model
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.model import FittedModel, ModelSpec
 from napari_sparseseg.engine.normalise import IntensityRange
@@ -41,6 +45,33 @@ def path(tmp_path, model):
     path = tmp_path / "model.safetensors"
     save_model(path, model, settings={"note": "µ", "n": 3}, history=HISTORY)
     return path
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory):
+    """The bytes of a model file, and a folder for damaged copies."""
+    folder = tmp_path_factory.mktemp("damaged")
+    network = SPEC.build(3, seed=1)
+    model = FittedModel(SPEC, ClassTable((3, 7, 200), 7), network, (IntensityRange((1.0, 1e30), (2.0, 0.1)),))
+    save_model(folder / "intact", model, settings={"note": "µ"}, history=HISTORY)
+    return (folder / "intact").read_bytes(), folder
+
+
+def assert_refused(folder, content):
+    """Neither reading nor describing takes this file, and neither fails in another way."""
+    (folder / "changed").write_bytes(content)
+    for read in (load_model, describe_model):
+        with pytest.raises(ModelFileError):
+            read(folder / "changed")
+
+
+def with_table(content, change, data=None):
+    """The file with another JSON at its start, and maybe other data behind it."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    table = json.loads(content[8:end])
+    change(table)
+    raw = json.dumps(table, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(raw)) + raw + (content[end:] if data is None else data)
 
 
 def header_of(path):
@@ -89,9 +120,18 @@ class TestRoundTrip:
         plain, wanted = trainer.state()
         assert header["training"] == json.loads(json.dumps(plain))
         assert all(torch.equal(tensors[name], value) for name, value in wanted.items())
+        assert describe_model(tmp_path / "model").has_training_state
 
     def test_it_is_a_plain_safetensors_file(self, path):
         assert "mean" in load_file(path)
+
+    def test_the_description_says_the_same_without_the_weights(self, path, model):
+        found = describe_model(path)
+        assert (found.spec, found.classes, found.intensity) == (model.spec, model.classes, model.intensity)
+        assert found.context == 0.3
+        assert found.header["settings"] == {"note": "µ", "n": 3}
+        assert found.n_weights == sum(value.numel() for value in model.network.state_dict().values())
+        assert not found.has_training_state
 
 
 class TestDamage:
@@ -125,6 +165,26 @@ class TestDamage:
             except Exception as error:  # noqa: BLE001 - any other is what this test looks for
                 pytest.fail(f"byte {position} ^ {flip:#x} ({content[position - 9 : position + 9]!r}): {error!r}")
             pytest.fail(f"byte {position} ^ {flip:#x} ({content[position - 9 : position + 9]!r}) was not noticed")
+
+    @settings(max_examples=400, deadline=None)
+    @given(data=st.data())
+    def test_one_changed_byte_anywhere_is_refused(self, intact, data):
+        content, folder = intact
+        position = data.draw(st.integers(0, len(content) - 1))
+        changed = bytearray(content)
+        changed[position] ^= data.draw(st.integers(1, 255))
+        assert_refused(folder, bytes(changed))
+
+    @settings(max_examples=100, deadline=None)
+    @given(data=st.data())
+    def test_a_missing_end_is_refused_wherever_it_begins(self, intact, data):
+        content, folder = intact
+        assert_refused(folder, content[: data.draw(st.integers(0, len(content) - 1))])
+
+    def test_a_cut_file_says_how_much_is_missing(self, path):
+        path.write_bytes(path.read_bytes()[:-10])
+        with pytest.raises(ModelFileError, match="cut short by 10 bytes"):
+            load_model(path)
 
     def test_weights_that_are_read_as_another_type_are_refused(self, path):
         content, end = header_of(path)
@@ -216,6 +276,158 @@ class TestOtherFiles:
         for wrong in (tmp_path / "missing", tmp_path):
             with pytest.raises(ModelFileError, match="there is no model file"):
                 load_model(wrong)
+
+
+class TestHostileFiles:
+    """Files by somebody who knows the format: refused before memory is taken for what they claim to hold."""
+
+    @pytest.fixture(autouse=True)
+    def little_memory(self, monkeypatch):
+        """Fail if more than the header's worth of memory is taken, or if weights are made."""
+
+        def build(spec, n_classes, seed=0, *, original=ModelSpec.build):
+            network = original(spec, n_classes, seed)
+            assert network.mean.device.type == "meta", "a network was built from a file that should be refused"
+            return network
+
+        monkeypatch.setattr(ModelSpec, "build", build)
+        tracemalloc.start()
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 32 << 20
+
+    @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 100_000_000_000, (16 << 20) + 1, 0, 1])
+    def test_an_absurd_header_length(self, intact, length):
+        content, folder = intact
+        assert_refused(folder, struct.pack("<Q", length) + content[8:])
+
+    def test_a_header_above_the_limit_in_a_file_that_has_it(self, tmp_path):
+        with (tmp_path / "large").open("wb") as file:
+            file.write(struct.pack("<Q", 1 << 30) + b'{"')
+            file.truncate(2 << 30)  # a hole: it takes no room on disk
+        with pytest.raises(ModelFileError):
+            load_model(tmp_path / "large")
+
+    def test_a_header_of_deep_nesting(self, intact):
+        _, folder = intact
+        raw = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+        assert_refused(folder, struct.pack("<Q", len(raw)) + raw)
+
+    @pytest.mark.parametrize(
+        "offsets",
+        [
+            "[0,1099511627776]",
+            "[1099511627776,1099511627784]",
+            "[-8,0]",
+            "[8,0]",
+            "[0,1e9]",
+            "[0,true]",
+            "[0]",
+            "[0,4,8]",
+            '["0","4"]',
+            "null",
+            "5",
+            f"[1{'0' * 5000},0]",
+        ],
+        ids=lambda text: text[:20],
+    )
+    def test_offsets_that_cannot_be(self, intact, offsets):
+        content, folder = intact
+        changed = with_table(content, lambda table: table["mean"].update(data_offsets="HERE"))
+        end = 8 + int.from_bytes(changed[:8], "little")
+        raw = changed[8:end].replace(b'"HERE"', offsets.encode())
+        assert_refused(folder, struct.pack("<Q", len(raw)) + raw + changed[end:])
+
+    def test_tensors_that_share_bytes(self, intact):
+        content, folder = intact
+        assert_refused(folder, with_table(content, lambda t: t["scale"].update(data_offsets=t["mean"]["data_offsets"])))
+
+    def test_a_gap_between_tensors(self, intact):
+        content, folder = intact
+        end = 8 + int.from_bytes(content[:8], "little")
+
+        def change(table):
+            for entry in table.values():
+                if "data_offsets" in entry:
+                    entry["data_offsets"] = [o + 4 for o in entry["data_offsets"]]
+
+        assert_refused(folder, with_table(content, change, b"\0\0\0\0" + content[end:]))
+
+    @pytest.mark.parametrize("shape", [[2**40, 2**40], [-1], [1.0], "12", [[3]], [0], [1] * 40])
+    def test_shapes_that_cannot_be(self, intact, shape):
+        content, folder = intact
+        assert_refused(folder, with_table(content, lambda table: table["mean"].update(shape=shape)))
+
+    @pytest.mark.parametrize(
+        ("group", "values"),
+        [
+            ("spec", {"n_channels": 10**9}),
+            ("spec", {"n_channels": 10**30}),
+            ("spec", {"n_channels": 4096}),
+            ("spec", {"n_channels": 0}),
+            ("spec", {"n_channels": True}),
+            ("spec", {"spacing": [1.0, 1.0]}),
+            ("spec", {"spacing": [1.0, float("nan"), 1.0]}),
+            ("spec", {"spacing": [1.0, float("inf"), 1.0]}),
+            ("spec", {"spacing": [1.0, 0.0, -1.0]}),
+            ("spec", {"spacing": [1e-300, 1.0, 1e300]}),
+            ("spec", {"spacing": 3}),
+            ("spec", {"flat": [0, 0]}),
+            ("config", {"width": 10**9}),
+            ("config", {"width": 128}),
+            ("config", {"head_width": 10**9}),
+            ("config", {"depth": 10**9}),
+            ("config", {"scales": [1.0] * 1000}),
+            ("config", {"scales": [1e9, 1.0, 2.0]}),
+            ("config", {"scales": [-1.0, 1.0, 2.0]}),
+            ("config", {"something": 1}),
+            ("classes", {"ids": list(range(1, 129))}),
+            ("classes", {"ids": [3, 3, 7]}),
+            ("classes", {"ids": [3, 7, 2**70]}),
+            ("classes", {"ids": []}),
+            ("classes", {"background": 4}),
+            ("header", {"context": 2.0}),
+            ("header", {"context": float("nan")}),
+            ("header", {"intensity": [{"offset": [0.0], "scale": [1.0]}]}),
+            ("header", {"intensity": [{"offset": [0.0, 0.0], "scale": [1.0, 0.0]}]}),
+            ("header", {"intensity": 7}),
+            ("header", {"history": [{"step": 1}]}),
+            ("header", {"history": [{"step": 1, "phase": "unet", "loss": 1.0, "__class__": 1}]}),
+            ("header", {"training": {}}),
+            ("header", {"training": {"step": 1, "round": 1, "seed": 1, "optimiser_steps": 1, "random": {}}}),
+            ("header", {"version": 2}),
+            ("header", {"version": 0}),
+            ("header", {"version": True}),
+        ],
+        ids=str,
+    )
+    def test_absurd_numbers_in_the_header(self, intact, group, values):
+        content, folder = intact
+
+        def change(table):
+            header = json.loads(table["__metadata__"]["header"])
+            part = {"header": header, "config": header["spec"]["config"]}.get(group) or header[group]
+            part.update(values)
+            table["__metadata__"]["header"] = json.dumps(header)
+
+        assert_refused(folder, with_table(content, change))
+
+    def test_tensors_that_the_network_does_not_have(self, intact):
+        content, folder = intact
+
+        def change(table):
+            end = max(entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__")
+            table["more"] = {"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]}
+
+        assert_refused(
+            folder, with_table(content, change, content[8 + int.from_bytes(content[:8], "little") :] + b"more")
+        )
+
+    @settings(max_examples=100, deadline=None)
+    @given(content=st.binary(max_size=300))
+    def test_random_bytes_behind_a_fitting_length(self, intact, content):
+        assert_refused(intact[1], struct.pack("<Q", len(content)) + content)
 
 
 class TestWriting:
