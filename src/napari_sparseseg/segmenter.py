@@ -48,9 +48,13 @@ class SparseSegmenter:
         same machine with the same number of threads.
     background
         Class id that `score` and the Dice estimate leave out; None takes the lowest painted id.
-    model, training, prediction
-        `ModelConfig`, `TrainingConfig`, `PredictionConfig`; None takes the defaults. A single setting can be changed
-        by `set_params(training__learning_rate=1e-3)`.
+    model
+        Shape of the network; None takes the defaults.
+    training
+        How it learns; None takes the defaults. A single setting of this and the other two can be changed by
+        `set_params(training__learning_rate=1e-3)`.
+    prediction
+        How a volume is predicted; None takes the defaults.
     progress
         Progress bars: True, False, or None for terminals and notebooks only.
 
@@ -293,7 +297,7 @@ class SparseSegmenter:
         maps = [self._feature_map(v, i, fitted) for v, i in zip(volumes, intensity, strict=True)]
         for feature_map in maps:  # reads the volume once: what cannot be used is refused before the model changes
             feature_map.read(Box((0, 0, 0), (1, 1, 1)))
-        trainer.grow(fitted.classes.grown_by(classes))
+        trainer.change_classes(fitted.classes.grown_by(classes))
         self._trainer, self.history_ = trainer, history
         self._take(FittedModel(fitted.spec, trainer.classes, trainer.averaged, intensity))
         return trainer, maps
@@ -309,9 +313,8 @@ class SparseSegmenter:
         z, y, x = (all(v.shape[axis] == 1 for v in volumes) for axis in range(3))
         spacing = checked_spacing(self.spacing, n_axes=len(volumes[0].spatial_shape))
         spec = ModelSpec(self._config("model"), spacing, volumes[0].n_channels, (z, y, x))
-        network = spec.build(len(classes), seed_of(self.random_state))
         table = ClassTable(tuple(classes), int(background))
-        return FittedModel(spec, table, network.to(choose_device(self.device).device))
+        return FittedModel.fresh(spec, table, choose_device(self.device).device, seed_of(self.random_state))
 
     def _run(self, trainer: Trainer, budget: Budget, callback: Callable[[TrainingStep], object] | None) -> None:
         with open_bar("Learning  ", self.progress) as bar:

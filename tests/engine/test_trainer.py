@@ -207,7 +207,7 @@ def unet_steps_one_by_one(trainer, n):
     return islice((s for s in trainer.steps() if s.phase == "unet"), n)
 
 
-class TestGrowing:
+class TestChangingClasses:
     @pytest.fixture
     def trainer(self):
         trainer = make_trainer(IMAGE, np.where(CODES == 2, 7, CODES))
@@ -222,21 +222,21 @@ class TestGrowing:
         )
         networks = trainer.averaged, trainer.network
         before = [(network.unet(patch), network.pixel(pixels)) for network in networks]
-        trainer.grow(ClassTable(ids, 1))
+        trainer.change_classes(ClassTable(ids, 1))
         for network, (unet, pixel) in zip(networks, before, strict=True):
             assert network.n_classes == network.unet(patch).shape[1] == len(ids)
             torch.testing.assert_close(network.unet(patch)[:, kept], unet)
             torch.testing.assert_close(network.pixel(pixels)[:, kept], pixel)
 
     def test_the_new_class_starts_out_unlikely(self, trainer):
-        trainer.grow(ClassTable((1, 7, 9), 1))
+        trainer.change_classes(ClassTable((1, 7, 9), 1))
         features = trainer._maps[0].at(trainer._paints[0].coordinates)
         probabilities = trainer.averaged.pixel(trainer.averaged.standardised(features)).softmax(-1)
         assert probabilities[:, 2].mean() < 0.2
 
     def test_the_optimiser_keeps_what_it_knows(self, trainer):
         before = trainer._optimiser
-        trainer.grow(ClassTable((1, 7, 9), 1))
+        trainer.change_classes(ClassTable((1, 7, 9), 1))
         after = trainer._optimiser
         assert after.n_steps == before.n_steps
         for kind in ("means", "squares"):
@@ -245,9 +245,24 @@ class TestGrowing:
                 assert torch.equal(new[: len(old)], old)
                 assert not new[len(old) :].any()
 
-    def test_growing_by_nothing_changes_nothing(self, trainer):
+    def test_a_removed_class_is_gone_and_the_others_stay(self, trainer):
+        trainer.change_classes(ClassTable((1, 3, 7), 1))
+        patch, pixels = (
+            torch.rand(1, trainer.averaged.mean.numel(), 8, 8, 8),
+            torch.rand(7, trainer.averaged.mean.numel()),
+        )
+        unet, pixel = trainer.averaged.unet(patch), trainer.averaged.pixel(pixels)
+        trainer.change_classes(ClassTable((3, 7), 3))
+        torch.testing.assert_close(trainer.averaged.unet(patch), unet[:, 1:])
+        torch.testing.assert_close(trainer.averaged.pixel(pixels), pixel[:, 1:])
+
+    def test_a_burst_fits_the_pixel_head_for_so_many_steps(self, trainer):
+        bursts = [s for s in islice(trainer.steps(burst=40), 4) if s.phase == "pixel"]
+        assert 1 <= len(bursts) <= 2
+
+    def test_changing_nothing_changes_nothing(self, trainer):
         optimiser = trainer._optimiser
-        trainer.grow(ClassTable((1, 7), 1))
+        trainer.change_classes(ClassTable((1, 7), 1))
         assert trainer._optimiser is optimiser
 
     def test_the_new_class_is_learnt(self):
@@ -256,7 +271,7 @@ class TestGrowing:
         codes, image = CODES.copy(), IMAGE.copy()
         codes[[3, 7, 11], :12] = 5
         image[:, :12] += 5
-        trainer.grow(ClassTable((1, 2, 5), 1))
+        trainer.change_classes(ClassTable((1, 2, 5), 1))
         trainer.learn_from([make_features(image)], [make_annotation(codes)])
         unet_steps(trainer, 3)
         features = make_features(image).at(np.argwhere(codes == 5).astype(np.int32))

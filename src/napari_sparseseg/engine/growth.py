@@ -1,4 +1,4 @@
-"""A class added while training: the outputs grow by one, everything else stays."""
+"""Classes that are added or removed while training: the outputs follow, everything else stays."""
 
 from __future__ import annotations
 
@@ -11,22 +11,31 @@ from napari_sparseseg.engine.network import SparseNet
 
 _NEW_BIAS = -2.0  # a class that nobody has shown yet starts out unlikely
 
+Sources = Sequence[int | None]
+"""For each new output the old one that it continues, or None for a new class."""
 
-def grow_outputs(network: SparseNet, kept: Sequence[int], n_classes: int) -> None:
-    """Give the network `n_classes` outputs; output i becomes output `kept[i]`, the others start unlikely."""
+
+def sources_of(old: Sequence[int], new: Sequence[int]) -> list[int | None]:
+    """Which old output each new one continues, by class id."""
+    return [old.index(class_id) if class_id in old else None for class_id in new]
+
+
+def change_outputs(network: SparseNet, sources: Sources) -> None:
+    """Give the network other outputs; those without a source start unlikely."""
     for layer in (network.pixel.classify, network.unet.classify):
-        grow_layer(layer, kept, n_classes)
+        _change_layer(layer, sources)
 
 
-def grow_layer(layer: nn.Linear, kept: Sequence[int], n_classes: int) -> None:
-    """Replace weight and bias of an output layer by larger ones."""
-    layer.weight = nn.Parameter(spread_rows(layer.weight.detach(), kept, n_classes, 0.0))
-    layer.bias = nn.Parameter(spread_rows(layer.bias.detach(), kept, n_classes, _NEW_BIAS))
-    layer.out_features = n_classes
+def rows_from(rows: Tensor, sources: Sources, fill: float) -> Tensor:
+    """A tensor whose row i is row `sources[i]` of `rows`, or holds `fill`."""
+    chosen = torch.full((len(sources), *rows.shape[1:]), fill, dtype=rows.dtype, device=rows.device)
+    for number, source in enumerate(sources):
+        if source is not None:
+            chosen[number] = rows[source]
+    return chosen
 
 
-def spread_rows(rows: Tensor, kept: Sequence[int], n_rows: int, fill: float) -> Tensor:
-    """A tensor of `n_rows` rows: row i of `rows` at `kept[i]`, `fill` elsewhere."""
-    spread = torch.full((n_rows, *rows.shape[1:]), fill, dtype=rows.dtype, device=rows.device)
-    spread[torch.as_tensor(kept, device=rows.device)] = rows
-    return spread
+def _change_layer(layer: nn.Linear, sources: Sources) -> None:
+    layer.weight = nn.Parameter(rows_from(layer.weight.detach(), sources, 0.0))
+    layer.bias = nn.Parameter(rows_from(layer.bias.detach(), sources, _NEW_BIAS))
+    layer.out_features = len(sources)

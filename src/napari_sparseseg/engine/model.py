@@ -46,3 +46,8 @@ class FittedModel:
     classes: ClassTable
     network: SparseNet
     intensity: tuple[IntensityRange, ...] = field(default_factory=tuple)
+
+    @classmethod
+    def fresh(cls, spec: ModelSpec, classes: ClassTable, device: torch.device, seed: int) -> FittedModel:
+        """A model that has learnt nothing yet, on a device."""
+        return cls(spec, classes, spec.build(len(classes), seed).to(device))

@@ -23,7 +23,7 @@ from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.device import mixed_precision
 from napari_sparseseg.engine.features import FeatureMap
-from napari_sparseseg.engine.growth import grow_outputs, spread_rows
+from napari_sparseseg.engine.growth import change_outputs, rows_from, sources_of
 from napari_sparseseg.engine.losses import partial_label_loss
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.optimiser import AdamW
@@ -97,31 +97,38 @@ class Trainer:
             for network in (self.network, self.averaged):
                 network.standardise_by(features, maps[0].bank.emphasis)
 
-    def grow(self, classes: ClassTable) -> None:
-        """Add classes: trunk, optimiser state and the other outputs stay as they are."""
+    def change_classes(self, classes: ClassTable) -> None:
+        """Add or remove classes: trunk, optimiser state and the other outputs stay as they are.
+
+        What was painted so far no longer counts; call `learn_from` before the next step.
+        """
         if classes == self.classes:
             return
-        kept = [classes.ids.index(class_id) for class_id in self.classes.ids]
+        sources = sources_of(self.classes.ids, classes.ids)
         old = self._optimiser
         outputs = {name for name, _ in self.network.unet.classify.named_parameters(prefix="classify")}
         is_output = [name in outputs for name, _ in self.network.unet.named_parameters()]
         for network in (self.network, self.averaged):
-            grow_outputs(network, kept, len(classes))
+            change_outputs(network, sources)
         self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=self.config.weight_decay)
         self._optimiser.n_steps = old.n_steps
         for new_state, old_state in ((self._optimiser.means, old.means), (self._optimiser.squares, old.squares)):
-            for number, grown in enumerate(is_output):
-                kept_state = old_state[number]
-                new_state[number] = spread_rows(kept_state, kept, len(classes), 0.0) if grown else kept_state
+            for number, changed in enumerate(is_output):
+                new_state[number] = rows_from(old_state[number], sources, 0.0) if changed else old_state[number]
         self.classes = classes
 
-    def steps(self, progress: Progress = lambda _: 0.0, *, with_context: bool = True) -> Iterator[TrainingStep]:
+    def steps(
+        self, progress: Progress = lambda _: 0.0, *, with_context: bool = True, burst: int | None = None
+    ) -> Iterator[TrainingStep]:
         """Train without end; each item is one finished step, between which all state is consistent.
 
-        Without `with_context` only the pixel head is fitted, and the steps end.
+        Without `with_context` only the pixel head is fitted, and the steps end. `burst` makes a quick start for
+        somebody who waits: so many steps of the pixel head, and a mix that was chosen once is kept until the next check.
         """
-        yield from self._fit_pixel_head(self.config.warm_start_steps if self.step == 0 else self._refit_steps, progress)
-        self._check()
+        usual = self.config.warm_start_steps if self.step == 0 else self._refit_steps
+        yield from self._fit_pixel_head(burst or usual, progress)
+        if burst is None or self.step == 0:
+            self._check()
         while with_context:
             used = progress(self.step)
             if used >= RELEASE_AT and not self.is_released:
