@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from napari_sparseseg.engine.device import choose_device, is_out_of_memory, mixed_precision
+from napari_sparseseg.engine.device import choose_device, is_out_of_memory, mixed_precision, report_devices
 from napari_sparseseg.errors import InputError
 
 
@@ -14,7 +17,18 @@ from napari_sparseseg.errors import InputError
 def machine(monkeypatch):
     """``machine(cuda=2, mps=False)``: make torch believe in these devices."""
 
-    def pretend(cuda=0, mps=False, build="13.0", bfloat16=True):
+    def pretend(
+        cuda=0, mps=False, build="13.0", bfloat16=True, hip=None, metal=False, system="Linux", cpu="x86_64", driver=True
+    ):
+        module = "napari_sparseseg.engine.device"
+        monkeypatch.setattr(f"{module}.platform.system", lambda: system)
+        monkeypatch.setattr(f"{module}.platform.machine", lambda: cpu)
+        monkeypatch.setattr(f"{module}.shutil.which", lambda name: f"/usr/bin/{name}" if driver else None)
+        monkeypatch.setattr(f"{module}.Path.exists", lambda _: driver)
+        monkeypatch.setattr(torch.version, "hip", hip)
+        monkeypatch.setattr(torch.backends.mps, "is_built", lambda: metal)
+        properties = SimpleNamespace(name="Some GPU 9000", total_memory=24 << 30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Some GPU 9000")
@@ -134,3 +148,56 @@ def test_gpus_that_have_bfloat16_use_it(machine, monkeypatch, bfloat16, wanted):
     with mixed_precision(torch.device("cuda")):
         pass
     assert entered == wanted
+
+
+class TestReport:
+    def test_all_that_can_be_used_is_listed_and_the_best_is_chosen(self, machine):
+        machine(cuda=2)
+        report = report_devices()
+        assert [name for name, _ in report.devices] == ["cuda:0", "cuda:1", "cpu"]
+        assert report.devices[0][1] == "Some GPU 9000, 24 GB"
+        assert (report.choice.device.type, report.build, report.advice) == ("cuda", "CUDA 13.0", "")
+
+    def test_each_name_can_be_chosen(self, machine):
+        machine(cuda=1, mps=True)
+        for name, _ in report_devices().devices:
+            assert choose_device(name).device == torch.device(name)
+
+    @pytest.mark.parametrize(
+        ("found", "build", "advice"),
+        [
+            ({"build": None}, "CPU only", "https://pytorch.org/get-started/locally"),
+            ({"build": None}, "CPU only", "conda install -c conda-forge pytorch-gpu"),
+            ({"build": None, "system": "Windows"}, "CPU only", "pip installs by itself on Windows"),
+            ({"driver": False}, "CUDA 13.0", "No NVIDIA driver was found"),
+            ({"driver": True}, "CUDA 13.0", "must support CUDA 13.0"),
+            ({"build": None, "hip": "6.4"}, "ROCm 6.4", "rocminfo"),
+            ({"build": None, "system": "Darwin"}, "CPU only", "Apple silicon only"),
+            ({"build": None, "system": "Darwin", "cpu": "arm64"}, "CPU only", "has no Metal"),
+            ({"build": None, "system": "Darwin", "cpu": "arm64", "metal": True}, "Metal (MPS)", "update macOS"),
+        ],
+    )
+    def test_without_a_gpu_it_says_what_to_do(self, machine, monkeypatch, found, build, advice):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        machine(**found)
+        report = report_devices()
+        assert [name for name, _ in report.devices] == ["cpu"]
+        assert report.build == build
+        assert advice in report.advice
+
+    @pytest.mark.parametrize("hidden", ["", "-1"])
+    def test_gpus_that_are_hidden_are_named(self, machine, monkeypatch, hidden):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        machine()
+        assert "unset it" in report_devices().advice
+
+    def test_what_torch_warns_of_is_the_reason(self, machine, monkeypatch):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        machine()
+
+        def too_old():
+            warnings.warn("the driver is\ntoo old (found 11040)", UserWarning, stacklevel=1)
+            return False
+
+        monkeypatch.setattr(torch.cuda, "is_available", too_old)
+        assert "torch says: the driver is too old (found 11040)" in report_devices().advice
