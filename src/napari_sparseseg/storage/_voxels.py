@@ -1,0 +1,139 @@
+"""Dense arrays of codes and stroke ids that know where they are not empty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg._types import Box, Plane
+from napari_sparseseg.storage._edits import Codes, Ids, Mask, bounds_of, box_within
+
+SEGMENT = 64
+"""Voxels that lie side by side in memory and are looked at together."""
+
+
+class Painted(NamedTuple):
+    """Copies of the segments of one frame that are not empty, in C order; `start` is their first voxel's index."""
+
+    start: npt.NDArray[np.int64]
+    codes: Codes
+    ids: Ids
+    is_complete: Mask | None
+
+
+class Voxels:
+    """Codes, stroke ids and complete slices of all frames.
+
+    The arrays are as large as the image; the operating system commits their memory as they are painted. A table of
+    occupied segments makes reading all that was painted a matter of the paint's size.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self.shape = shape
+        n_segments = -(-int(np.prod(shape)) // SEGMENT)
+        self._codes = np.zeros(n_segments * SEGMENT, np.uint8)
+        self._ids = np.zeros(n_segments * SEGMENT, np.uint16)
+        self._complete: npt.NDArray[np.uint8] | None = None
+        self._is_occupied = np.zeros(n_segments, np.bool_)
+        self._n_of_code = np.zeros((shape[0], 256), np.int64)
+        self._n_of_id = np.zeros(2**16, np.int64)
+        self.codes: Codes = self._as_volumes(self._codes)
+        self.ids: Ids = self._as_volumes(self._ids)
+
+    @property
+    def n_of_code(self) -> npt.NDArray[np.int64]:
+        """Voxels of each code, (frames, 256)."""
+        return self._n_of_code
+
+    @property
+    def n_of_id(self) -> npt.NDArray[np.int64]:
+        """Voxels of each stroke id, (65536,)."""
+        return self._n_of_id
+
+    def put(self, frame: int, box: Box, mask: Mask, codes: Codes, ids: Ids) -> None:
+        """Write codes and ids (one for each voxel of the mask, or a single one for all)."""
+        code_block, id_block = self.codes[frame][box.slices], self.ids[frame][box.slices]
+        n_voxels = int(np.count_nonzero(mask))
+        self._count(frame, code_block[mask], id_block[mask], n_voxels, -1)
+        code_block[mask] = codes
+        id_block[mask] = ids
+        self._count(frame, codes, ids, n_voxels, 1)
+        self._update_occupied(frame, box)
+
+    def mark_complete(self, plane: Plane, others: tuple[Plane, ...], is_complete: bool) -> None:
+        """Mark the voxels of a plane, or unmark those that no other complete plane shares."""
+        if self._complete is None:
+            self._complete = np.zeros(self._codes.size, np.uint8)
+        frame = self._as_volumes(self._complete)[plane.frame]
+        shape = self.shape[1:]
+        frame[plane.box(shape).slices] = is_complete
+        for other in others if not is_complete else ():
+            frame[other.box(shape).slices] = 1
+        self._update_occupied(plane.frame, plane.box(shape))
+
+    def read_painted(self, frame: int) -> Painted:
+        """Copies of all segments with paint in a frame; at the ends they may reach into its neighbours."""
+        size = int(np.prod(self.shape[1:]))
+        first, stop = frame * size // SEGMENT, -(-(frame + 1) * size // SEGMENT)
+        chosen = first + np.flatnonzero(self._is_occupied[first:stop])
+        return Painted(
+            chosen * SEGMENT - frame * size,
+            self._codes.reshape(-1, SEGMENT)[chosen],
+            self._ids.reshape(-1, SEGMENT)[chosen],
+            None if self._complete is None else self._complete.reshape(-1, SEGMENT)[chosen].view(np.bool_),
+        )
+
+    def replace_codes(self, moved: Mapping[int, int]) -> list[tuple[int, Box]]:
+        """Put other codes (0: unpainted) in the place of some; the box that changed in each frame."""
+        table = np.arange(256, dtype=np.uint8)
+        table[list(moved)] = list(moved.values())
+        changed = []
+        for frame in np.flatnonzero(self._n_of_code[:, list(moved)].any(axis=1)).tolist():
+            box = Box.whole(self.shape[1:])
+            before = self.codes[frame]
+            after = table[before]
+            mask = before != after
+            ids = np.where(after == 0, 0, self.ids[frame])[mask].astype(np.uint16)
+            self.put(frame, box, mask, after[mask], ids)
+            changed.append((frame, box_within(box, bounds_of(mask))))
+        return changed
+
+    def replace_ids(self, table: Ids) -> None:
+        """Put `table[id]` in the place of each stroke id."""
+        occupied = np.flatnonzero(self._is_occupied)
+        segments = self._ids.reshape(-1, SEGMENT)
+        segments[occupied] = table[segments[occupied]]
+        counts = np.bincount(table, weights=self._n_of_id, minlength=len(self._n_of_id))
+        self._n_of_id[:] = counts.astype(np.int64)
+
+    def _as_volumes(self, flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return flat[: int(np.prod(self.shape))].reshape(self.shape)
+
+    def _count(self, frame: int, codes: Codes, ids: Ids, n_voxels: int, sign: int) -> None:
+        for table, values in ((self._n_of_code[frame], codes), (self._n_of_id, ids)):
+            if values.size == 1:
+                table[int(values.reshape(-1)[0])] += sign * n_voxels
+            elif values.size:
+                found = np.bincount(values)
+                table[: len(found)] += sign * found
+
+    def _update_occupied(self, frame: int, box: Box) -> None:
+        """Look again at all segments that the box touches."""
+        _, depth, height, width = self.shape
+        z = np.arange(box.start[0], box.stop[0]) + frame * depth
+        y = np.arange(box.start[1], box.stop[1])
+        rows = ((z[:, None] * height + y) * width).ravel()
+        first, last = (rows + box.start[2]) // SEGMENT, (rows + box.stop[2] - 1) // SEGMENT
+        n_side_by_side = int((last - first).max()) + 1
+        segments = np.minimum(first[:, None] + np.arange(n_side_by_side), last[:, None]).ravel()
+        self._is_occupied[segments] = self._any(self._codes, segments)
+        if self._complete is not None:
+            self._is_occupied[segments] |= self._any(self._complete, segments)
+
+    @staticmethod
+    def _any(flat: npt.NDArray[np.uint8], segments: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        words = flat.view(np.uint64).reshape(-1, SEGMENT // 8)
+        return np.asarray(words[segments].any(axis=1))

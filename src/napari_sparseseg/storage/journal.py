@@ -1,0 +1,336 @@
+"""The journal: every stroke, appended to a file and synced, before anything else happens to it.
+
+A file is a signature, then records: sizes of header and payload, a CRC-32 over sizes, header and payload, the header
+(JSON), the payload (bytes, compressed). Whatever follows the last record that is whole was torn by a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg.errors import InputError
+
+SIGNATURE = b"sparseseg journal 1\n"
+_SIZES = struct.Struct("<III")  # header, payload, CRC-32
+_LARGEST_HEADER = 2**20
+_LARGEST_PAYLOAD = 2**34
+_COMPRESSION = 1
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRecord:
+    """One thing that happened: what (`op`), its values (as JSON has them), and voxels as flat uint8 arrays."""
+
+    op: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    arrays: tuple[Bytes, ...] = ()
+
+
+class Journal(Protocol):
+    """Where a store tells what it is about to do."""
+
+    @property
+    def error(self) -> str:
+        """Why the latest records could not be written: one sentence, empty if all is well."""
+
+    def append(self, record: JournalRecord) -> int:
+        """Take a record and return its ticket, at once; never fails."""
+
+    def sync(self, ticket: int, timeout: float | None = None) -> bool:
+        """Wait until the record of this ticket is safely on disk; False if it could not be written in time."""
+
+    def close(self) -> None:
+        """Write what is left, then let go of the file."""
+
+
+class Replayable(Protocol):
+    """What a journal can be played into."""
+
+    def replay(self, record: JournalRecord) -> bool:
+        """Do what a record tells; False if it is about something else."""
+
+
+def replay(path: str | os.PathLike[str], store: Replayable) -> list[JournalRecord]:
+    """Bring a new store to the state in which its journal left it, and return the records of others.
+
+    Raises `InputError` if there is no such file, if it is no journal or belongs to another image.
+    """
+    return [record for record in read_journal(path) if not store.replay(record)]
+
+
+def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalRecord]:
+    """Records of a journal, oldest first; ends before the first that is torn or damaged.
+
+    Raises `InputError` if there is no such file, or if it is no journal.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"there is no journal {os.fspath(path)!r}")
+    with Path(path).open("rb") as file:
+        for record, _ in _read_records(file):
+            yield record
+
+
+class FileJournal:
+    """Appends records to a file, on a thread of its own; what waits is written and synced together.
+
+    What cannot be written (disk full, folder gone) is kept and tried again with the next record, `sync` or `close`.
+    A torn tail of an existing file is put aside as "<name>.torn".
+
+    Parameters
+    ----------
+    path
+        A new file, or a journal to go on with; its folder must exist.
+    on_error
+        Called with one sentence when writing fails, and with "" when it works again; writer thread.
+
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, on_error: Callable[[str], object] | None = None) -> None:
+        self._path = Path(path)
+        self._on_error = on_error
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[bytes, JournalRecord]] = deque()
+        self._n_appended = 0
+        self._n_synced = 0
+        self._n_attempts = 0
+        self._is_due = False
+        self._is_closing = False
+        self._error = ""
+        self._file: IO[bytes] | None = None
+        self._end: int | None = None  # of what is known to be whole and synced
+        self._thread: threading.Thread | None = None
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def error(self) -> str:
+        return self._error
+
+    def append(self, record: JournalRecord) -> int:
+        """Take a record and return its ticket, at once; any thread."""
+        header = _encode_header(record)
+        with self._changed:
+            self._waiting.append((header, record))
+            self._n_appended += 1
+            self._wake_writer()
+            return self._n_appended
+
+    def sync(self, ticket: int | None = None, timeout: float | None = None) -> bool:
+        """Wait until the record of this ticket (None: all so far) is on disk; False if that fails or takes longer."""
+        with self._changed:
+            wanted = self._n_appended if ticket is None else ticket
+            if self._n_synced >= wanted:
+                return True
+            # a failure of an attempt that is under way may be older than the cure, so two may be needed
+            enough = self._n_attempts + 2
+            self._wake_writer()
+            self._changed.wait_for(
+                lambda: self._n_synced >= wanted or self._has_ended() or self._has_failed(enough), timeout
+            )
+            return self._n_synced >= wanted
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what is left and end the thread; what could not be written by then is reported by `error`."""
+        with self._changed:
+            thread = self._thread
+            self._is_closing = True
+            self._changed.notify_all()
+        if thread is not None:
+            thread.join(timeout)
+
+    def _wake_writer(self) -> None:
+        if self._is_closing:
+            self._error = f"the journal {self._path} is closed; strokes are kept in memory only"
+            return
+        self._is_due = True
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="sparseseg-journal", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
+    def _has_ended(self) -> bool:
+        return self._is_closing and (self._thread is None or not self._thread.is_alive())
+
+    def _has_failed(self, enough: int) -> bool:
+        if not self._error:
+            return False
+        self._is_due = True
+        self._changed.notify_all()
+        return self._n_attempts >= enough
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_due or self._is_closing)
+                self._is_due = False
+                is_last = self._is_closing
+                batch = list(self._waiting)
+            error = self._try_write(batch)
+            with self._changed:
+                self._n_attempts += 1
+                if not error:
+                    self._n_synced += len(batch)
+                    for _ in batch:
+                        self._waiting.popleft()
+                is_news, self._error = error != self._error, error
+                self._changed.notify_all()
+            if is_news and self._on_error is not None:
+                self._on_error(error)
+        self._close_file()
+
+    def _try_write(self, batch: list[tuple[bytes, JournalRecord]]) -> str:
+        if not batch:
+            return ""
+        try:
+            self._write(b"".join(_encode(header, record.arrays) for header, record in batch))
+        except (OSError, MemoryError, InputError) as error:
+            self._close_file()
+            reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+            return f"strokes cannot be saved to {self._path}: {reason}; they are kept in memory and tried again"
+        return ""
+
+    def _write(self, content: bytes) -> None:
+        file = self._open()
+        assert self._end is not None  # noqa: S101  # _open has set it
+        file.seek(self._end)
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+        # after a failed attempt, more than this may lie there
+        file.truncate()
+        os.fsync(file.fileno())
+        self._end += len(content)
+
+    def _open(self) -> IO[bytes]:
+        """The file, ready to be written at `_end`; opened anew after an error."""
+        if self._file is None:
+            self._file = _open_or_create(self._path, must_exist=self._end is not None)
+        if self._end is None:
+            self._end = _end_of_records(self._file, self._path)
+        there = self._path.stat()
+        # what is written to a file that was deleted or replaced is lost without an error
+        if not os.path.samestat(there, os.fstat(self._file.fileno())) or there.st_size < self._end:
+            raise InputError("the file was removed or changed by something else")
+        return self._file
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+def _open_or_create(path: Path, *, must_exist: bool) -> IO[bytes]:
+    if must_exist or path.exists():
+        return path.open("r+b", buffering=0)
+    file = path.open("x+b", buffering=0)
+    _sync_folder(path.parent)
+    return file
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name last; only POSIX can and must."""
+    if os.name == "posix":
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _end_of_records(file: IO[bytes], path: Path) -> int:
+    """Where to go on writing; a torn tail is put aside, a new file gets its signature."""
+    end = max((after for _, after in _read_records(file)), default=0)
+    file.seek(0)
+    if not end and file.read(len(SIGNATURE)) == SIGNATURE:
+        end = len(SIGNATURE)
+    file.seek(end)
+    torn = file.read()
+    if end and torn:
+        path.with_name(f"{path.name}.torn").write_bytes(torn)
+    if not end:
+        file.seek(0)
+        file.write(SIGNATURE)
+        end = len(SIGNATURE)
+    file.truncate(end)
+    return end
+
+
+def _read_records(file: IO[bytes]) -> Iterator[tuple[JournalRecord, int]]:
+    """Records that are whole, each with the position where it ends."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    found = file.read(len(SIGNATURE))
+    if found != SIGNATURE[: len(found)]:
+        raise InputError(f"{os.fspath(file.name)!r} is not a journal of strokes")
+    while True:
+        record = _read_record(file, size)
+        if record is None:
+            return
+        yield record, file.tell()
+
+
+def _read_record(file: IO[bytes], size: int) -> JournalRecord | None:
+    sizes = file.read(_SIZES.size)
+    if len(sizes) < _SIZES.size:
+        return None
+    n_header, n_payload, expected = _SIZES.unpack(sizes)
+    if n_header > _LARGEST_HEADER or file.tell() + n_header + n_payload > size:
+        return None
+    header, payload = file.read(n_header), file.read(n_payload)
+    if _checksum(header, payload) != expected:
+        return None
+    return _decode(header, payload)
+
+
+def _encode_header(record: JournalRecord) -> bytes:
+    content = {"op": record.op, **record.values, "arrays": [array.size for array in record.arrays]}
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _encode(header: bytes, arrays: tuple[Bytes, ...]) -> bytes:
+    packer = zlib.compressobj(_COMPRESSION)
+    parts = [packer.compress(np.ascontiguousarray(array).data) for array in arrays]
+    payload = b"".join([*parts, packer.flush()]) if arrays else b""
+    return _SIZES.pack(len(header), len(payload), _checksum(header, payload)) + header + payload
+
+
+def _checksum(header: bytes, payload: bytes) -> int:
+    sizes = struct.pack("<II", len(header), len(payload))
+    return zlib.crc32(payload, zlib.crc32(header, zlib.crc32(sizes)))
+
+
+def _decode(header: bytes, payload: bytes) -> JournalRecord | None:
+    """The record, None if it cannot be: then the file was not written by this class."""
+    try:
+        values = json.loads(header)
+        op, sizes = str(values.pop("op")), [int(size) for size in values.pop("arrays")]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    total = sum(sizes)
+    if min(sizes, default=0) < 0 or total > _LARGEST_PAYLOAD:
+        return None
+    try:
+        content = zlib.decompressobj().decompress(payload, max_length=max(total, 1)) if sizes else b""
+    except zlib.error:
+        return None
+    if len(content) != total:
+        return None
+    flat = np.frombuffer(content, np.uint8)
+    return JournalRecord(op, values, tuple(np.split(flat, np.cumsum(sizes)[:-1])) if sizes else ())

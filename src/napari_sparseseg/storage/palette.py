@@ -1,0 +1,131 @@
+"""Sets of classes that a voxel may still belong to, and the codes that stand for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass
+
+from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED
+from napari_sparseseg.errors import InputError
+
+FIRST_SET = MAX_CLASSES + 1
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSet:
+    """Classes that are allowed ("1 or 3"), or forbidden ("not 2": a class that is added later is allowed)."""
+
+    class_ids: frozenset[int]
+    is_forbidding: bool
+
+    def within(self, class_ids: Collection[int]) -> frozenset[int]:
+        """Those of `class_ids` that the set leaves possible."""
+        known = frozenset(class_ids)
+        return known - self.class_ids if self.is_forbidding else known & self.class_ids
+
+    def excluding(self, class_id: int) -> ClassSet:
+        """The set without the possibility of `class_id`."""
+        rejected = frozenset((class_id,))
+        class_ids = self.class_ids | rejected if self.is_forbidding else self.class_ids - rejected
+        return ClassSet(class_ids, self.is_forbidding)
+
+    def forgetting(self, class_id: int) -> ClassSet:
+        """The set without mention of `class_id`, which is no class any more."""
+        return ClassSet(self.class_ids - {class_id}, self.is_forbidding)
+
+
+def none_of(class_ids: Iterable[int]) -> ClassSet:
+    """Every class but these."""
+    return ClassSet(frozenset(class_ids), is_forbidding=True)
+
+
+def any_of(class_ids: Iterable[int]) -> ClassSet:
+    """One of these classes."""
+    return ClassSet(frozenset(class_ids), is_forbidding=False)
+
+
+class Palette:
+    """Codes 128..254 and the sets of classes that they stand for."""
+
+    def __init__(self, sets: Mapping[int, ClassSet] | None = None) -> None:
+        self._sets: dict[int, ClassSet] = dict(sets or {})
+
+    @property
+    def sets(self) -> dict[int, ClassSet]:
+        """A copy: code -> set."""
+        return dict(self._sets)
+
+    def __contains__(self, code: object) -> bool:
+        return code in self._sets
+
+    def __getitem__(self, code: int) -> ClassSet:
+        return self._sets[code]
+
+    def code_of(self, known: ClassSet) -> int:
+        """The code of a set that has one."""
+        return next(code for code, other in self._sets.items() if other == known)
+
+    def with_sets(self, wanted: Iterable[ClassSet], in_use: Container[int]) -> Palette:
+        """A palette in which each wanted set has a code; where codes run short, those not `in_use` are given away.
+
+        Raises `InputError` if there are more sets than codes.
+        """
+        wanted = list(dict.fromkeys(wanted))
+        sets = self.sets
+        new = [item for item in wanted if item not in sets.values()]
+        if len(sets) + len(new) > MAX_CODE - MAX_CLASSES:
+            sets = {code: known for code, known in sets.items() if code in in_use or known in wanted}
+        free = (code for code in range(FIRST_SET, MAX_CODE + 1) if code not in sets)
+        for item in new:
+            code = next(free, None)
+            if code is None:
+                raise InputError(
+                    f"more than {MAX_CODE - MAX_CLASSES} different sets of classes are painted; paint single classes "
+                    "over some of them, or undo"
+                )
+            sets[code] = item
+        return Palette(sets)
+
+    def allowed(self, code: int, class_ids: Collection[int]) -> frozenset[int]:
+        """Those of `class_ids` that a code leaves possible; unpainted leaves all, a class itself.
+
+        Raises `InputError` for a code that stands for nothing.
+        """
+        if code == UNPAINTED:
+            return frozenset(class_ids)
+        if 1 <= code <= MAX_CLASSES:
+            return frozenset((code,))
+        if code not in self._sets:
+            raise InputError(f"code {code} stands for nothing; a set of classes gets its code from code_for")
+        return self._sets[code].within(class_ids)
+
+    def forget(self, class_id: int, class_ids: Collection[int] | None) -> tuple[Palette, dict[int, int]]:
+        """The palette without mention of a class, and the code that takes the place of each code that changed.
+
+        A set that says nothing any more (none or all of the remaining `class_ids` are possible) becomes unpainted,
+        one of a single class that class. With None only the obvious is recognised.
+        """
+        sets: dict[int, ClassSet] = {}
+        moved: dict[int, int] = {class_id: UNPAINTED}
+        codes: dict[ClassSet, int] = {}
+        for code, known in self._sets.items():
+            left = known.forgetting(class_id)
+            target = _meaning(left, class_ids)
+            if target is None:
+                target = codes.setdefault(left, code)
+                sets.setdefault(target, left)
+            if target != code:
+                moved[code] = target
+        return Palette(sets), moved
+
+
+def _meaning(left: ClassSet, class_ids: Collection[int] | None) -> int | None:
+    """The class, or unpainted, that a set amounts to; None if it remains a set."""
+    if not left.class_ids:
+        return UNPAINTED
+    if class_ids is None:
+        return None if left.is_forbidding or len(left.class_ids) > 1 else next(iter(left.class_ids))
+    possible = left.within(class_ids)
+    if len(possible) in (0, len(set(class_ids))):
+        return UNPAINTED
+    return next(iter(possible)) if len(possible) == 1 else None

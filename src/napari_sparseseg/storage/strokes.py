@@ -1,0 +1,632 @@
+"""AnnotationStore: all that was painted, stroke by stroke, so that it can be taken back, journalled and learnt from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from threading import RLock
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED, Annotation, Box, Plane, Region
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage._edits import Codes, Edit, History, Ids, Mask, bounds_of, box_within, unpack
+from napari_sparseseg.storage._edits import Stroke as Stroke
+from napari_sparseseg.storage._edits import StrokeKind as StrokeKind
+from napari_sparseseg.storage._voxels import SEGMENT, Painted, Voxels
+from napari_sparseseg.storage.journal import Journal, JournalRecord
+from napari_sparseseg.storage.palette import FIRST_SET, ClassSet, Palette, none_of
+
+MAX_STROKES = 2**16 - 1
+MAX_EDITS = 200
+MAX_HISTORY_BYTES = 2**28
+
+_FADED = 30  # after so many halvings a correction weighs as much as any paint
+
+
+class PaintEdit(NamedTuple):
+    """Where the annotation changed."""
+
+    frame: int
+    box: Box
+
+
+class PaintedPlane(NamedTuple):
+    """A slice that strokes were made on, how many of its voxels still carry them, and whether it is complete."""
+
+    plane: Plane
+    n_voxels: int
+    is_complete: bool
+
+
+class AnnotationStore:
+    """The annotation of an image: codes, the strokes that they come from, sets of classes, complete slices.
+
+    One thread may write while others read. What changes is told to the journal first.
+
+    Parameters
+    ----------
+    shape
+        Frames (time points), z, y, x.
+    journal
+        Where each change is noted before it is made. A journal given here begins anew; to go on with an older one,
+        `replay` it into a store without journal, then set `journal`.
+    clock
+        Seconds since 1970.
+
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int, int],
+        *,
+        journal: Journal | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if min(shape) < 1:
+            raise InputError(f"an annotation of shape {shape} (frames, z, y, x) has no voxels")
+        self._shape = shape
+        self._clock = clock
+        self._lock = RLock()
+        self._revision = 0
+        self._begin()
+        self.journal = journal
+        self._note("begin", {"shape": list(shape)})
+
+    def _begin(self) -> None:
+        self._voxels = Voxels(self._shape)
+        self._codes_view = self._voxels.codes.view()
+        self._codes_view.flags.writeable = False
+        self._palette = Palette()
+        self._strokes: list[Stroke] = []
+        self._next_number = 1
+        self._complete: set[Plane] = set()
+        self._history = History(MAX_EDITS, MAX_HISTORY_BYTES)
+
+    # --- reading ---
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self._shape
+
+    @property
+    def codes(self) -> Codes:
+        """All codes, (frames, z, y, x), as a read-only view: 0 unpainted, 1..127 classes, 128..254 sets."""
+        return self._codes_view
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes."""
+        return self._revision
+
+    @property
+    def strokes(self) -> tuple[Stroke, ...]:
+        """Strokes that are not undone, oldest first."""
+        with self._lock:
+            return tuple(self._strokes)
+
+    @property
+    def sets(self) -> dict[int, ClassSet]:
+        """The sets of classes that have a code."""
+        return self._palette.sets
+
+    @property
+    def can_undo(self) -> bool:
+        return self._history.to_undo is not None
+
+    @property
+    def can_redo(self) -> bool:
+        return self._history.to_redo is not None
+
+    def allowed(self, code: int, class_ids: Collection[int]) -> frozenset[int]:
+        """Those of `class_ids` that a code leaves possible; unpainted leaves all.
+
+        Raises `InputError` for a code that stands for nothing.
+        """
+        return self._palette.allowed(code, class_ids)
+
+    def n_painted(self, frame: int) -> int:
+        """Painted voxels of a frame, without what complete slices add."""
+        return int(self._voxels.n_of_code[frame, 1:].sum())
+
+    def painted_classes(self, background: int | None = None) -> tuple[int, ...]:
+        """Ids of which voxels were painted, ascending; with complete slices the background too. Sets do not count."""
+        counts = self._voxels.n_of_code[:, :FIRST_SET].sum(axis=0)
+        found = set(np.flatnonzero(counts).tolist()) - {UNPAINTED}
+        if background is not None and self._complete:
+            found.add(background)
+        return tuple(sorted(found))
+
+    def frames_with_paint(self) -> tuple[int, ...]:
+        """Frames in which something is painted or a slice is complete, ascending."""
+        with self._lock:
+            painted = np.flatnonzero(self._voxels.n_of_code[:, 1:].any(axis=1)).tolist()
+            return tuple(sorted({*painted, *(plane.frame for plane in self._complete)}))
+
+    def painted_slices(self) -> tuple[PaintedPlane, ...]:
+        """Slices whose strokes are still there, and complete ones, ordered by frame, axis and index."""
+        with self._lock:
+            counts = dict.fromkeys(self._complete, 0)
+            n_of_id = self._voxels.n_of_id[1 : len(self._strokes) + 1].tolist()
+            for stroke, n_voxels in zip(self._strokes, n_of_id, strict=True):
+                if stroke.plane is not None and n_voxels:
+                    counts[stroke.plane] = counts.get(stroke.plane, 0) + n_voxels
+            ordered = sorted(counts, key=lambda plane: (plane.frame, plane.axis, plane.index))
+            return tuple(PaintedPlane(plane, counts[plane], plane in self._complete) for plane in ordered)
+
+    def is_complete(self, plane: Plane) -> bool:
+        return plane in self._complete
+
+    def snapshot(
+        self,
+        frame: int,
+        *,
+        classes: Sequence[int],
+        background: int | None = None,
+        correction_weight: float = 2.0,
+        halving: float = 8.0,
+    ) -> Annotation:
+        """What can be learnt from a frame, for the engine; any thread.
+
+        Paint of other classes than `classes`, and sets that leave none or all of them possible, are left out. Unpainted
+        voxels of complete slices are `background`. A correction weighs
+        `1 + (correction_weight - 1) * 0.5 ** (age / halving)`, its age being the number of strokes made since; all else
+        weighs 1.
+        """
+        self._check_frame(frame)
+        with self._lock:
+            painted = self._voxels.read_painted(frame)
+            palette = self._palette
+            weights = self._weights(correction_weight, halving)
+        sets = _informative(palette, classes)
+        codes_there = _with_background(painted, background)
+        places = np.flatnonzero(_usable_codes(classes, sets)[codes_there])
+        index = _flat_index(places, painted.start)
+        if len(index) and (index[0] < 0 or index[-1] >= self._n_voxels):
+            inside = slice(*np.searchsorted(index, [0, self._n_voxels]).tolist())
+            places, index = places[inside], index[inside]
+        codes = codes_there.reshape(-1)[places]
+        return Annotation(
+            shape=self._shape[1:],
+            coordinates=_coordinates(index, self._shape[1:]),
+            codes=codes,
+            weights=weights[painted.ids.reshape(-1)[places]],
+            allowed={code: sets[code] for code in np.flatnonzero(np.bincount(codes)).tolist() if code in sets},
+        )
+
+    # --- painting ---
+
+    def annotate(self, region: Region, codes: int | npt.ArrayLike, plane: Plane | None = None) -> PaintEdit | None:
+        """Paint a class or a set, or one code for each voxel of the region's box; 0 erases.
+
+        None if nothing changed by it. Raises `InputError` for a region outside the image and codes that stand for
+        nothing.
+        """
+        with self._lock:
+            box, mask = self._checked_region(region)
+            wanted = self._checked_codes(codes, box)
+            changed = self._voxels.codes[region.frame][box.slices] != wanted
+            if mask is not None:
+                changed &= mask
+            erases = wanted == UNPAINTED
+            return self._edit(region.frame, box, changed, wanted, erases, (StrokeKind.PAINT, StrokeKind.ERASURE), plane)
+
+    def correct(
+        self,
+        region: Region,
+        class_id: int,
+        shown: npt.ArrayLike,
+        plane: Plane | None = None,
+        *,
+        class_ids: Collection[int],
+        background: int | None,
+    ) -> PaintEdit | None:
+        """Paint a class on a prediction that has `shown` these labels (of the region's box).
+
+        Voxels become the class: a confirmation where it was shown and not painted, else a correction. With class 0,
+        voxels that were painted with a single class are erased; where another class than the background was shown,
+        it is excluded from those that are possible ("not this class"), which leaves a set of `class_ids`, or the one
+        class that remains. If none would remain, only the latest exclusion counts.
+
+        None if nothing changed by it. Raises `InputError` for a region outside the image or an impossible class.
+        """
+        with self._lock:
+            box, mask = self._checked_region(region)
+            labels = _checked_shown(shown, box)
+            before = self._voxels.codes[region.frame][box.slices]
+            is_pinned = (before != UNPAINTED) & (before < FIRST_SET)
+            if class_id == UNPAINTED:
+                within = np.ones(box.shape, np.bool_) if mask is None else mask
+                wanted = self._narrowed(before, labels, within, frozenset(class_ids), background)
+                second, kinds = is_pinned, (StrokeKind.REJECTION, StrokeKind.ERASURE)
+            else:
+                wanted = self._checked_codes(class_id, box)
+                second, kinds = (labels == class_id) & ~is_pinned, (StrokeKind.CORRECTION, StrokeKind.CONFIRMATION)
+            changed = before != wanted
+            if mask is not None:
+                changed &= mask
+            return self._edit(region.frame, box, changed, wanted, second, kinds, plane)
+
+    def undo(self) -> PaintEdit | None:
+        """Take the latest edit back; where that was, None if there is none."""
+        with self._lock:
+            edit = self._history.to_undo
+            if edit is None:
+                return None
+            self._note("undo")
+            self._voxels.put(edit.frame, edit.box, edit.mask, edit.old_codes, edit.old_ids)
+            del self._strokes[edit.first_id - 1 :]
+            self._next_number = edit.strokes[0].number
+            self._history.undo()
+            self._revision += 1
+            return PaintEdit(edit.frame, edit.box)
+
+    def redo(self) -> PaintEdit | None:
+        """Make the edit again that was taken back last; where that is, None if there is none."""
+        with self._lock:
+            edit = self._history.to_redo
+            if edit is None:
+                return None
+            self._note("redo")
+            self._put(edit)
+            self._history.redo()
+            return PaintEdit(edit.frame, edit.box)
+
+    def set_complete(self, plane: Plane, complete: bool) -> PaintEdit | None:
+        """Say that what is unpainted on a slice is background, or take that back; not part of the undo history.
+
+        None if that was so already. Raises `InputError` for a slice outside the image.
+        """
+        with self._lock:
+            self._check_plane(plane)
+            if (plane in self._complete) == complete:
+                return None
+            self._note("complete", {"plane": [plane.frame, plane.axis, plane.index], "is_complete": complete})
+            self._complete ^= {plane}
+            others = tuple(other for other in self._complete if other.frame == plane.frame)
+            self._voxels.mark_complete(plane, others, complete)
+            self._revision += 1
+            return PaintEdit(plane.frame, plane.box(self._shape[1:]))
+
+    # --- classes ---
+
+    def code_for(self, *, any_of: Collection[int] | None = None, none_of: Collection[int] | None = None) -> int:
+        """The code of a set of classes, allowed or forbidden ones; made if there is none yet.
+
+        Raises `InputError` if all codes are taken by other sets.
+        """
+        if (any_of is None) == (none_of is None) or not (any_of or none_of):
+            raise InputError("name the classes that are possible (any_of), or those that are not (none_of)")
+        wanted = ClassSet(frozenset(any_of or none_of or ()), is_forbidding=any_of is None)
+        for class_id in wanted.class_ids:
+            _check_class(class_id)
+        if any_of is not None and len(wanted.class_ids) == 1:
+            return next(iter(wanted.class_ids))
+        with self._lock:
+            self._add_sets([wanted])
+            return self._palette.code_of(wanted)
+
+    def remove_class(self, class_id: int, *, class_ids: Collection[int] | None = None) -> tuple[PaintEdit, ...]:
+        """Make a class's voxels unpainted and drop it from all sets; nothing can be undone then. Where codes changed.
+
+        With the remaining `class_ids`, sets that say nothing any more become unpainted, and those of one class that
+        class; without, only sets that mention no class any more do.
+        """
+        with self._lock:
+            _check_class(class_id)
+            remaining = None if class_ids is None else sorted(set(class_ids) - {class_id})
+            self._note("remove_class", {"class_id": class_id, "class_ids": remaining})
+            self._history.clear()
+            self._palette, moved = self._palette.forget(class_id, remaining)
+            changed = self._voxels.replace_codes(moved)
+            self._revision += 1
+            return tuple(PaintEdit(frame, box) for frame, box in changed)
+
+    # --- journal ---
+
+    def replay(self, record: JournalRecord) -> bool:
+        """Make the change that a record of the journal tells; False if it is none of this store's.
+
+        Raises `InputError` for a record that does not fit, such as one of an image of another shape.
+        """
+        actions: dict[str, Callable[[JournalRecord], object]] = {
+            "begin": self._replay_begin,
+            "edit": self._replay_edit,
+            "palette": self._replay_palette,
+            "undo": lambda _: self.undo(),
+            "redo": lambda _: self.redo(),
+            "complete": lambda r: self.set_complete(Plane(*r.values["plane"]), r.values["is_complete"]),
+            "remove_class": lambda r: self.remove_class(r.values["class_id"], class_ids=r.values["class_ids"]),
+        }
+        if record.op not in actions:
+            return False
+        with self._lock:
+            journal, self.journal = self.journal, None
+            try:
+                actions[record.op](record)
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(f"the journal holds a record ({record.op!r}) that makes no sense: {error}") from error
+            finally:
+                self.journal = journal
+        return True
+
+    def _note(self, op: str, values: Mapping[str, Any] | None = None, arrays: tuple[Codes, ...] = ()) -> None:
+        if self.journal is not None:
+            self.journal.append(JournalRecord(op, values or {}, arrays))
+
+    def _replay_begin(self, record: JournalRecord) -> None:
+        shape = tuple(record.values["shape"])
+        if shape != self._shape:
+            raise InputError(f"the journal belongs to an image of shape {shape}, this one has {self._shape}")
+        self._begin()
+        self._revision += 1
+
+    def _replay_palette(self, record: JournalRecord) -> None:
+        sets = record.values["sets"]
+        self._palette = Palette({code: ClassSet(frozenset(ids), forbidding) for code, forbidding, ids in sets})
+
+    def _replay_edit(self, record: JournalRecord) -> None:
+        values, (bits, codes, marks) = record.values, record.arrays
+        region = Region(values["frame"], Box(tuple(values["start"]), tuple(values["stop"])))
+        box, _ = self._checked_region(region)
+        mask = unpack(bits, box.shape)
+        strokes = [
+            (StrokeKind(kind), seconds, None if plane is None else Plane(*plane), n_voxels)
+            for kind, seconds, plane, n_voxels in values["strokes"]
+        ]
+        self._make_room(len(strokes))
+        made = tuple(Stroke(self._next_number + i, *stroke) for i, stroke in enumerate(strokes))
+        self._commit(region.frame, box, mask, codes, marks, made)
+
+    # --- inside ---
+
+    @property
+    def _n_voxels(self) -> int:
+        return int(np.prod(self._shape[1:]))
+
+    def _weights(self, correction_weight: float, halving: float) -> npt.NDArray[np.float32]:
+        """Weight of each stroke id."""
+        weights = np.ones(len(self._strokes) + 1, np.float32)
+        newest = self._next_number - 1
+        for stroke_id in range(len(self._strokes), 0, -1):
+            stroke = self._strokes[stroke_id - 1]
+            age = newest - stroke.number
+            if age > _FADED * halving:
+                break
+            if stroke.kind is StrokeKind.CORRECTION:
+                weights[stroke_id] = 1 + (correction_weight - 1) * 0.5 ** (age / halving)
+        return weights
+
+    def _narrowed(
+        self, before: Codes, shown: Codes, within: Mask, class_ids: frozenset[int], background: int | None
+    ) -> Codes:
+        """Codes after erasing on the prediction; sets that are new get their code."""
+        pairs = before.astype(np.uint16) << 8 | shown
+        found = np.flatnonzero(np.bincount(pairs[within], minlength=2**16)).tolist()
+        after = {pair: self._after_erasing(pair >> 8, pair & 255, class_ids, background) for pair in found}
+        self._add_sets([target for target in after.values() if isinstance(target, ClassSet)])
+        table = np.arange(2**16) >> 8
+        for pair, target in after.items():
+            table[pair] = self._palette.code_of(target) if isinstance(target, ClassSet) else target
+        codes: Codes = table.astype(np.uint8)[pairs]
+        return codes
+
+    def _after_erasing(
+        self, code: int, shown: int, class_ids: frozenset[int], background: int | None
+    ) -> int | ClassSet:
+        if 0 < code < FIRST_SET:
+            return UNPAINTED
+        if shown in (UNPAINTED, background):
+            return code
+        known = self._palette[code] if code else none_of(())
+        narrowed = known.excluding(shown)
+        if narrowed == known:
+            return code
+        possible = narrowed.within(class_ids)
+        if not possible:
+            narrowed = none_of((shown,))
+            possible = narrowed.within(class_ids)
+        return next(iter(possible)) if len(possible) == 1 else narrowed
+
+    def _add_sets(self, wanted: Sequence[ClassSet]) -> None:
+        codes = {FIRST_SET + i for i in np.flatnonzero(self._voxels.n_of_code[:, FIRST_SET:].any(axis=0)).tolist()}
+        for edit in self._history.edits:
+            codes |= {*np.unique(edit.old_codes).tolist(), *np.unique(edit.new_codes).tolist()}
+        palette = self._palette.with_sets(wanted, codes)
+        if palette.sets != self._palette.sets:
+            sets = [[code, known.is_forbidding, sorted(known.class_ids)] for code, known in palette.sets.items()]
+            self._note("palette", {"sets": sets})
+            self._palette = palette
+
+    def _edit(
+        self,
+        frame: int,
+        box: Box,
+        changed: Mask,
+        wanted: Codes,
+        is_second: Mask,
+        kinds: tuple[StrokeKind, StrokeKind],
+        plane: Plane | None,
+    ) -> PaintEdit | None:
+        """Make an edit of one or two strokes: those of the voxels that are `is_second`, and of the others."""
+        if plane is not None:
+            self._check_plane(plane)
+        if not changed.any():
+            return None
+        bounds = bounds_of(changed)
+        mask = changed[bounds]
+        codes = np.broadcast_to(wanted, changed.shape)[bounds][mask]
+        second = np.broadcast_to(is_second, changed.shape)[bounds][mask]
+        numbers = [int(len(second) - second.sum()), int(second.sum())]
+        present = [(kind, n) for kind, n in zip(kinds, numbers, strict=True) if n]
+        self._make_room(len(present))
+        now = self._clock()
+        strokes = tuple(Stroke(self._next_number + i, kind, now, plane, n) for i, (kind, n) in enumerate(present))
+        marks = np.where(second, len(present), 1).astype(np.uint8)
+        marks[codes == UNPAINTED] = 0
+        tight = box_within(box, bounds)
+        return self._commit(frame, tight, mask, _single(codes), _single(marks), strokes)
+
+    def _commit(
+        self, frame: int, box: Box, mask: Mask, codes: Codes, marks: Codes, strokes: tuple[Stroke, ...]
+    ) -> PaintEdit:
+        old_codes = _single(self._voxels.codes[frame][box.slices][mask])
+        old_ids = _single(self._voxels.ids[frame][box.slices][mask])
+        first_id = len(self._strokes) + 1
+        edit = Edit(frame, box, np.packbits(mask), old_codes, codes, old_ids, marks, first_id, strokes)
+        self._note("edit", _values_of(edit), (edit.bits, codes, marks))
+        self._put(edit)
+        self._history.add(edit)
+        return PaintEdit(frame, box)
+
+    def _put(self, edit: Edit) -> None:
+        self._voxels.put(edit.frame, edit.box, edit.mask, edit.new_codes, edit.new_ids)
+        self._strokes.extend(edit.strokes)
+        self._next_number = edit.strokes[-1].number + 1
+        self._revision += 1
+
+    def _make_room(self, n_strokes: int) -> None:
+        """Where ids run short, forget strokes of which nothing is left and merge the oldest of the same kind and slice.
+
+        Nothing before can be undone then: edits remember ids.
+        """
+        if len(self._strokes) + n_strokes <= MAX_STROKES:
+            return
+        self._history.clear()
+        self._strokes, table = merge_strokes(self._strokes, self._voxels.n_of_id, MAX_STROKES // 2)
+        self._voxels.replace_ids(table)
+
+    def _checked_region(self, region: Region) -> tuple[Box, Mask | None]:
+        self._check_frame(region.frame)
+        box = region.box
+        if box.clipped(Box.whole(self._shape[1:])) != box or min(box.shape) < 1:
+            raise InputError(f"{box} is empty or reaches out of the image, whose shape is {self._shape[1:]}")
+        if region.mask is not None and region.mask.shape != box.shape:
+            raise InputError(f"the mask has shape {region.mask.shape}, its box {box.shape}")
+        return box, region.mask
+
+    def _checked_codes(self, codes: int | npt.ArrayLike, box: Box) -> Codes:
+        array = np.asarray(codes)
+        if array.dtype.kind not in "iu" or array.shape not in ((), box.shape):
+            raise InputError(f"codes must be integers of shape {box.shape}, not {array.dtype} of shape {array.shape}")
+        if array.min() < 0 or array.max() > MAX_CODE:
+            raise InputError(f"codes are 0 to {MAX_CODE}, but {array.min()} to {array.max()} were painted")
+        wanted = array.astype(np.uint8)
+        for code in (FIRST_SET + np.flatnonzero(np.bincount(wanted.reshape(-1))[FIRST_SET:])).tolist():
+            if code not in self._palette:
+                raise InputError(f"code {code} stands for nothing; a set of classes gets its code from code_for")
+        return wanted
+
+    def _check_frame(self, frame: int) -> None:
+        if not 0 <= frame < self._shape[0]:
+            raise InputError(f"frame {frame} is out of range; the image has {self._shape[0]}")
+
+    def _check_plane(self, plane: Plane) -> None:
+        self._check_frame(plane.frame)
+        if plane.axis not in (0, 1, 2) or not 0 <= plane.index < self._shape[1 + plane.axis]:
+            raise InputError(f"{plane} is not a slice of an image of shape {self._shape[1:]}")
+
+
+def merge_strokes(strokes: Sequence[Stroke], n_of_id: npt.NDArray[np.int64], n_kept: int) -> tuple[list[Stroke], Ids]:
+    """Keep the newest `n_kept` strokes of which something is left, merge the older by kind and slice.
+
+    If that leaves more than `n_kept` merged ones, they are merged by kind alone. Returns the new table, and the new id
+    of each old one.
+    """
+    alive = [stroke_id for stroke_id in range(1, len(strokes) + 1) if n_of_id[stroke_id]]
+    old, new = alive[: max(0, len(alive) - n_kept)], alive[max(0, len(alive) - n_kept) :]
+    groups: dict[object, list[int]] = {}
+    for stroke_id in old:
+        groups.setdefault((strokes[stroke_id - 1].kind, strokes[stroke_id - 1].plane), []).append(stroke_id)
+    is_by_kind = len(groups) > n_kept
+    if is_by_kind:
+        groups = {}
+        for stroke_id in old:
+            groups.setdefault(strokes[stroke_id - 1].kind, []).append(stroke_id)
+    merged = sorted(groups.values(), key=lambda members: members[-1])
+    table = np.zeros(2**16, np.uint16)
+    kept: list[Stroke] = []
+    for members in [*merged, *([stroke_id] for stroke_id in new)]:
+        latest = strokes[members[-1] - 1]
+        if len(members) > 1:
+            plane = None if is_by_kind else latest.plane
+            latest = replace(latest, plane=plane, n_voxels=int(n_of_id[members].sum()))
+        kept.append(latest)
+        table[members] = len(kept)
+    return kept, table
+
+
+def _values_of(edit: Edit) -> dict[str, Any]:
+    strokes = [
+        [
+            stroke.kind,
+            stroke.time,
+            stroke.plane and [stroke.plane.frame, stroke.plane.axis, stroke.plane.index],
+            stroke.n_voxels,
+        ]
+        for stroke in edit.strokes
+    ]
+    return {"frame": edit.frame, "start": edit.box.start, "stop": edit.box.stop, "strokes": strokes}
+
+
+def _single(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A single value where all are equal, to save memory."""
+    return values[:1].copy() if (values == values[0]).all() else values
+
+
+def _check_class(class_id: int) -> None:
+    if not 1 <= class_id <= MAX_CLASSES:
+        raise InputError(f"class {class_id} is out of range; ids are 1 to {MAX_CLASSES}")
+
+
+def _checked_shown(shown: npt.ArrayLike, box: Box) -> Codes:
+    labels = np.asarray(shown)
+    if labels.shape != box.shape or labels.dtype.kind not in "iu":
+        raise InputError(f"the labels that were shown must be integers of shape {box.shape}, not {labels.shape}")
+    return labels.astype(np.uint8, copy=False)
+
+
+def _informative(palette: Palette, classes: Sequence[int]) -> dict[int, frozenset[int]]:
+    """Sets that leave some of the classes possible, but not all."""
+    possible = {code: known.within(classes) for code, known in palette.sets.items()}
+    return {code: ids for code, ids in possible.items() if 0 < len(ids) < len(set(classes))}
+
+
+def _usable_codes(classes: Sequence[int], sets: Mapping[int, frozenset[int]]) -> npt.NDArray[np.bool_]:
+    usable = np.zeros(256, np.bool_)
+    usable[[*classes, *sets]] = True
+    return usable
+
+
+def _with_background(painted: Painted, background: int | None) -> Codes:
+    if painted.is_complete is None or background is None:
+        return painted.codes
+    codes: Codes = np.where(painted.is_complete & (painted.codes == UNPAINTED), np.uint8(background), painted.codes)
+    return codes
+
+
+def _flat_index(places: npt.NDArray[np.intp], start: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Index within the frame of places within the segments that begin at `start`."""
+    width = SEGMENT
+    shift = start - np.arange(len(start)) * width
+    index: npt.NDArray[np.int64] = places + shift[places // width]
+    return index
+
+
+def _coordinates(index: npt.NDArray[np.int64], shape: tuple[int, int, int]) -> npt.NDArray[np.int32]:
+    """Positions (n, 3) along z, y, x of flat indices."""
+    _, height, width = shape
+    # divisions of 32-bit numbers are several times faster
+    flat = index.astype(np.uint32) if np.prod(shape) < 2**32 else index
+    coordinates = np.empty((len(index), 3), np.int32)
+    rows = flat // width
+    z = rows // height
+    coordinates[:, 0] = z
+    coordinates[:, 1] = rows - z * height
+    coordinates[:, 2] = flat - rows * width
+    return coordinates
