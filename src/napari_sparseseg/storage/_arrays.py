@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_sparseseg._types import Spacing
 from napari_sparseseg.errors import InputError, InputTypeError
 
 _REAL_KINDS = "biuf"
@@ -103,6 +106,30 @@ def plain_int(value: object, what: str) -> int:
         return operator.index(value)  # type: ignore[arg-type]  # that is the question
     except TypeError as error:
         raise InputTypeError(f"{what} must be an integer, not {value!r} ({type(value).__name__})") from error
+
+
+def checked_spacing(spacing: Sequence[float] | None, n_axes: int, name: str) -> Spacing:
+    """Voxel size along z, y, x of something with 2 or 3 spatial axes, 1 if unknown; the z of 2 axes plays no part.
+
+    Raises `InputTypeError` for what are no numbers, `InputError` for another length, zero, negative and infinite ones.
+    """
+    if spacing is None:
+        return (1.0, 1.0, 1.0)
+    try:
+        values = [float(value) for value in spacing]
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"spacing must be one number for each axis, z, y, x, not {spacing!r}") from error
+    if len(values) not in (n_axes, 3):
+        raise InputError(
+            f"spacing {tuple(values)} has length {len(values)}, but {name} has {n_axes} spatial axes; give one "
+            "number for each"
+        )
+    if not all(math.isfinite(value) and value > 0 for value in values):
+        raise InputError(
+            f"spacing {tuple(values)} must be positive and finite along each axis; leave it out if unknown"
+        )
+    z, y, x = [1.0, *values][-3:]
+    return z, y, x
 
 
 def index_text(index: tuple[int, ...]) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -25,15 +23,15 @@ from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 
 from napari_sparseseg._types import ArrayLike, Box, Shape3D, Spacing
 from napari_sparseseg.errors import InputError, InputTypeError
-from napari_sparseseg.storage._arrays import plain_int
+from napari_sparseseg.storage._arrays import checked_spacing, plain_int
 from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.whole import checked_target, is_zarr, written_whole
 
 _SMALL = 256  # no coarser level once the axes to be halved are this short
 _CHUNK = 64
 _CHUNK_VOXELS = _CHUNK**3
 _CHUNKS_AT_ONCE = (1, 4, 4)
 _ABOUT_AS_FINE = 1.5
-_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 
 _Downsample = Callable[[npt.NDArray[Any], Shape3D], npt.NDArray[Any]]
 
@@ -61,8 +59,8 @@ def write_labels(
     if volume.dtype.kind not in "iu":
         raise InputTypeError(f"labels have dtype {volume.dtype}, but integers are needed; convert with astype('uint8')")
     label = _label_metadata(class_names, colors)
-    voxel = _checked_spacing(spacing, volume)
-    with _written_whole(path, overwrite) as partial:
+    voxel = checked_spacing(spacing, len(volume.spatial_shape), volume.name)
+    with _written_zarr(path, overwrite) as partial:
         group = zarr.create_group(store=partial, zarr_format=3)
         levels = _write_levels(group, volume, voxel, _nearest)
         multiscale = _multiscale(path, volume, levels, unit if spacing is not None else None, "nearest")
@@ -84,8 +82,8 @@ def write_image(
     Channels come first on disk. `spacing` counts spatial axes only; everything else as in `write_labels`.
     """
     volume = ArrayVolume(image, channel_axis)
-    voxel = _checked_spacing(spacing, volume)
-    with _written_whole(path, overwrite) as partial:
+    voxel = checked_spacing(spacing, len(volume.spatial_shape), volume.name)
+    with _written_zarr(path, overwrite) as partial:
         group = zarr.create_group(store=partial, zarr_format=3)
         levels = _write_levels(group, volume, voxel, _mean)
         multiscale = _multiscale(path, volume, levels, unit if spacing is not None else None, "mean")
@@ -96,51 +94,12 @@ def write_image(
 
 
 @contextmanager
-def _written_whole(path: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
-    """Give a folder beside `path` to write into, which takes the place of `path` once the body is through."""
-    target = _checked_target(path, overwrite)
+def _written_zarr(path: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write into, which appears at `path` at the end; folders on the way to it are made."""
+    target = checked_target(path, overwrite=overwrite, is_kind=is_zarr, kind="zarr")
     target.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex[:8]
-    partial = target.with_name(f".{target.name}.{token}.partial")
-    try:
+    with written_whole(target, overwrite=overwrite, is_kind=is_zarr, kind="zarr") as partial:
         yield partial
-        _check_free(target, overwrite)  # somebody else may have written meanwhile
-        _replace(target, partial, target.with_name(f".{target.name}.{token}.old"))
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace(target: Path, new: Path, aside: Path) -> None:
-    # a folder that is not empty cannot be renamed over: the old one steps aside, and back if that fails
-    if not target.exists():
-        new.rename(target)
-        return
-    target.rename(aside)
-    try:
-        new.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _checked_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise InputTypeError(f"path is of type {type(path).__name__}, but a str or pathlib.Path is needed")
-    if "://" in os.fspath(path):
-        raise InputError(f"path {os.fspath(path)!r} is a URL; write to a local folder and upload that")
-    target = Path(path).resolve()  # behind a link, what it points to is replaced
-    _check_free(target, overwrite)
-    return target
-
-
-def _check_free(target: Path, overwrite: bool) -> None:
-    if not target.exists():
-        return
-    if not any((target / name).is_file() for name in _ZARR_FILES):
-        raise InputError(f"{target} exists and is not a zarr, so it is not replaced; choose another path")
-    if not overwrite:
-        raise InputError(f"{target} exists; pass overwrite=True to replace it, or choose another path")
 
 
 # --- levels of resolution ---
@@ -245,27 +204,6 @@ def _scaled(corner: Shape3D, step: Shape3D) -> Shape3D:
 def _spacing(values: Any) -> Spacing:
     z, y, x = values
     return z, y, x
-
-
-def _checked_spacing(spacing: Sequence[float] | None, volume: ArrayVolume) -> Spacing:
-    """Voxel size along z, y, x; the z of a 2D image plays no part."""
-    if spacing is None:
-        return (1.0, 1.0, 1.0)
-    try:
-        values = [float(value) for value in spacing]
-    except (TypeError, ValueError) as error:
-        raise InputTypeError(f"spacing must be one number for each axis, z, y, x, not {spacing!r}") from error
-    n_axes = len(volume.spatial_shape)
-    if len(values) not in (n_axes, 3):
-        raise InputError(
-            f"spacing {tuple(values)} has length {len(values)}, but {volume.name} has {n_axes} spatial axes; give one "
-            "number for each"
-        )
-    if not all(math.isfinite(value) and value > 0 for value in values):
-        raise InputError(
-            f"spacing {tuple(values)} must be positive and finite along each axis; leave it out if unknown"
-        )
-    return _spacing([1.0, *values][-3:])
 
 
 # --- metadata ---
