@@ -1,0 +1,175 @@
+"""ClassPanel: the classes that can be painted, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qtpy.QtCore import QPoint, QSize, Qt, Signal
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QListWidget, QListWidgetItem, QMenu, QVBoxLayout, QWidget
+from typing_extensions import override
+
+from napari_sparseseg.live.events import ClassInfo
+from napari_sparseseg.widgets.class_row import ROLE_TIP, ROLE_WIDTH, ROW_HEIGHT, ClassRow
+from napari_sparseseg.widgets.controls import ElidedLabel, IconButton, caption, row
+
+MAX_ROWS = 6
+_SCROLL_BAR = 14
+
+
+class ClassPanel(QWidget):
+    """Shows the classes and says what the user wishes to do with them; it changes only by `show_classes`."""
+
+    class_chosen = Signal(int)
+    """The class to paint with from now on."""
+    class_added = Signal()
+    class_renamed = Signal(int, str)
+    class_recolored = Signal(int, tuple)
+    """Class id; red, green, blue, 0..1."""
+    class_removed = Signal(int)
+    """The user wishes to remove it; whoever listens asks if there is paint."""
+    background_chosen = Signal(int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._classes: tuple[ClassInfo, ...] = ()
+        self._current: int | None = None
+        self._rows: list[ClassRow] = []
+        self._title = caption("Classes")
+        self._role = ElidedLabel("Background", role="muted", side="center", width=ROLE_WIDTH)
+        self._role.setToolTip(ROLE_TIP)
+        self._add = IconButton("add", "Add a class")
+        self._list = _ClassList()
+        self._list.setToolTip("Choose the class to paint: click, arrow keys, or 1 to 9 on the canvas.")
+        self._list.setAccessibleName("Classes")
+        self._head = row(self._title, None, self._role, self._add, spacing=2)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(self._head)
+        layout.addWidget(self._list)
+        self._add.clicked.connect(lambda: self.class_added.emit())
+        self._list.currentRowChanged.connect(self._on_list_row_changed)
+        self._list.wished.connect(self._on_list_wished)
+        self._fit()
+
+    @property
+    def current_id(self) -> int | None:
+        """The class that is marked."""
+        return self._current
+
+    def show_classes(self, classes: tuple[ClassInfo, ...], current_id: int | None = None) -> None:
+        """Show these classes in this order, and which of them is painted with; emits nothing."""
+        if [c.class_id for c in classes] != [c.class_id for c in self._classes]:
+            self._rebuild(classes)
+        elif classes != self._classes:
+            for line, info in zip(self._rows, classes, strict=True):
+                line.show_class(info)
+        self._classes = classes
+        self._mark(current_id)
+
+    def rename(self, class_id: int) -> None:
+        """Open the name of a class for editing, as after it was added."""
+        for line in self._rows:
+            if line.class_id == class_id:
+                line.edit_name()
+
+    def _rebuild(self, classes: tuple[ClassInfo, ...]) -> None:
+        blocked = self._list.blockSignals(True)
+        self._list.clear()
+        self._rows = [self._line(number, info) for number, info in enumerate(classes, 1)]
+        self._list.blockSignals(blocked)
+        self._fit()
+
+    def _line(self, number: int, info: ClassInfo) -> ClassRow:
+        line = ClassRow(number, info)
+        line.renamed.connect(self.class_renamed)
+        line.recolored.connect(self.class_recolored)
+        line.removed.connect(self.class_removed)
+        line.background_chosen.connect(self.background_chosen)
+        item = QListWidgetItem()
+        item.setSizeHint(QSize(0, ROW_HEIGHT))
+        self._list.addItem(item)
+        self._list.setItemWidget(item, line)
+        return line
+
+    def _mark(self, class_id: int | None) -> None:
+        self._current = class_id
+        ids = [c.class_id for c in self._classes]
+        index = ids.index(class_id) if class_id in ids else -1
+        if index != self._list.currentRow():
+            blocked = self._list.blockSignals(True)
+            self._list.setCurrentRow(index)
+            self._list.blockSignals(blocked)
+        self._show_current()
+
+    def _show_current(self) -> None:
+        for line in self._rows:
+            line.set_current(line.class_id == self._current)
+
+    def _fit(self) -> None:
+        """As high as the classes need, up to six rows; the heading stands over its column."""
+        shown = min(max(len(self._rows), 1), MAX_ROWS)
+        self._list.setFixedHeight(shown * ROW_HEIGHT + 2)
+        scrolls = len(self._rows) > MAX_ROWS
+        self._head.setContentsMargins(0, 0, 4 + (_SCROLL_BAR if scrolls else 0), 0)
+
+    def _on_list_row_changed(self, index: int) -> None:
+        if 0 <= index < len(self._rows):
+            self._current = self._rows[index].class_id
+            self._show_current()
+            self.class_chosen.emit(self._current)
+
+    def _on_list_wished(self, wish: str, index: int) -> None:
+        if 0 <= index < len(self._rows):
+            line = self._rows[index]
+            actions: dict[str, Callable[[], None]] = {
+                "rename": line.edit_name,
+                "color": line.ask_color,
+                "background": lambda: self.background_chosen.emit(line.class_id),
+                "remove": lambda: self.class_removed.emit(line.class_id),
+            }
+            actions[wish]()
+
+
+_WISHES = (
+    ("rename", "Rename", Qt.Key.Key_F2),
+    ("color", "Change colour…", Qt.Key.Key_C),
+    ("background", "Make background", Qt.Key.Key_B),
+    ("remove", "Remove", Qt.Key.Key_Delete),
+)
+
+
+class _ClassList(QListWidget):
+    """A list whose lines also obey the keyboard: F2, C, B, Delete, and the menu key."""
+
+    wished = Signal(str, int)
+    """What to do (rename, color, background, remove), and with which row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setVerticalScrollMode(QListWidget.ScrollMode.ScrollPerPixel)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.customContextMenuRequested.connect(self._show_menu)
+
+    @override
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        if event is None:
+            return
+        for wish, _, key in _WISHES:
+            if event.key() == key or (wish == "remove" and event.key() == Qt.Key.Key_Backspace):
+                self.wished.emit(wish, self.currentRow())
+                return
+        super().keyPressEvent(event)
+
+    def _show_menu(self, position: QPoint) -> None:
+        index = self.indexAt(position).row()
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        for wish, title, key in _WISHES:
+            action = menu.addAction(title)
+            if action is not None:
+                action.setShortcut(key)
+                action.triggered.connect(lambda _=False, wish=wish: self.wished.emit(wish, index))
+        menu.popup(self.mapToGlobal(position))
