@@ -26,5 +26,9 @@ class ModelFileError(InputError):
     """A model file is damaged, of another kind, or was written by a newer version."""
 
 
+class TrainingError(SparseSegError, RuntimeError):
+    """Training cannot go on: the loss is no number any more."""
+
+
 class InputWarning(UserWarning):
     """The input can be used, but probably is not what was meant."""

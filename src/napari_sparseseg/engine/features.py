@@ -109,7 +109,23 @@ class FeatureMap:
         self.device = device or torch.device("cpu")
         self._cache_bytes = cache_bytes
         self._blocks: OrderedDict[Shape3D, Tensor] = OrderedDict()
+        self._cached_bytes = 0
         self._coarse: Tensor | None = None
+
+    def prepare(self) -> None:
+        """Read the volume once, for the coarse features; else the first `read` does."""
+        if self.bank.coarse_scales and self._coarse is None:
+            self._coarse = self._compute_coarse()
+
+    def glance(self, box: Box) -> Tensor:
+        """Features of a thin box within the volume, of which nothing is kept: for a plane that may not be seen again.
+
+        Equals `read` within rounding, at the cost of the box alone, not of all blocks that it touches.
+        """
+        indices = list(product(*_block_ranges(box)))
+        if all(index in self._blocks for index in indices):
+            return self._read_inside(box)
+        return self._compute(box)
 
     def read(self, box: Box) -> Tensor:
         """Features of a box, shape (z, y, x, features), float32; beyond the volume they are mirrored."""
@@ -136,7 +152,7 @@ class FeatureMap:
         return found
 
     def _read_inside(self, box: Box) -> Tensor:
-        ranges = [range(a // n, (b - 1) // n + 1) for a, b, n in zip(box.start, box.stop, _BLOCK_SHAPE, strict=True)]
+        ranges = _block_ranges(box)
         if all(len(r) == 1 for r in ranges):
             index = (ranges[0][0], ranges[1][0], ranges[2][0])
             return self._block(index)[box.relative_to(_block_box(index, self.shape).start).slices]
@@ -154,8 +170,10 @@ class FeatureMap:
             return self._blocks[index]
         block = self._compute(_block_box(index, self.shape))
         self._blocks[index] = block
-        while len(self._blocks) > 1 and sum(b.nbytes for b in self._blocks.values()) > self._cache_bytes:
-            self._blocks.popitem(last=False)
+        self._cached_bytes += block.nbytes
+        while len(self._blocks) > 1 and self._cached_bytes > self._cache_bytes:
+            _, oldest = self._blocks.popitem(last=False)
+            self._cached_bytes -= oldest.nbytes
         return block
 
     def _compute(self, box: Box) -> Tensor:
@@ -182,8 +200,8 @@ class FeatureMap:
 
     def _upsampled(self, box: Box) -> Tensor:
         """Coarse features at the voxels of a box, by linear interpolation."""
-        if self._coarse is None:
-            self._coarse = self._compute_coarse()
+        self.prepare()
+        assert self._coarse is not None
         lattice = self._coarse
         matrices = [
             _interpolation(a, b - a, stride, n).to(self.device)
@@ -267,6 +285,11 @@ def _prefilter(stride: int) -> float:
 
 def _scaled(scale: float, relative_size: Spacing) -> list[float]:
     return [scale * size for size in relative_size]
+
+
+def _block_ranges(box: Box) -> list[range]:
+    """Along each axis, the blocks that a box touches."""
+    return [range(a // n, (b - 1) // n + 1) for a, b, n in zip(box.start, box.stop, _BLOCK_SHAPE, strict=True)]
 
 
 def _block_box(index: Shape3D, shape: Shape3D) -> Box:

@@ -83,12 +83,16 @@ class SparseNet(nn.Module):
         """Raw features of one tile (z, y, x, features) -> log-probabilities (z, y, x, classes), of `inner` only."""
         inner = inner or Box.whole((features.shape[0], features.shape[1], features.shape[2]))
         if self.context == 0:
-            return self._of_pixels(self.standardised(features[inner.slices])).log_softmax(-1)
+            return self.at_a_glance(features[inner.slices])
         known = self.standardised(features)
         context: Tensor = self.unet(known.movedim(-1, 0)[None], inner)[0].movedim(0, -1)
         if self.context == 1:
             return context.log_softmax(-1)
         return self.mixed(self._of_pixels(known[inner.slices]), context)
+
+    def at_a_glance(self, features: Tensor) -> Tensor:
+        """Log-probabilities by the pixel head alone, (z, y, x, features) -> (z, y, x, classes)."""
+        return self._of_pixels(self.standardised(features)).log_softmax(-1)
 
     def _of_pixels(self, known: Tensor) -> Tensor:
         """The pixel head's logits, in parts that fit the processor's cache: its hidden layers are wide."""

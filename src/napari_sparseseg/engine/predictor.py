@@ -48,7 +48,8 @@ class Predictor:
 
     def tile(self, box: Box) -> Tensor:
         """Probabilities of any box within the volume, shape (classes, z, y, x)."""
-        source = tile_input(box, self.frame, self._stride, self._halo)
+        # the pixel head alone needs no surroundings
+        source = tile_input(box, self.frame, self._stride, self._halo) if self._network.context else box
         with torch.no_grad(), mixed_precision(self._features.device):
             logits = self._network(self._features.read(source), box.relative_to(source.start))
         probabilities: Tensor = logits.float().softmax(-1).movedim(-1, 0)

@@ -122,12 +122,13 @@ class Trainer:
     ) -> Iterator[TrainingStep]:
         """Train without end; each item is one finished step, between which all state is consistent.
 
-        Without `with_context` only the pixel head is fitted, and the steps end. `burst` makes a quick start for
-        somebody who waits: so many steps of the pixel head, and a mix that was chosen once is kept until the next check.
+        Without `with_context` only the pixel head is fitted, and the steps end. `burst` is for somebody who waits: so many
+        steps of the pixel head (0: none), and a mix that was chosen once is kept until the next regular check.
         """
         usual = self.config.warm_start_steps if self.step == 0 else self._refit_steps
-        yield from self._fit_pixel_head(burst or usual, progress)
-        if burst is None or self.step == 0:
+        if burst != 0:
+            yield from self._fit_pixel_head(burst or usual, progress)
+        if burst is None or (burst and self.step == 0):
             self._check()
         while with_context:
             used = progress(self.step)

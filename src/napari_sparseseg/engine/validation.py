@@ -75,7 +75,7 @@ class HeldOutSet:
         pixel, unet, truth, weights = [], [], [], []
         with torch.no_grad():
             for patch in self._patches:
-                of_pixel, of_unet = self._log_probabilities(network, maps[patch.volume], patch)
+                of_pixel, of_unet = self._logits(network, maps[patch.volume], patch, has_context)
                 pixel.append(of_pixel)
                 unet.append(of_unet)
                 truth.append(self._paints[patch.volume].allowed[patch.members].argmax(1))
@@ -89,9 +89,16 @@ class HeldOutSet:
         is_enough = int(torch.bincount(answers, minlength=len(classes)).min()) >= _FEWEST_TO_CHOOSE
         return best if is_enough else replace(best, context=None)
 
-    def _log_probabilities(self, network: SparseNet, feature_map: FeatureMap, patch: _Patch) -> tuple[Tensor, Tensor]:
+    def _logits(
+        self, network: SparseNet, feature_map: FeatureMap, patch: _Patch, has_context: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Of pixel head and U-Net at the held-out voxels of a patch; the pixel head's twice where there is no other."""
+        coordinates = self._paints[patch.volume].coordinates[patch.members]
+        if not has_context:
+            pixel = network.pixel(network.standardised(feature_map.at(coordinates)))
+            return pixel, pixel
         known = network.standardised(feature_map.read(patch.box))
-        positions = self._paints[patch.volume].coordinates[patch.members] - patch.box.start
+        positions = coordinates - patch.box.start
         where = tuple(torch.from_numpy(positions.T.astype(np.int64)).to(known.device))
         unet = network.unet(known.movedim(-1, 0)[None])[0].movedim(0, -1)
         return network.pixel(known[where]), unet[where]

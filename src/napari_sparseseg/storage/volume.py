@@ -112,6 +112,21 @@ class ArrayVolume:
         return block[np.newaxis] if self.channel_axis is None else np.moveaxis(block, self.channel_axis, 0)
 
 
+class Frame:
+    """One index along an axis of an array-like, as an array-like without that axis; nothing is read before slicing."""
+
+    def __init__(self, array: Any, axis: int, index: int) -> None:
+        self._array = array
+        self._axis = axis
+        self._frame = index
+        self.shape = _without(tuple(array.shape), axis)
+        self.dtype = array.dtype
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Any:
+        """Read a box, one slice for each axis."""
+        return self._array[(*index[: self._axis], self._frame, *index[self._axis :])]
+
+
 def _without(shape: tuple[int, ...], axis: int | None) -> tuple[int, ...]:
     return tuple(size for i, size in enumerate(shape) if i != axis)
 

@@ -1,0 +1,90 @@
+"""The classes that can be painted: ids, names, colours, and which one is the background."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from napari_sparseseg._types import MAX_CLASSES
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.live.events import ClassInfo, Color
+
+# Okabe & Ito's colours, which differ for colour-blind people as well (jfly.uni-koeln.de/color); the background's first
+_BACKGROUND: Color = (0.45, 0.45, 0.5)
+_COLORS: tuple[Color, ...] = (
+    (0.9, 0.6, 0.0),
+    (0.35, 0.7, 0.9),
+    (0.0, 0.6, 0.5),
+    (0.95, 0.9, 0.25),
+    (0.8, 0.4, 0.0),
+    (0.8, 0.6, 0.7),
+    (0.0, 0.45, 0.7),
+    (0.6, 0.85, 0.4),
+)
+_FEWEST = 2
+
+
+class ClassList:
+    """Classes in the order of their ids. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._classes = {
+            1: ClassInfo(1, "background", _BACKGROUND, is_background=True),
+            2: ClassInfo(2, "object", _COLORS[0]),
+        }
+
+    @property
+    def all(self) -> tuple[ClassInfo, ...]:
+        return tuple(self._classes[class_id] for class_id in sorted(self._classes))
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(sorted(self._classes))
+
+    @property
+    def background(self) -> int | None:
+        """Id of the class in the background role, None if that class was removed."""
+        return next((info.class_id for info in self.all if info.is_background), None)
+
+    def __contains__(self, class_id: int) -> bool:
+        return class_id in self._classes
+
+    def add(self, name: str | None = None, color: Color | None = None, class_id: int | None = None) -> ClassInfo:
+        """Add a class under the lowest free id, or the given one."""
+        wanted = class_id or next((i for i in range(1, MAX_CLASSES + 1) if i not in self._classes), None)
+        if wanted is None or not 1 <= wanted <= MAX_CLASSES:
+            raise InputError(f"there can be at most {MAX_CLASSES} classes, with ids from 1 on; remove one first")
+        info = ClassInfo(wanted, name or f"class {wanted}", color or _COLORS[(wanted - 2) % len(_COLORS)])
+        self._classes[wanted] = info
+        return info
+
+    def rename(self, class_id: int, name: str) -> None:
+        """Raises `InputError` for an empty name and for one that another class has."""
+        cleaned = name.strip()
+        if not cleaned:
+            raise InputError(f"class {class_id} needs a name; type at least one letter")
+        if any(info.name == cleaned and info.class_id != class_id for info in self.all):
+            raise InputError(f"there is a class {cleaned!r} already; choose another name")
+        self._change(class_id, name=cleaned)
+
+    def recolor(self, class_id: int, color: Color) -> None:
+        self._change(class_id, color=color)
+
+    def set_background(self, class_id: int) -> None:
+        """Give the background role to one class, and take it from the others."""
+        self._check(class_id)
+        self._classes = {i: replace(info, is_background=i == class_id) for i, info in self._classes.items()}
+
+    def remove(self, class_id: int) -> None:
+        """Raises `InputError` where fewer than two classes would be left."""
+        self._check(class_id)
+        if len(self._classes) <= _FEWEST:
+            raise InputError(f"class {class_id} cannot be removed: two classes are needed; add another first")
+        del self._classes[class_id]
+
+    def _change(self, class_id: int, **changes: object) -> None:
+        self._check(class_id)
+        self._classes[class_id] = replace(self._classes[class_id], **changes)  # type: ignore[arg-type]
+
+    def _check(self, class_id: int) -> None:
+        if class_id not in self._classes:
+            raise InputError(f"there is no class {class_id}; the classes are {', '.join(map(str, self.ids))}")
