@@ -114,8 +114,8 @@ class FeatureMap:
 
     def prepare(self) -> None:
         """Read the volume once, for the coarse features; else the first `read` does."""
-        if self.bank.coarse_scales and self._coarse is None:
-            self._coarse = self._compute_coarse()
+        if self.bank.coarse_scales:
+            self._lattice()
 
     def glance(self, box: Box) -> Tensor:
         """Features of a thin box within the volume, of which nothing is kept: for a plane that may not be seen again.
@@ -200,9 +200,7 @@ class FeatureMap:
 
     def _upsampled(self, box: Box) -> Tensor:
         """Coarse features at the voxels of a box, by linear interpolation."""
-        self.prepare()
-        assert self._coarse is not None
-        lattice = self._coarse
+        lattice = self._lattice()
         matrices = [
             _interpolation(a, b - a, stride, n).to(self.device)
             for a, b, stride, n in zip(box.start, box.stop, self.bank.coarse_stride, lattice.shape[1:], strict=True)
@@ -214,6 +212,11 @@ class FeatureMap:
             lattice = lattice.narrow(axis + 1, low, high - low)
             trimmed.append(matrix[:, low:high])
         return _separable(lattice, trimmed).movedim(0, -1)
+
+    def _lattice(self) -> Tensor:
+        if self._coarse is None:
+            self._coarse = self._compute_coarse()
+        return self._coarse
 
     def _compute_coarse(self) -> Tensor:
         """Features of the coarse scales on the whole lattice, shape (features, z, y, x)."""

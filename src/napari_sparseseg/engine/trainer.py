@@ -122,8 +122,8 @@ class Trainer:
     ) -> Iterator[TrainingStep]:
         """Train without end; each item is one finished step, between which all state is consistent.
 
-        Without `with_context` only the pixel head is fitted, and the steps end. `burst` is for somebody who waits: so many
-        steps of the pixel head (0: none), and a mix that was chosen once is kept until the next regular check.
+        Without `with_context` only the pixel head is fitted, and the steps end. `burst` is for somebody who waits: so
+        many steps of the pixel head (0: none), and a mix that was chosen once is kept until the next regular check.
         """
         usual = self.config.warm_start_steps if self.step == 0 else self._refit_steps
         if burst != 0:
