@@ -1,40 +1,18 @@
-"""Strokes, and the edits that they are made of: what can be taken back, held in little memory."""
+"""Edits of the annotation: what can be taken back, held in little memory."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import Box, Plane, Shape3D
+from napari_sparseseg._types import Box, Shape3D
+from napari_sparseseg.storage._stroke_table import Ids, Stroke
 
 Codes = npt.NDArray[np.uint8]
-Ids = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
-
-
-class StrokeKind(StrEnum):
-    """What a stroke said."""
-
-    PAINT = "paint"
-    CORRECTION = "correction"  # of a prediction that showed something else
-    CONFIRMATION = "confirmation"  # of a prediction that showed this class
-    REJECTION = "rejection"  # not the class that was shown
-    ERASURE = "erasure"
-
-
-@dataclass(frozen=True, slots=True)
-class Stroke:
-    """One stroke: its number (1, 2, ... as they were made), when (seconds since 1970), where, how many voxels."""
-
-    number: int
-    kind: StrokeKind
-    time: float
-    plane: Plane | None
-    n_voxels: int
 
 
 @dataclass(frozen=True, slots=True)

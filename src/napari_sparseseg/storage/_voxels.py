@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg._types import Box, Plane
-from napari_sparseseg.storage._edits import Codes, Ids, Mask, bounds_of, box_within
+from napari_sparseseg.storage._edits import Codes, Mask, bounds_of, box_within
+from napari_sparseseg.storage._stroke_table import Ids
 
 SEGMENT = 64
 """Voxels that lie side by side in memory and are looked at together."""
@@ -22,6 +23,11 @@ class Painted(NamedTuple):
     codes: Codes
     ids: Ids
     is_complete: Mask | None
+
+    def part(self, chosen: slice) -> Painted:
+        """Some of the segments."""
+        is_complete = None if self.is_complete is None else self.is_complete[chosen]
+        return Painted(self.start[chosen], self.codes[chosen], self.ids[chosen], is_complete)
 
 
 class Voxels:

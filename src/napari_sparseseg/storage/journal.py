@@ -7,9 +7,11 @@ A file is a signature, then records: sizes of header and payload, a CRC-32 over 
 from __future__ import annotations
 
 import json
+import operator
 import os
 import struct
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -106,9 +108,10 @@ class FileJournal:
         self._waiting: deque[tuple[bytes, JournalRecord]] = deque()
         self._n_appended = 0
         self._n_synced = 0
-        self._n_attempts = 0
+        self._n_failed = 0
         self._is_due = False
         self._is_closing = False
+        self._has_ended = False
         self._error = ""
         self._file: IO[bytes] | None = None
         self._end: int | None = None  # of what is known to be whole and synced
@@ -135,14 +138,11 @@ class FileJournal:
         """Wait until the record of this ticket (None: all so far) is on disk; False if that fails or takes longer."""
         with self._changed:
             wanted = self._n_appended if ticket is None else ticket
-            if self._n_synced >= wanted:
-                return True
-            # a failure of an attempt that is under way may be older than the cure, so two may be needed
-            enough = self._n_attempts + 2
-            self._wake_writer()
-            self._changed.wait_for(
-                lambda: self._n_synced >= wanted or self._has_ended() or self._has_failed(enough), timeout
-            )
+            deadline = None if timeout is None else time.monotonic() + timeout
+            # an attempt that is under way may have begun before the cause of a failure was gone: so two
+            for _ in range(2):
+                if self._n_synced < wanted:
+                    self._await_attempt(wanted, None if deadline is None else deadline - time.monotonic())
             return self._n_synced >= wanted
 
     def close(self, timeout: float = 10.0) -> None:
@@ -150,12 +150,13 @@ class FileJournal:
         with self._changed:
             thread = self._thread
             self._is_closing = True
+            self._has_ended |= thread is None
             self._changed.notify_all()
         if thread is not None:
             thread.join(timeout)
 
     def _wake_writer(self) -> None:
-        if self._is_closing:
+        if self._has_ended:
             self._error = f"the journal {self._path} is closed; strokes are kept in memory only"
             return
         self._is_due = True
@@ -164,32 +165,30 @@ class FileJournal:
             self._thread.start()
         self._changed.notify_all()
 
-    def _has_ended(self) -> bool:
-        return self._is_closing and (self._thread is None or not self._thread.is_alive())
-
-    def _has_failed(self, enough: int) -> bool:
-        if not self._error:
-            return False
-        self._is_due = True
-        self._changed.notify_all()
-        return self._n_attempts >= enough
+    def _await_attempt(self, wanted: int, timeout: float | None) -> None:
+        """Wait until a record is written, or writing has failed once more."""
+        n_failed = self._n_failed
+        self._wake_writer()
+        self._changed.wait_for(
+            lambda: self._n_synced >= wanted or self._n_failed > n_failed or self._has_ended, timeout
+        )
 
     def _run(self) -> None:
-        is_last = False
-        while not is_last:
+        while not self._has_ended:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_due or self._is_closing)
                 self._is_due = False
-                is_last = self._is_closing
                 batch = list(self._waiting)
             error = self._try_write(batch)
             with self._changed:
-                self._n_attempts += 1
-                if not error:
+                is_news, self._error = error != self._error, error
+                if error:
+                    self._n_failed += 1
+                else:
                     self._n_synced += len(batch)
                     for _ in batch:
                         self._waiting.popleft()
-                is_news, self._error = error != self._error, error
+                self._has_ended = self._is_closing and (bool(error) or not self._waiting)
                 self._changed.notify_all()
             if is_news and self._on_error is not None:
                 self._on_error(error)
@@ -301,7 +300,7 @@ def _read_record(file: IO[bytes], size: int) -> JournalRecord | None:
 
 def _encode_header(record: JournalRecord) -> bytes:
     content = {"op": record.op, **record.values, "arrays": [array.size for array in record.arrays]}
-    return json.dumps(content, separators=(",", ":")).encode()
+    return json.dumps(content, separators=(",", ":"), default=operator.index).encode()
 
 
 def _encode(header: bytes, arrays: tuple[Bytes, ...]) -> bytes:

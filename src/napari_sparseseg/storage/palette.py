@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED
@@ -65,8 +65,8 @@ class Palette:
         """The code of a set that has one."""
         return next(code for code, other in self._sets.items() if other == known)
 
-    def with_sets(self, wanted: Iterable[ClassSet], in_use: Container[int]) -> Palette:
-        """A palette in which each wanted set has a code; where codes run short, those not `in_use` are given away.
+    def with_sets(self, wanted: Iterable[ClassSet], codes_in_use: Callable[[], Container[int]]) -> Palette:
+        """A palette in which each wanted set has a code; where codes run short, those not in use are given away.
 
         Raises `InputError` if there are more sets than codes.
         """
@@ -74,17 +74,15 @@ class Palette:
         sets = self.sets
         new = [item for item in wanted if item not in sets.values()]
         if len(sets) + len(new) > MAX_CODE - MAX_CLASSES:
+            in_use = codes_in_use()
             sets = {code: known for code, known in sets.items() if code in in_use or known in wanted}
-        free = (code for code in range(FIRST_SET, MAX_CODE + 1) if code not in sets)
-        for item in new:
-            code = next(free, None)
-            if code is None:
-                raise InputError(
-                    f"more than {MAX_CODE - MAX_CLASSES} different sets of classes are painted; paint single classes "
-                    "over some of them, or undo"
-                )
-            sets[code] = item
-        return Palette(sets)
+        free = [code for code in range(FIRST_SET, MAX_CODE + 1) if code not in sets]
+        if len(new) > len(free):
+            raise InputError(
+                f"more than {MAX_CODE - MAX_CLASSES} different sets of classes are painted; paint single classes over "
+                "some of them, or undo"
+            )
+        return Palette({**sets, **dict(zip(free, new, strict=False))})
 
     def allowed(self, code: int, class_ids: Collection[int]) -> frozenset[int]:
         """Those of `class_ids` that a code leaves possible; unpainted leaves all, a class itself.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import RLock
 from typing import Any, NamedTuple
 
@@ -13,18 +12,18 @@ import numpy.typing as npt
 
 from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED, Annotation, Box, Plane, Region
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage._edits import Codes, Edit, History, Ids, Mask, bounds_of, box_within, unpack
-from napari_sparseseg.storage._edits import Stroke as Stroke
-from napari_sparseseg.storage._edits import StrokeKind as StrokeKind
-from napari_sparseseg.storage._voxels import SEGMENT, Painted, Voxels
+from napari_sparseseg.storage._edits import Codes, Edit, History, Mask, bounds_of, box_within, unpack
+from napari_sparseseg.storage._snapshot import annotation_of
+from napari_sparseseg.storage._stroke_table import Stroke as Stroke
+from napari_sparseseg.storage._stroke_table import StrokeKind as StrokeKind
+from napari_sparseseg.storage._stroke_table import StrokeTable
+from napari_sparseseg.storage._voxels import Voxels
 from napari_sparseseg.storage.journal import Journal, JournalRecord
 from napari_sparseseg.storage.palette import FIRST_SET, ClassSet, Palette, none_of
 
 MAX_STROKES = 2**16 - 1
 MAX_EDITS = 200
 MAX_HISTORY_BYTES = 2**28
-
-_FADED = 30  # after so many halvings a correction weighs as much as any paint
 
 
 class PaintEdit(NamedTuple):
@@ -81,8 +80,7 @@ class AnnotationStore:
         self._codes_view = self._voxels.codes.view()
         self._codes_view.flags.writeable = False
         self._palette = Palette()
-        self._strokes: list[Stroke] = []
-        self._next_number = 1
+        self._table = StrokeTable()
         self._complete: set[Plane] = set()
         self._history = History(MAX_EDITS, MAX_HISTORY_BYTES)
 
@@ -106,7 +104,7 @@ class AnnotationStore:
     def strokes(self) -> tuple[Stroke, ...]:
         """Strokes that are not undone, oldest first."""
         with self._lock:
-            return tuple(self._strokes)
+            return self._table.strokes
 
     @property
     def sets(self) -> dict[int, ClassSet]:
@@ -149,11 +147,7 @@ class AnnotationStore:
     def painted_slices(self) -> tuple[PaintedPlane, ...]:
         """Slices whose strokes are still there, and complete ones, ordered by frame, axis and index."""
         with self._lock:
-            counts = dict.fromkeys(self._complete, 0)
-            n_of_id = self._voxels.n_of_id[1 : len(self._strokes) + 1].tolist()
-            for stroke, n_voxels in zip(self._strokes, n_of_id, strict=True):
-                if stroke.plane is not None and n_voxels:
-                    counts[stroke.plane] = counts.get(stroke.plane, 0) + n_voxels
+            counts = dict.fromkeys(self._complete, 0) | self._table.n_voxels_of_planes(self._voxels.n_of_id)
             ordered = sorted(counts, key=lambda plane: (plane.frame, plane.axis, plane.index))
             return tuple(PaintedPlane(plane, counts[plane], plane in self._complete) for plane in ordered)
 
@@ -180,22 +174,8 @@ class AnnotationStore:
         with self._lock:
             painted = self._voxels.read_painted(frame)
             palette = self._palette
-            weights = self._weights(correction_weight, halving)
-        sets = _informative(palette, classes)
-        codes_there = _with_background(painted, background)
-        places = np.flatnonzero(_usable_codes(classes, sets)[codes_there])
-        index = _flat_index(places, painted.start)
-        if len(index) and (index[0] < 0 or index[-1] >= self._n_voxels):
-            inside = slice(*np.searchsorted(index, [0, self._n_voxels]).tolist())
-            places, index = places[inside], index[inside]
-        codes = codes_there.reshape(-1)[places]
-        return Annotation(
-            shape=self._shape[1:],
-            coordinates=_coordinates(index, self._shape[1:]),
-            codes=codes,
-            weights=weights[painted.ids.reshape(-1)[places]],
-            allowed={code: sets[code] for code in np.flatnonzero(np.bincount(codes)).tolist() if code in sets},
-        )
+            weights = self._table.weights(correction_weight, halving)
+        return annotation_of(painted, self._shape[1:], palette, weights, classes=classes, background=background)
 
     # --- painting ---
 
@@ -258,8 +238,7 @@ class AnnotationStore:
                 return None
             self._note("undo")
             self._voxels.put(edit.frame, edit.box, edit.mask, edit.old_codes, edit.old_ids)
-            del self._strokes[edit.first_id - 1 :]
-            self._next_number = edit.strokes[0].number
+            self._table.take_back(edit.strokes)
             self._history.undo()
             self._revision += 1
             return PaintEdit(edit.frame, edit.box)
@@ -380,27 +359,9 @@ class AnnotationStore:
             for kind, seconds, plane, n_voxels in values["strokes"]
         ]
         self._make_room(len(strokes))
-        made = tuple(Stroke(self._next_number + i, *stroke) for i, stroke in enumerate(strokes))
-        self._commit(region.frame, box, mask, codes, marks, made)
+        self._commit(region.frame, box, mask, codes, marks, self._table.numbered(strokes))
 
     # --- inside ---
-
-    @property
-    def _n_voxels(self) -> int:
-        return int(np.prod(self._shape[1:]))
-
-    def _weights(self, correction_weight: float, halving: float) -> npt.NDArray[np.float32]:
-        """Weight of each stroke id."""
-        weights = np.ones(len(self._strokes) + 1, np.float32)
-        newest = self._next_number - 1
-        for stroke_id in range(len(self._strokes), 0, -1):
-            stroke = self._strokes[stroke_id - 1]
-            age = newest - stroke.number
-            if age > _FADED * halving:
-                break
-            if stroke.kind is StrokeKind.CORRECTION:
-                weights[stroke_id] = 1 + (correction_weight - 1) * 0.5 ** (age / halving)
-        return weights
 
     def _narrowed(
         self, before: Codes, shown: Codes, within: Mask, class_ids: frozenset[int], background: int | None
@@ -433,15 +394,20 @@ class AnnotationStore:
             possible = narrowed.within(class_ids)
         return next(iter(possible)) if len(possible) == 1 else narrowed
 
-    def _add_sets(self, wanted: Sequence[ClassSet]) -> None:
-        codes = {FIRST_SET + i for i in np.flatnonzero(self._voxels.n_of_code[:, FIRST_SET:].any(axis=0)).tolist()}
-        for edit in self._history.edits:
-            codes |= {*np.unique(edit.old_codes).tolist(), *np.unique(edit.new_codes).tolist()}
-        palette = self._palette.with_sets(wanted, codes)
+    def _add_sets(self, wanted: Iterable[ClassSet]) -> None:
+        palette = self._palette.with_sets(wanted, self._codes_in_use)
         if palette.sets != self._palette.sets:
             sets = [[code, known.is_forbidding, sorted(known.class_ids)] for code, known in palette.sets.items()]
             self._note("palette", {"sets": sets})
             self._palette = palette
+
+    def _codes_in_use(self) -> set[int]:
+        """Codes that are painted, or that undo and redo may paint again."""
+        arrays = [array for edit in self._history.edits for array in (edit.old_codes, edit.new_codes)]
+        is_used = np.asarray(self._voxels.n_of_code.any(axis=0))
+        for array in arrays:
+            is_used[array] = True
+        return set(np.flatnonzero(is_used).tolist())
 
     def _edit(
         self,
@@ -466,7 +432,7 @@ class AnnotationStore:
         present = [(kind, n) for kind, n in zip(kinds, numbers, strict=True) if n]
         self._make_room(len(present))
         now = self._clock()
-        strokes = tuple(Stroke(self._next_number + i, kind, now, plane, n) for i, (kind, n) in enumerate(present))
+        strokes = self._table.numbered((kind, now, plane, n) for kind, n in present)
         marks = np.where(second, len(present), 1).astype(np.uint8)
         marks[codes == UNPAINTED] = 0
         tight = box_within(box, bounds)
@@ -477,7 +443,7 @@ class AnnotationStore:
     ) -> PaintEdit:
         old_codes = _single(self._voxels.codes[frame][box.slices][mask])
         old_ids = _single(self._voxels.ids[frame][box.slices][mask])
-        first_id = len(self._strokes) + 1
+        first_id = len(self._table) + 1
         edit = Edit(frame, box, np.packbits(mask), old_codes, codes, old_ids, marks, first_id, strokes)
         self._note("edit", _values_of(edit), (edit.bits, codes, marks))
         self._put(edit)
@@ -486,8 +452,7 @@ class AnnotationStore:
 
     def _put(self, edit: Edit) -> None:
         self._voxels.put(edit.frame, edit.box, edit.mask, edit.new_codes, edit.new_ids)
-        self._strokes.extend(edit.strokes)
-        self._next_number = edit.strokes[-1].number + 1
+        self._table.add(edit.strokes)
         self._revision += 1
 
     def _make_room(self, n_strokes: int) -> None:
@@ -495,11 +460,10 @@ class AnnotationStore:
 
         Nothing before can be undone then: edits remember ids.
         """
-        if len(self._strokes) + n_strokes <= MAX_STROKES:
+        if len(self._table) + n_strokes <= MAX_STROKES:
             return
         self._history.clear()
-        self._strokes, table = merge_strokes(self._strokes, self._voxels.n_of_id, MAX_STROKES // 2)
-        self._voxels.replace_ids(table)
+        self._voxels.replace_ids(self._table.merge(self._voxels.n_of_id, MAX_STROKES // 3))
 
     def _checked_region(self, region: Region) -> tuple[Box, Mask | None]:
         self._check_frame(region.frame)
@@ -532,35 +496,6 @@ class AnnotationStore:
             raise InputError(f"{plane} is not a slice of an image of shape {self._shape[1:]}")
 
 
-def merge_strokes(strokes: Sequence[Stroke], n_of_id: npt.NDArray[np.int64], n_kept: int) -> tuple[list[Stroke], Ids]:
-    """Keep the newest `n_kept` strokes of which something is left, merge the older by kind and slice.
-
-    If that leaves more than `n_kept` merged ones, they are merged by kind alone. Returns the new table, and the new id
-    of each old one.
-    """
-    alive = [stroke_id for stroke_id in range(1, len(strokes) + 1) if n_of_id[stroke_id]]
-    old, new = alive[: max(0, len(alive) - n_kept)], alive[max(0, len(alive) - n_kept) :]
-    groups: dict[object, list[int]] = {}
-    for stroke_id in old:
-        groups.setdefault((strokes[stroke_id - 1].kind, strokes[stroke_id - 1].plane), []).append(stroke_id)
-    is_by_kind = len(groups) > n_kept
-    if is_by_kind:
-        groups = {}
-        for stroke_id in old:
-            groups.setdefault(strokes[stroke_id - 1].kind, []).append(stroke_id)
-    merged = sorted(groups.values(), key=lambda members: members[-1])
-    table = np.zeros(2**16, np.uint16)
-    kept: list[Stroke] = []
-    for members in [*merged, *([stroke_id] for stroke_id in new)]:
-        latest = strokes[members[-1] - 1]
-        if len(members) > 1:
-            plane = None if is_by_kind else latest.plane
-            latest = replace(latest, plane=plane, n_voxels=int(n_of_id[members].sum()))
-        kept.append(latest)
-        table[members] = len(kept)
-    return kept, table
-
-
 def _values_of(edit: Edit) -> dict[str, Any]:
     strokes = [
         [
@@ -587,46 +522,9 @@ def _check_class(class_id: int) -> None:
 def _checked_shown(shown: npt.ArrayLike, box: Box) -> Codes:
     labels = np.asarray(shown)
     if labels.shape != box.shape or labels.dtype.kind not in "iu":
-        raise InputError(f"the labels that were shown must be integers of shape {box.shape}, not {labels.shape}")
+        raise InputError(
+            f"the labels that were shown must be integers of shape {box.shape}, not {labels.dtype} {labels.shape}"
+        )
+    if labels.min() < 0 or labels.max() > MAX_CLASSES:
+        raise InputError(f"labels are 0 to {MAX_CLASSES}, but {labels.min()} to {labels.max()} were shown")
     return labels.astype(np.uint8, copy=False)
-
-
-def _informative(palette: Palette, classes: Sequence[int]) -> dict[int, frozenset[int]]:
-    """Sets that leave some of the classes possible, but not all."""
-    possible = {code: known.within(classes) for code, known in palette.sets.items()}
-    return {code: ids for code, ids in possible.items() if 0 < len(ids) < len(set(classes))}
-
-
-def _usable_codes(classes: Sequence[int], sets: Mapping[int, frozenset[int]]) -> npt.NDArray[np.bool_]:
-    usable = np.zeros(256, np.bool_)
-    usable[[*classes, *sets]] = True
-    return usable
-
-
-def _with_background(painted: Painted, background: int | None) -> Codes:
-    if painted.is_complete is None or background is None:
-        return painted.codes
-    codes: Codes = np.where(painted.is_complete & (painted.codes == UNPAINTED), np.uint8(background), painted.codes)
-    return codes
-
-
-def _flat_index(places: npt.NDArray[np.intp], start: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Index within the frame of places within the segments that begin at `start`."""
-    width = SEGMENT
-    shift = start - np.arange(len(start)) * width
-    index: npt.NDArray[np.int64] = places + shift[places // width]
-    return index
-
-
-def _coordinates(index: npt.NDArray[np.int64], shape: tuple[int, int, int]) -> npt.NDArray[np.int32]:
-    """Positions (n, 3) along z, y, x of flat indices."""
-    _, height, width = shape
-    # divisions of 32-bit numbers are several times faster
-    flat = index.astype(np.uint32) if np.prod(shape) < 2**32 else index
-    coordinates = np.empty((len(index), 3), np.int32)
-    rows = flat // width
-    z = rows // height
-    coordinates[:, 0] = z
-    coordinates[:, 1] = rows - z * height
-    coordinates[:, 2] = flat - rows * width
-    return coordinates

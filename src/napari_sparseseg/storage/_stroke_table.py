@@ -1,0 +1,119 @@
+"""Strokes, and the table that the ids of painted voxels point into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg._types import Plane
+
+Ids = npt.NDArray[np.uint16]
+
+_FADED = 30  # after so many halvings a correction weighs as much as any paint
+
+
+class StrokeKind(StrEnum):
+    """What a stroke said."""
+
+    PAINT = "paint"
+    CORRECTION = "correction"  # of a prediction that showed something else
+    CONFIRMATION = "confirmation"  # of a prediction that showed this class
+    REJECTION = "rejection"  # not the class that was shown
+    ERASURE = "erasure"
+
+
+@dataclass(frozen=True, slots=True)
+class Stroke:
+    """One stroke: its number (1, 2, ... as they were made), when (seconds since 1970), where, how many voxels."""
+
+    number: int
+    kind: StrokeKind
+    time: float
+    plane: Plane | None
+    n_voxels: int
+
+
+class StrokeTable:
+    """Strokes that are not undone, oldest first; the id of a stroke is its place, counted from 1."""
+
+    def __init__(self) -> None:
+        self._strokes: list[Stroke] = []
+        self._next_number = 1
+
+    def __len__(self) -> int:
+        return len(self._strokes)
+
+    @property
+    def strokes(self) -> tuple[Stroke, ...]:
+        return tuple(self._strokes)
+
+    def numbered(self, strokes: Iterable[tuple[StrokeKind, float, Plane | None, int]]) -> tuple[Stroke, ...]:
+        """Strokes of these kinds, times, slices and sizes, with the next numbers."""
+        return tuple(Stroke(self._next_number + i, *stroke) for i, stroke in enumerate(strokes))
+
+    def add(self, strokes: tuple[Stroke, ...]) -> None:
+        self._strokes.extend(strokes)
+        self._next_number = strokes[-1].number + 1
+
+    def take_back(self, strokes: tuple[Stroke, ...]) -> None:
+        """Drop the latest strokes, which must be these."""
+        del self._strokes[-len(strokes) :]
+        self._next_number = strokes[0].number
+
+    def weights(self, correction_weight: float, halving: float) -> npt.NDArray[np.float32]:
+        """Weight of each id: that of a correction halves its distance to 1 with each `halving` strokes made since."""
+        weights = np.ones(len(self._strokes) + 1, np.float32)
+        for stroke_id in range(len(self._strokes), 0, -1):
+            stroke = self._strokes[stroke_id - 1]
+            age = self._next_number - 1 - stroke.number
+            if age > _FADED * halving:
+                break
+            if stroke.kind is StrokeKind.CORRECTION:
+                weights[stroke_id] = 1 + (correction_weight - 1) * 0.5 ** (age / halving)
+        return weights
+
+    def n_voxels_of_planes(self, n_of_id: npt.NDArray[np.int64]) -> dict[Plane, int]:
+        """Voxels that still carry strokes of each slice, for slices that have such voxels."""
+        counts: dict[Plane, int] = {}
+        for stroke, n_voxels in zip(self._strokes, n_of_id[1 : len(self._strokes) + 1].tolist(), strict=True):
+            if stroke.plane is not None and n_voxels:
+                counts[stroke.plane] = counts.get(stroke.plane, 0) + n_voxels
+        return counts
+
+    def merge(self, n_of_id: npt.NDArray[np.int64], n_kept: int) -> Ids:
+        """Forget strokes without voxels, keep the newest `n_kept`, merge the older by kind and slice.
+
+        If that leaves more than `n_kept` merged ones, they are merged by kind alone. Returns the new id of each old.
+        """
+        alive = [stroke_id for stroke_id in range(1, len(self._strokes) + 1) if n_of_id[stroke_id]]
+        n_old = max(0, len(alive) - n_kept)
+        groups = self._grouped(alive[:n_old], lambda stroke: (stroke.kind, stroke.plane))
+        if len(groups) > n_kept:
+            groups = self._grouped(alive[:n_old], lambda stroke: stroke.kind)
+        table = np.zeros(2**16, np.uint16)
+        kept = []
+        for members in [*groups, *([stroke_id] for stroke_id in alive[n_old:])]:
+            kept.append(self._merged(members, n_of_id))
+            table[members] = len(kept)
+        self._strokes = kept
+        return table
+
+    def _grouped(self, ids: list[int], key: Callable[[Stroke], object]) -> list[list[int]]:
+        groups: dict[object, list[int]] = {}
+        for stroke_id in ids:
+            groups.setdefault(key(self._strokes[stroke_id - 1]), []).append(stroke_id)
+        return sorted(groups.values(), key=lambda members: members[-1])
+
+    def _merged(self, ids: list[int], n_of_id: npt.NDArray[np.int64]) -> Stroke:
+        """The latest of these, which stands for all of them; of no slice if they are of several."""
+        members = [self._strokes[stroke_id - 1] for stroke_id in ids]
+        if len(members) == 1:
+            return members[0]
+        planes = {member.plane for member in members}
+        return replace(
+            members[-1], plane=members[-1].plane if len(planes) == 1 else None, n_voxels=int(n_of_id[ids].sum())
+        )
