@@ -1,0 +1,377 @@
+"""LayerBridge: napari's layers on one side, `LiveSegmenter` on the other."""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_sparseseg._types import Plane
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.live.events import ClassInfo, PaintChange, TileUpdate
+from napari_sparseseg.widgets.extras import Extras
+from napari_sparseseg.widgets.feed import PredictionFeed
+from napari_sparseseg.widgets.keys import bind_keys, unbind_keys
+from napari_sparseseg.widgets.layers import PredictionLayer, SharedHistoryLabels
+from napari_sparseseg.widgets.pair import LayerPair, axis_map
+from napari_sparseseg.widgets.results import add_everything, add_slice
+from napari_sparseseg.widgets.sources import unwrapped
+from napari_sparseseg.widgets.tools import Mode, ToolSync
+from napari_sparseseg.widgets.view import ViewWatcher, current_plane, show_plane, view_of
+
+if TYPE_CHECKING:
+    from napari_sparseseg.live.live_segmenter import LiveSegmenter
+    from napari_sparseseg.widgets.relay import GuiRelay
+    from napari_sparseseg.widgets.sources import ImageSource
+
+
+ANNOTATION_LOST = "The layer '{name}' was removed. Your paint is kept; Paint brings the layer back"
+PREDICTION_LOST = "The layer '{name}' was removed. Predictions go on; Correct brings the layer back"
+
+
+class LayerBridge(QObject):
+    """Makes the annotation and the prediction layer of an image, and keeps them and `live` in step.
+
+    What the user paints goes to `live`; what `live` holds is what both layers show. GUI thread only; the viewer is
+    held weakly.
+    """
+
+    mode_changed = Signal(str)
+    """"paint" or "correct"."""
+    class_changed = Signal(int)
+    view_changed = Signal()
+    """Another plane, or another part of it, is on screen."""
+    layers_lost = Signal(str)
+    """One of the two layers was removed; the sentence says what that means and how it comes back."""
+    extra_removed = Signal(str)
+    """The user has removed a layer that was switched on: "freshness", "probability" or "uncertainty"."""
+    problem = Signal(str)
+    """Something that was painted or chosen cannot be taken in; a sentence for the user."""
+
+    _paint_changed = Signal(object)  # brings changes from other threads to the GUI thread
+
+    def __init__(self, viewer: Any, live: LiveSegmenter, relay: GuiRelay, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        # A plugin is given a proxy: whatever is compared or held weakly must be the viewer itself.
+        viewer = unwrapped(viewer)
+        self._viewer = weakref.ref(viewer)
+        self._live = live
+        self._pair: LayerPair | None = None
+        self._tools: ToolSync | None = None
+        self._mode: Mode = "paint"
+        self._class_id = 2
+        self._eye: tuple[float, float, float] | None = None
+        self._watcher: ViewWatcher | None = None
+        self._relay = relay
+        self._is_open = False
+        self._feed = PredictionFeed(self._write_tile, self._draw, self.current_plane, self)
+        self._extras = Extras(viewer, live, self)
+        self._feed.drained.connect(self._on_feed_drained)
+        self._extras.removed.connect(self.extra_removed)
+        self._paint_changed.connect(self._on_paint_changed)
+
+    # --- opening and closing ---
+
+    def open(self, source: ImageSource) -> None:
+        """Make the layers of the image that `live` has opened; those of another image become ordinary layers."""
+        viewer = self._viewer()
+        if self._live.image_shape != source.shape:
+            raise InputError(
+                f"this image has the shape {source.shape}, but {self._live.image_shape} is being learnt from"
+            )
+        self._leave_pair()
+        if viewer is None:
+            return
+        self._remove_left_over(viewer, source)
+        self._connect(viewer)
+        self._pair, self._tools = self._new_pair(viewer, source)
+        self._pair.sync_all()
+        self.restore_layers()
+        self._show_classes(self._live.classes)
+        self.set_mode(self._mode)
+        self._on_view_changed()
+
+    def close(self) -> None:
+        """Let go of everything; the layers stay in the viewer as ordinary ones. `open` begins anew."""
+        self._leave_pair()
+        if not self._is_open:
+            return
+        self._is_open = False
+        for signal, slot in self._relay_slots():
+            signal.disconnect(slot)
+        self._live.events.paint_changed.disconnect(self._on_live_paint_changed, missing_ok=True)
+        if self._watcher is not None:
+            self._watcher.close()
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.layers.events.removed.disconnect(self._on_layer_removed)
+            viewer.layers.events.changed.disconnect(self._on_layer_exchanged)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether layers of an image are kept in step."""
+        return self._is_open
+
+    def _connect(self, viewer: Any) -> None:
+        if self._is_open:
+            return
+        self._is_open = True
+        for signal, slot in self._relay_slots():
+            signal.connect(slot)
+        self._live.events.paint_changed.connect(self._on_live_paint_changed)
+        self._watcher = ViewWatcher(viewer, self)
+        self._watcher.changed.connect(self._on_view_changed)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
+        viewer.layers.events.changed.connect(self._on_layer_exchanged)
+
+    def _relay_slots(self) -> list[tuple[Any, Any]]:
+        return [
+            (self._relay.tiles, self._feed.add),
+            (self._relay.classes, self._show_classes),
+            (self._relay.predictions_cleared, self._on_predictions_cleared),
+            (self._relay.freshness, self._on_freshness_changed),
+        ]
+
+    def _new_pair(self, viewer: Any, source: ImageSource) -> tuple[LayerPair, ToolSync]:
+        pair = LayerPair(viewer, self._live, source)
+        pair.problem.connect(self.problem)
+        pair.painted_at.connect(self._on_painted_at)
+        tools = ToolSync(viewer, *pair.both, self._class_id, self._mode)
+        tools.mode_changed.connect(self._on_mode_changed)
+        tools.class_changed.connect(self._on_class_changed)
+        tools.problem.connect(self.problem)
+        return pair, tools
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether predicted tiles wait to be shown."""
+        return len(self._feed) > 0
+
+    @property
+    def annotation_layer(self) -> SharedHistoryLabels | None:
+        """The layer that is painted on, None if it is not in the viewer."""
+        return None if self._pair is None else self._pair.annotation.layer
+
+    @property
+    def prediction_layer(self) -> SharedHistoryLabels | None:
+        """The layer that shows the prediction, None if it is not in the viewer."""
+        return None if self._pair is None else self._pair.prediction.layer
+
+    def restore_layers(self) -> None:
+        """Add those of the two layers again that were removed; what was painted is still there."""
+        if self._pair is None or self._tools is None:
+            return
+        self._pair.show(self, self._live.classes)
+        for painted in self._pair.both:
+            if painted.layer is not None:
+                bind_keys(painted.layer, self)
+        self._tools.refresh()
+
+    def _leave_pair(self) -> None:
+        self._feed.clear()
+        self._extras.close()
+        if self._pair is None or self._tools is None:
+            return
+        self._tools.close()
+        for painted in self._pair.both:
+            if painted.layer is not None:
+                unbind_keys(painted.layer)
+        self._pair.forget()
+        self._pair = self._tools = None
+
+    def _remove_left_over(self, viewer: Any, source: ImageSource) -> None:
+        """Remove layers of an image before that hold nothing, or nothing but what the new ones will show."""
+        codes, axes = self._live.codes, axis_map(source)
+        for layer in list(viewer.layers):
+            if not isinstance(layer, SharedHistoryLabels) or layer.history is not None:
+                continue
+            is_same = layer.data.shape == axes.shape and (
+                isinstance(layer, PredictionLayer)
+                or (codes is not None and np.array_equal(axes.as_frames(layer.data), codes))
+            )
+            if is_same or not layer.data.any():
+                viewer.layers.remove(layer)
+
+    # --- modes and classes ---
+
+    @property
+    def mode(self) -> Mode:
+        """Which layer is painted on: "paint" the annotation, "correct" the prediction."""
+        return self._mode
+
+    @property
+    def class_id(self) -> int:
+        """The class that is painted with."""
+        return self._class_id
+
+    def set_mode(self, mode: Mode) -> None:
+        """Select the layer of a mode with the brush in hand; brings back a layer that was removed."""
+        self.restore_layers()
+        if self._tools is not None:
+            self._tools.set_mode(mode)
+
+    def set_class(self, class_id: int) -> None:
+        """Paint with this class from now on."""
+        if self._tools is not None:
+            self._tools.set_class(class_id)
+
+    def choose_class(self, number: int) -> None:
+        """Paint with the class that stands at this place, from 1, in the list of classes."""
+        classes = self._live.classes
+        if 1 <= number <= len(classes):
+            self.set_class(classes[number - 1].class_id)
+
+    # --- history ---
+
+    def undo(self) -> bool:
+        """Take the last stroke back, on whichever layer it was made."""
+        return self._live.undo()
+
+    def redo(self) -> bool:
+        """Make the stroke again that was taken back last."""
+        return self._live.redo()
+
+    # --- what is on screen ---
+
+    def current_plane(self) -> Plane | None:
+        """The slice on screen; in 3D display the one that the slider stands at. None without layers."""
+        viewer, layer = self._viewer(), self._any_layer()
+        if viewer is None or layer is None or self._pair is None:
+            return None
+        return current_plane(viewer, layer, self._pair.axes)
+
+    def go_to(self, plane: Plane) -> None:
+        """Bring a slice on screen, in 2D."""
+        viewer, layer = self._viewer(), self._any_layer()
+        if viewer is not None and layer is not None and self._pair is not None:
+            show_plane(viewer, layer, self._pair.axes, plane)
+
+    def _any_layer(self) -> Any:
+        return self.prediction_layer if self.annotation_layer is None else self.annotation_layer
+
+    def _on_view_changed(self) -> None:
+        viewer, layer = self._viewer(), self._any_layer()
+        if viewer is None or layer is None or self._pair is None:
+            return
+        self._live.look_at(view_of(viewer, layer, self._pair.axes, self._eye))
+        self.view_changed.emit()
+
+    def toggle_prediction(self) -> None:
+        """Hide the prediction, or show it."""
+        layer = self.prediction_layer
+        if layer is not None:
+            layer.visible = not layer.visible
+
+    def toggle_outlines(self) -> None:
+        """Show the prediction as outlines, or filled."""
+        layer = self.prediction_layer
+        if layer is not None:
+            layer.contour = 0 if layer.contour else 1
+
+    # --- extras and results ---
+
+    def show_freshness(self, wanted: bool) -> None:
+        """Colour the tiles: green where the prediction shows the latest paint, orange where it lags behind."""
+        self._extras.show_freshness(self._pair, wanted)
+
+    def show_probability(self, class_id: int | None) -> None:
+        """Show how probable a class is, as an image; None takes it away."""
+        self._extras.show_probability(self._pair, class_id)
+
+    def show_uncertainty(self, wanted: bool) -> None:
+        """Show where the network is unsure, as an image."""
+        self._extras.show_uncertainty(self._pair, wanted)
+
+    def accept(self, everything: bool) -> Labels | None:
+        """Copy what the prediction shows into an ordinary layer: the slice on screen, or everything.
+
+        Slices gather in one layer, where a slice that was accepted before is replaced; everything makes a new layer.
+        """
+        viewer, plane = self._viewer(), self.current_plane()
+        if viewer is None or plane is None or self._pair is None:
+            return None
+        if everything:
+            return add_everything(viewer, self._live, self._pair)
+        return add_slice(viewer, self._live, self._pair, plane)
+
+    # --- events of live ---
+
+    def _on_live_paint_changed(self, change: PaintChange) -> None:
+        self._paint_changed.emit(change)
+
+    def _on_paint_changed(self, change: PaintChange) -> None:
+        if self._pair is not None:
+            self._pair.sync(change.frame, change.box)
+
+    def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
+        if self._pair is None or self._tools is None:
+            return
+        self._pair.show_classes(classes)
+        self._tools.show_classes(classes)
+
+    def _on_predictions_cleared(self) -> None:
+        self._feed.clear()
+        self._extras.clear()
+        if self._pair is not None:
+            self._pair.sync_all()
+
+    def _on_feed_drained(self) -> None:
+        if self._pair is not None:
+            self._pair.prediction.update_thumbnail()
+
+    def _on_freshness_changed(self, _frame: int) -> None:
+        self._extras.update_freshness()
+
+    def _write_tile(self, tile: TileUpdate) -> None:
+        if self._pair is not None:
+            self._pair.write_tile(tile)
+            self._extras.write(tile)
+
+    def _draw(self) -> None:
+        if self._pair is not None:
+            self._pair.redraw()
+            self._extras.redraw()
+
+    # --- events of the layers ---
+
+    def _on_painted_at(self, center: tuple[float, float, float]) -> None:
+        self._eye = center
+        if self._watcher is not None:
+            self._watcher.touch()
+
+    def _on_mode_changed(self, mode: Mode) -> None:
+        self._mode = mode
+        self.mode_changed.emit(mode)
+
+    def _on_class_changed(self, class_id: int) -> None:
+        self._class_id = class_id
+        self.class_changed.emit(class_id)
+
+    def _on_layer_exchanged(self, event: Any) -> None:
+        old = event.old_value
+        for layer in old if isinstance(old, list) else [old]:
+            self._lose(layer)
+
+    def _on_layer_removed(self, event: Any) -> None:
+        self._lose(event.value)
+
+    def _lose(self, layer: Any) -> None:
+        self._extras.on_layer_removed(layer)
+        if self._pair is None:
+            return
+        for painted, sentence in zip(self._pair.both, (ANNOTATION_LOST, PREDICTION_LOST), strict=True):
+            if painted.layer is layer:
+                unbind_keys(layer)
+                painted.forget()
+                # Not now: napari removes all layers when it closes, and there is nobody to tell then.
+                QTimer.singleShot(0, partial(_tell, weakref.ref(self), sentence.format(name=painted.name)))
+
+
+def _tell(bridge: weakref.ref[LayerBridge], sentence: str) -> None:
+    alive = bridge()
+    if alive is not None and alive.is_open:
+        alive.layers_lost.emit(sentence)

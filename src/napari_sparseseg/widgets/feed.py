@@ -1,0 +1,87 @@
+"""PredictionFeed: predicted tiles into the prediction layer, a few milliseconds at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import perf_counter
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_sparseseg._types import MAX_CLASSES, Box, Plane
+from napari_sparseseg.live.events import TileUpdate
+from napari_sparseseg.widgets.shadow import Values
+
+INTERVAL_MS = 15
+BUDGET_SECONDS = 0.004
+
+
+def with_paint(labels: Values, codes: Values, allowed: Callable[[int], frozenset[int]]) -> Values:
+    """What the prediction layer shows: painted classes over the labels, and nothing where paint rules the label out."""
+    if not codes.any():
+        return labels
+    merged = np.where((codes > 0) & (codes <= MAX_CLASSES), codes, labels)
+    if codes.max() > MAX_CLASSES:
+        for code in np.unique(codes[codes > MAX_CLASSES]).tolist():
+            possible = sorted(allowed(code))
+            merged[(codes == code) & ~np.isin(labels, possible)] = possible[0] if len(possible) == 1 else 0
+    return merged
+
+
+class PredictionFeed(QObject):
+    """Hands tiles out on the GUI thread, those on screen first, and pauses when its share of the time is used up."""
+
+    drained = Signal()
+    """All tiles that were there have been handed out."""
+
+    def __init__(
+        self,
+        apply: Callable[[TileUpdate], None],
+        draw: Callable[[], None],
+        plane: Callable[[], Plane | None],
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._apply = apply
+        self._draw = draw
+        self._plane = plane
+        self._waiting: dict[tuple[int, Box], TileUpdate] = {}
+        self._timer = QTimer(self)
+        self._timer.setInterval(INTERVAL_MS)
+        self._timer.timeout.connect(self.tick)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, tiles: Iterable[TileUpdate]) -> None:
+        """Take tiles, in the order of their age; of the same box the newest counts."""
+        for tile in tiles:
+            self._waiting.pop((tile.frame, tile.box), None)
+            self._waiting[tile.frame, tile.box] = tile
+        if self._waiting and not self._timer.isActive():
+            self._timer.start()
+
+    def clear(self) -> None:
+        """Drop what was not handed out."""
+        self._waiting.clear()
+        self._timer.stop()
+
+    def tick(self, budget: float = BUDGET_SECONDS) -> None:
+        """Hand out tiles for `budget` seconds, at least one."""
+        end = perf_counter() + budget
+        for key in self._by_urgency():
+            self._apply(self._waiting.pop(key))
+            if perf_counter() > end:
+                break
+        self._draw()
+        if not self._waiting:
+            self._timer.stop()
+            self.drained.emit()
+
+    def _by_urgency(self) -> list[tuple[int, Box]]:
+        plane = self._plane()
+        return sorted(self._waiting, key=lambda key: plane is None or not _meets(plane, *key))
+
+
+def _meets(plane: Plane, frame: int, box: Box) -> bool:
+    return frame == plane.frame and box.start[plane.axis] <= plane.index < box.stop[plane.axis]

@@ -1,0 +1,97 @@
+"""The two layers that are painted on, and their colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from napari.layers import Labels
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_sparseseg.live.events import ClassInfo
+
+RGBA = tuple[float, float, float, float]
+
+CLEAR: RGBA = (0.0, 0.0, 0.0, 0.0)
+SET_COLOR: RGBA = (0.55, 0.55, 0.55, 0.7)
+"""Paint that rules classes out instead of naming one."""
+BACKGROUND_ALPHA = 0.45
+
+
+class History(Protocol):
+    """Where strokes are taken back, instead of in the layer itself."""
+
+    def undo(self) -> object: ...
+
+    def redo(self) -> object: ...
+
+
+class SharedHistoryLabels(Labels):  # type: ignore[misc]  # napari has no types
+    """Labels that are painted in 2D and whose strokes are taken back elsewhere, together with those of other layers.
+
+    While `history` is None it behaves like any other labels layer.
+    """
+
+    def __init__(self, data: Any, **kwargs: Any) -> None:
+        self.history: History | None = None
+        super().__init__(data, **kwargs)
+
+    def undo(self) -> None:
+        """Take back the last stroke, on whichever of the layers it was made."""
+        if self.history is None:
+            super().undo()
+        else:
+            self.history.undo()
+
+    def redo(self) -> None:
+        """Make the last stroke again that was taken back."""
+        if self.history is None:
+            super().redo()
+        else:
+            self.history.redo()
+
+    @property
+    def n_edit_dimensions(self) -> int:
+        """Always 2: what is painted must be seen."""
+        return 2
+
+    @n_edit_dimensions.setter
+    def n_edit_dimensions(self, _wanted: int) -> None:
+        # The event brings the number back that stands in napari's controls.
+        self.events.n_edit_dimensions()
+
+
+class AnnotationLayer(SharedHistoryLabels):
+    """What the user has painted: classes, and in grey the sets of classes that are left where one was ruled out."""
+
+
+class PredictionLayer(SharedHistoryLabels):
+    """What the network predicts, with the user's paint over it; painting on it corrects."""
+
+
+# napari tells what kind of layer it has (icon, menus, writers, duplicates) by the name of its class.
+for _layer_class in (SharedHistoryLabels, AnnotationLayer, PredictionLayer):
+    _layer_class.__name__ = "Labels"
+
+
+def annotation_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
+    """Colours of the annotation: the classes', the background fainter, whatever is no class grey."""
+    colors: dict[int | None, RGBA] = {None: SET_COLOR, 0: CLEAR}
+    for info in classes:
+        colors[info.class_id] = (*info.color, BACKGROUND_ALPHA if info.is_background else 1.0)
+    return DirectLabelColormap(color_dict=colors)
+
+
+def prediction_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
+    """Colours of the prediction: the classes'; the background and whatever is no class are not seen."""
+    colors: dict[int | None, RGBA] = {None: CLEAR, 0: CLEAR}
+    for info in classes:
+        colors[info.class_id] = CLEAR if info.is_background else (*info.color, 1.0)
+    return DirectLabelColormap(color_dict=colors)
+
+
+def set_colormap(layer: Labels, colormap: DirectLabelColormap) -> None:
+    """Give a layer other colours; "show selected" stays as it is, which napari would forget."""
+    colormap.use_selection = layer.show_selected_label
+    colormap.selection = layer.selected_label
+    layer.colormap = colormap

@@ -1,0 +1,110 @@
+"""ToolSync: one class, one brush and one mode for our two layers, whichever way the user changes them."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Literal
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_sparseseg.live.events import ClassInfo
+from napari_sparseseg.widgets.paint_layer import PaintLayer
+
+Mode = Literal["paint", "correct"]
+
+
+class ToolSync(QObject):
+    """Keeps class and brush equal on both layers; the mode is which of the two is selected."""
+
+    mode_changed = Signal(str)
+    class_changed = Signal(int)
+    problem = Signal(str)
+
+    def __init__(self, viewer: Any, annotation: PaintLayer, prediction: PaintLayer, class_id: int, mode: Mode) -> None:
+        super().__init__()
+        self.mode: Mode = mode
+        self.class_id = class_id
+        self._viewer = weakref.ref(viewer)
+        self._layers: dict[Mode, PaintLayer] = {"paint": annotation, "correct": prediction}
+        self._class_ids: tuple[int, ...] = ()
+        self._is_syncing = False
+        for painted in self._layers.values():
+            painted.label_chosen.connect(self._on_label_chosen)
+            painted.brush_resized.connect(self._on_brush_resized)
+        viewer.layers.selection.events.active.connect(self._on_active_layer)
+
+    def close(self) -> None:
+        """Follow the viewer no longer."""
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.layers.selection.events.active.disconnect(self._on_active_layer)
+
+    def show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
+        """Take the classes that can be painted; where the chosen one has gone, another is chosen."""
+        self._class_ids = tuple(info.class_id for info in classes)
+        if self.class_id not in self._class_ids:
+            objects = [info.class_id for info in classes if not info.is_background]
+            self.set_class((objects or list(self._class_ids) or [1])[0])
+
+    def set_class(self, class_id: int) -> None:
+        """Paint with this class from now on, on both layers."""
+        is_new = class_id != self.class_id
+        self.class_id = class_id
+        self._set_labels()
+        if is_new:
+            self.class_changed.emit(class_id)
+
+    def set_mode(self, mode: Mode) -> None:
+        """Select the layer of this mode, with the brush in hand; both must be there."""
+        viewer, layer = self._viewer(), self._layers[mode].layer
+        if viewer is None or layer is None:
+            return
+        layer.visible = True
+        viewer.layers.selection.active = layer
+        layer.mode = "paint"
+        self._set_labels()
+        self._note_mode(mode)
+
+    def refresh(self) -> None:
+        """Bring a layer that has just been added into line with the other."""
+        self._set_labels()
+        sizes = [painted.layer.brush_size for painted in self._layers.values() if painted.layer is not None]
+        if sizes:
+            self._on_brush_resized(sizes[0])
+
+    def _note_mode(self, mode: Mode) -> None:
+        if mode != self.mode:
+            self.mode = mode
+            self.mode_changed.emit(mode)
+
+    def _set_labels(self) -> None:
+        self._is_syncing = True
+        try:
+            for painted in self._layers.values():
+                if painted.layer is not None:
+                    painted.layer.selected_label = self.class_id
+        finally:
+            self._is_syncing = False
+
+    def _on_active_layer(self, event: Any) -> None:
+        for mode, painted in self._layers.items():
+            if painted.layer is not None and event.value is painted.layer:
+                self._note_mode(mode)
+
+    def _on_label_chosen(self, label: int) -> None:
+        if self._is_syncing or label == 0:
+            return  # 0 erases (key X, or picking what is unpainted) until a class is chosen again
+        if label in self._class_ids:
+            self.set_class(label)
+            return
+        self._set_labels()
+        self.problem.emit(
+            "That marks what the voxel is not; choose a class to paint with"
+            if label >= 128
+            else f"There is no class {label}; add it in the list of classes first"
+        )
+
+    def _on_brush_resized(self, size: int) -> None:
+        for painted in self._layers.values():
+            if painted.layer is not None and painted.layer.brush_size != size:
+                painted.layer.brush_size = size

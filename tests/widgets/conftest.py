@@ -1,0 +1,257 @@
+"""A real viewer under a real (or virtual) screen, driven by the mouse; and a live segmenter that never learns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_sparseseg._types import Box, Plane, Region, Shape3D
+from napari_sparseseg.live.events import ClassInfo, LiveEvents, PaintChange, PaintedSlice, TileUpdate, View
+from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit
+from napari_sparseseg.widgets.sources import ImageSource, source_of
+
+BACKGROUND, OBJECT, OTHER = 1, 2, 3
+CLASSES = (
+    ClassInfo(BACKGROUND, "background", (0.5, 0.5, 0.5), is_background=True),
+    ClassInfo(OBJECT, "object", (1.0, 0.4, 0.0)),
+    ClassInfo(OTHER, "other", (0.0, 0.4, 1.0)),
+)
+
+
+class FakeLive:
+    """What the bridge sees of `LiveSegmenter`, with a real store of paint, and predictions that the test makes."""
+
+    def __init__(self, tile_shape: Shape3D = (4, 16, 16)) -> None:
+        self.events = LiveEvents()
+        self.classes = CLASSES
+        self.tile_shape = tile_shape
+        self.views: list[View] = []
+        self.probability_of: int | None = None
+        self.wants_uncertainty = False
+        self.store: AnnotationStore | None = None
+        self.predicted = np.zeros((1, 1, 1, 1), np.uint8)
+        self.image_shape: tuple[int, ...] | None = None
+        self.states: dict[int, Any] = {}
+        self.generation = 0
+
+    def open(self, image: Any, *, channel_axis: Any = None, time_axis: Any = None, spacing: Any = None) -> None:
+        shape = list(image.shape)
+        self.image_shape = tuple(n for axis, n in enumerate(shape) if axis != channel_axis)
+        n_frames = 1 if time_axis is None else shape[time_axis]
+        space = [n for axis, n in enumerate(shape) if axis not in (channel_axis, time_axis)]
+        z, y, x = [1] * (3 - len(space)) + space
+        self.store = AnnotationStore((n_frames, z, y, x))
+        self.predicted = np.zeros(self.store.shape, np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int] | None:
+        return None if self.store is None else self.store.shape
+
+    @property
+    def codes(self) -> Any:
+        return None if self.store is None else self.store.codes
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        return tuple(info.class_id for info in self.classes)
+
+    def allowed(self, code: int) -> frozenset[int]:
+        return self.store.allowed(code, self.class_ids)
+
+    def annotate(self, region: Region, class_id: int, *, plane: Plane | None = None) -> None:
+        self._tell(self.store.annotate(region, class_id, plane))
+
+    def annotate_values(self, region: Region, codes: Any, *, plane: Plane | None = None) -> None:
+        self._tell(self.store.annotate(region, codes, plane))
+
+    def correct(self, region: Region, class_id: int, *, shown: Any, plane: Plane | None = None) -> None:
+        self._tell(self.store.correct(region, class_id, shown, plane, class_ids=self.class_ids, background=BACKGROUND))
+
+    def undo(self) -> bool:
+        return self._tell(self.store.undo())
+
+    def redo(self) -> bool:
+        return self._tell(self.store.redo())
+
+    def painted_slices(self) -> tuple[PaintedSlice, ...]:
+        return tuple(PaintedSlice(*painted) for painted in self.store.painted_slices())
+
+    def look_at(self, view: View) -> None:
+        self.views.append(view)
+
+    def show_probability(self, class_id: int | None) -> None:
+        self.probability_of = class_id
+
+    def show_uncertainty(self, wanted: bool) -> None:
+        self.wants_uncertainty = wanted
+
+    def freshness(self, frame: int) -> Any:
+        counts = [-(-n // t) for n, t in zip(self.store.shape[1:], self.tile_shape, strict=True)]
+        return self.states.get(frame, np.zeros(counts, np.uint8))
+
+    def labels(self, frame: int, box: Box | None = None) -> Any:
+        box = box or Box.whole(self.store.shape[1:])
+        codes = self.store.codes[frame][box.slices]
+        return np.where((codes > 0) & (codes < 128), codes, self.predicted[frame][box.slices])
+
+    def predict(self, labels: Any, box: Box | None = None, *, frame: int = 0, **more: Any) -> TileUpdate:
+        """Predict these labels in a box, and tell of it as the compute thread would."""
+        box = box or Box.whole(self.store.shape[1:])
+        labels = np.broadcast_to(np.asarray(labels, np.uint8), box.shape).copy()
+        self.predicted[frame][box.slices] = labels
+        self.generation += 1
+        tile = TileUpdate(frame, box, labels, self.generation, **more)
+        self.events.tile_predicted.emit(tile)
+        return tile
+
+    def _tell(self, edit: PaintEdit | None) -> bool:
+        if edit is not None:
+            self.events.paint_changed.emit(PaintChange(edit.frame, edit.box, self.store.revision))
+        return edit is not None
+
+
+@dataclass
+class Stage:
+    """A viewer with an image, our two layers on it, and hands to paint with."""
+
+    viewer: Any
+    live: Any
+    relay: Any
+    bridge: Any
+    source: ImageSource
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def annotation(self) -> Any:
+        return self.bridge.annotation_layer
+
+    @property
+    def prediction(self) -> Any:
+        return self.bridge.prediction_layer
+
+    @property
+    def canvas(self) -> Any:
+        return self.viewer.window._qt_viewer.canvas.native
+
+    def at(self, point: Sequence[float]) -> Any:
+        """Where on the canvas a voxel (of the layer) lies, in pixels."""
+        from qtpy.QtCore import QPoint
+
+        layer = self.annotation or self.prediction
+        world = np.asarray(layer.data_to_world(point))
+        camera, size = self.viewer.scene.camera, self.viewer.canvas.size
+        down, across = (world[axis] for axis in self.viewer.dims.displayed)
+        y = size[0] / 2 + (down - camera.center[-2]) * camera.zoom
+        x = size[1] / 2 + (across - camera.center[-1]) * camera.zoom
+        return QPoint(round(x), round(y))
+
+    def press(self, point: Sequence[float], button: str = "LeftButton") -> None:
+        self._mouse("mousePress", point, button)
+
+    def move(self, point: Sequence[float], button: str = "LeftButton") -> None:
+        from qtpy.QtCore import QEvent, QPointF, Qt
+        from qtpy.QtGui import QMouseEvent
+        from qtpy.QtTest import QTest
+        from qtpy.QtWidgets import QApplication
+
+        # QTest.mouseMove tells of no button, and a drag is a move with one
+        position = QPointF(self.at(point))
+        where = QPointF(self.canvas.mapToGlobal(self.at(point)))
+        which = getattr(Qt.MouseButton, button) if button else Qt.MouseButton.NoButton
+        event = QMouseEvent(
+            QEvent.Type.MouseMove, position, where, Qt.MouseButton.NoButton, which, Qt.KeyboardModifier.NoModifier
+        )
+        QApplication.sendEvent(self.canvas, event)
+        QTest.qWait(12)  # vispy drops a move that comes within 10 ms of the one before; napari is 5 ms late
+
+    def release(self, point: Sequence[float], button: str = "LeftButton") -> None:
+        self._mouse("mouseRelease", point, button)
+
+    def drag(self, *points: Sequence[float], steps: int = 4) -> None:
+        """A stroke from point to point."""
+        self.press(points[0])
+        for start, end in zip(points, points[1:], strict=False):
+            for point in np.linspace(start, end, steps + 1)[1:]:
+                self.move(point)
+        self.release(points[-1])
+
+    def click(self, point: Sequence[float], button: str = "LeftButton") -> None:
+        self.press(point, button)
+        self.release(point, button)
+
+    def key(self, name: str, *modifiers: str) -> None:
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+
+        held = Qt.KeyboardModifier.NoModifier
+        for modifier in modifiers:
+            held |= getattr(Qt.KeyboardModifier, f"{modifier}Modifier")
+        QTest.keyClick(self.canvas, getattr(Qt.Key, f"Key_{name}"), held)
+
+    def settle(self) -> None:
+        """Deliver what was told, and let the timers of the bridge run out."""
+        from qtpy.QtTest import QTest
+
+        self.relay.flush()
+        for _ in range(100):
+            QTest.qWait(5)
+            if not self.bridge.is_busy:
+                return
+        pytest.fail("the bridge is busy for ever")
+
+    def tools(self, mode: str, class_id: int = OBJECT, brush: int = 5) -> None:
+        self.bridge.set_mode(mode)
+        self.bridge.set_class(class_id)
+        self.annotation.brush_size = brush
+
+    def screenshot(self, name: str) -> None:
+        """Keep a picture of the window in the folder that SPARSESEG_SCREENSHOTS names, if it does."""
+        folder = os.environ.get("SPARSESEG_SCREENSHOTS")
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.viewer.screenshot(str(Path(folder) / f"{name}.png"), canvas_only=False, flash=False)
+
+    def _mouse(self, action: str, point: Sequence[float], button: str) -> None:
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+
+        which = getattr(Qt.MouseButton, button)
+        getattr(QTest, action)(self.canvas, which, Qt.KeyboardModifier.NoModifier, self.at(point))
+
+
+@pytest.fixture
+def set_stage(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Stage]]:
+    """``set_stage(image, live=None, **properties of the image layer)``: a viewer with our layers on an image."""
+    from napari_sparseseg.widgets.bridge import LayerBridge
+    from napari_sparseseg.widgets.relay import GuiRelay
+
+    stages: list[Stage] = []
+
+    def build(
+        image: Any = None, *, live: Any = None, viewer: Any = None, show: bool = True, **properties: Any
+    ) -> Stage:
+        viewer = viewer or make_napari_viewer(show=show)
+        image = np.zeros((12, 40, 48), np.uint8) if image is None else image
+        layer = viewer.add_image(image, name="cells", **properties)
+        source = source_of([layer])
+        live = live or FakeLive()
+        live.open(source.array, channel_axis=source.channel_axis, time_axis=source.time_axis, spacing=source.spacing)
+        relay = GuiRelay(live.events)
+        bridge = LayerBridge(viewer, live, relay)
+        stage = Stage(viewer, live, relay, bridge, source)
+        stages.append(stage)
+        bridge.problem.connect(stage.problems.append)
+        bridge.open(source)
+        return stage
+
+    yield build
+    for stage in stages:
+        stage.bridge.close()
+        stage.relay.close()
+    stages.clear()
