@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class ImageSource:
     the image is.
     """
 
-    array: Any
+    array: Any = field(repr=False)
     channel_axis: int | None
     time_axis: int | None
     spacing: tuple[float, ...]
@@ -125,6 +125,11 @@ def source_of(
         region=region,
         step=step,
     )
+
+
+def unwrapped(thing: Any) -> Any:
+    """What lies behind the proxy that napari wraps around all that it hands to plugins, be it its own or ours."""
+    return thing.__wrapped__ if type(thing).__module__ == "napari.utils._proxies" else thing
 
 
 def n_levels(layer: Any) -> int:
@@ -254,8 +259,7 @@ def _level_of(layer: Any, level: int) -> Any:
     if not 0 <= level < levels:
         raise InputError(f"{layer.name!r} has no level {level}, only 0 to {levels - 1}")
     array = layer.data[level] if layer.multiscale else layer.data
-    # napari wraps what it hands to plugins, and our own lazy arrays look like napari's to it
-    return getattr(array, "__wrapped__", array) if type(array).__module__.startswith("napari.utils") else array
+    return unwrapped(array)
 
 
 def _check_together(layer: Any, first: Any) -> None:

@@ -1,0 +1,337 @@
+"""SparseSegDock: the panels, and what ties them to the session of their viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+from typing_extensions import override
+
+from napari_sparseseg._types import Plane
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.live.events import ClassInfo, LiveStatus
+from napari_sparseseg.widgets.class_panel import ClassPanel
+from napari_sparseseg.widgets.controls import MessageLabel
+from napari_sparseseg.widgets.image_panel import ImagePanel
+from napari_sparseseg.widgets.paint_panel import PaintPanel
+from napari_sparseseg.widgets.result_panel import ResultPanel
+from napari_sparseseg.widgets.session import session_of
+from napari_sparseseg.widgets.settings_panel import SettingsPanel
+from napari_sparseseg.widgets.sources import ImageSource
+from napari_sparseseg.widgets.train_panel import TrainPanel
+from napari_sparseseg.widgets.wishes import Wishes
+
+WIDTH = 350
+_NO_BACKGROUND = "Say first which class is the background (the round button beside its name)."
+
+
+class SparseSegDock(QWidget):
+    """The dock widget of one viewer. Closing it changes nothing: opened again, it shows the same session."""
+
+    # napari looks at the name of this parameter; annotations would be text here
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.session = session_of(napari_viewer)
+        self._is_attached = True
+        # by then napari has put the dock into its window, added all layers of a sample, or put the dock elsewhere
+        self._docked, self._opening = _soon(self, self._on_docked), _soon(self, self._open_by_itself)
+        self._retiring = _soon(self, self._retire)
+        self._build()
+        self._wishes = Wishes(self.session, self)
+        self._connect_session()
+        self._connect_image()
+        self._connect_classes()
+        self._connect_paint()
+        self._connect_train()
+        self._connect_results()
+        self.session.take_dock(self)
+        self._show_session()
+        self._docked.start(0)
+
+    @override
+    def sizeHint(self) -> QSize:
+        return QSize(WIDTH, 760)
+
+    @override
+    def minimumSizeHint(self) -> QSize:
+        return QSize(280, 240)
+
+    def detach(self) -> None:
+        """Show the session no longer; it goes on."""
+        if not self._is_attached:
+            return
+        self._is_attached = False
+        self._docked.stop()
+        self._opening.stop()
+        self.image_panel.close_events()
+        for signal, slot in self._session_slots():
+            signal.disconnect(slot)
+
+    # --- building ---
+
+    def _build(self) -> None:
+        session = self.session
+        self.image_panel = ImagePanel(self._viewer, session.live.estimate_seconds, is_own=session.owns)
+        self.class_panel, self.paint_panel = ClassPanel(), PaintPanel()
+        self.train_panel, self.result_panel = TrainPanel(), ResultPanel()
+        self.settings_panel = SettingsPanel()
+        column = QWidget()
+        layout = QVBoxLayout(column)
+        layout.setContentsMargins(8, 6, 8, 6)
+        layout.setSpacing(8)
+        groups: tuple[tuple[QWidget, ...], ...] = (
+            (self.image_panel,),
+            (self.class_panel, self.paint_panel),
+            (self.train_panel,),
+            (self.result_panel,),
+            (self.settings_panel,),
+        )
+        for number, group in enumerate(groups):
+            if number:
+                layout.addWidget(_line())
+            for panel in group:
+                layout.addWidget(panel)
+        layout.addStretch(1)
+        self._lay_out(column)
+
+    def _lay_out(self, column: QWidget) -> None:
+        scroll = QScrollArea()
+        scroll.setWidget(column)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._messages = {is_error: MessageLabel(role="error" if is_error else "muted") for is_error in (False, True)}
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(scroll, 1)
+        for message in self._messages.values():
+            message.setContentsMargins(8, 0, 8, 4)
+            message.setAccessibleName("Latest message")
+            message.hide()
+            layout.addWidget(message)
+
+    # --- connecting ---
+
+    def _connect_session(self) -> None:
+        for signal, slot in self._session_slots():
+            signal.connect(slot)
+
+    def _session_slots(self) -> list[tuple[Any, Any]]:
+        session = self.session
+        return [
+            (session.source_changed, self._on_source_changed),
+            (session.told, self._show_message),
+            (session.configured, self._show_settings),
+            (session.closed, self.detach),
+            (session.relay.status, self._show_status),
+            (session.relay.classes, self._show_classes),
+            (session.relay.paint, self._on_paint),
+            (session.relay.curve, self.train_panel.add_points),
+            (session.relay.curve_cleared, self.train_panel.clear_curve),
+            (session.bridge.mode_changed, self.paint_panel.show_mode),
+            (session.bridge.class_changed, self._on_class_changed),
+            (session.brush_resized, self.paint_panel.show_brush),
+            (session.bridge.view_changed, self._show_plane),
+            (session.bridge.extra_removed, self._on_extra_removed),
+        ]
+
+    def _connect_image(self) -> None:
+        self.image_panel.source_chosen.connect(self._wishes.open_image)
+        self.image_panel.image_appeared.connect(lambda: self._opening.start(0))
+        self.settings_panel.configured.connect(lambda name, config: self._wishes.configure(**{name: config}))
+        self.settings_panel.device_chosen.connect(lambda device: self._wishes.configure(device=device))
+
+    def _connect_classes(self) -> None:
+        panel, wishes = self.class_panel, self._wishes
+        panel.class_chosen.connect(self.session.bridge.set_class)
+        panel.class_added.connect(self._on_class_added)
+        panel.class_renamed.connect(wishes.rename_class)
+        panel.class_recolored.connect(wishes.recolor_class)
+        panel.class_removed.connect(wishes.remove_class)
+        panel.background_chosen.connect(wishes.set_background)
+
+    def _connect_paint(self) -> None:
+        panel, bridge = self.paint_panel, self.session.bridge
+        panel.mode_chosen.connect(bridge.set_mode)
+        panel.brush_resized.connect(self.session.set_brush)
+        panel.slice_chosen.connect(bridge.go_to)
+        panel.complete_toggled.connect(self._wishes.set_complete)
+        panel.undo_requested.connect(lambda: self._wishes.obey(bridge.undo))
+        panel.redo_requested.connect(lambda: self._wishes.obey(bridge.redo))
+
+    def _connect_train(self) -> None:
+        panel, live = self.train_panel, self.session.live
+        panel.start_requested.connect(lambda: self._wishes.obey(live.start))
+        panel.pause_requested.connect(lambda: self._wishes.obey(live.pause))
+        panel.update_requested.connect(lambda: self._wishes.obey(live.update_once))
+        panel.live_toggled.connect(lambda wished: live.set_live(wished))
+        panel.auto_start_toggled.connect(self._on_auto_start_toggled)
+        panel.reset_requested.connect(self._wishes.reset_model)
+
+    def _connect_results(self) -> None:
+        panel, wishes, bridge = self.result_panel, self._wishes, self.session.bridge
+        panel.accept_slice_requested.connect(lambda: wishes.accept(everything=False))
+        panel.accept_all_requested.connect(lambda: wishes.accept(everything=True))
+        panel.prediction_toggled.connect(lambda: bridge.toggle_prediction())
+        panel.outlines_toggled.connect(lambda: bridge.toggle_outlines())
+        panel.probability_chosen.connect(lambda class_id: self._show_map(probability=class_id))
+        panel.uncertainty_toggled.connect(lambda wished: self._show_map(uncertainty=wished))
+        panel.freshness_toggled.connect(lambda wished: self._show_map(freshness=wished))
+        panel.save_model_requested.connect(wishes.save_model)
+        panel.load_model_requested.connect(wishes.load_model)
+        panel.export_requested.connect(wishes.export_labels)
+
+    # --- showing ---
+
+    def _show_session(self) -> None:
+        """Show all that is so already; a new dock may show a session that has been at work for hours."""
+        session = self.session
+        self.image_panel.show_source(session.source)
+        self._show_classes(session.live.classes)
+        self.paint_panel.show_mode(session.bridge.mode)
+        self.train_panel.show_auto_start(session.live.auto_start)
+        self.train_panel.add_points(session.curve)
+        self._show_status(session.live.status)
+        self._show_settings()
+        self._show_maps()
+        self._show_slices()
+        self._open_by_itself()
+
+    def _show_status(self, status: LiveStatus) -> None:
+        self.train_panel.show_status(status)
+        self.result_panel.show_status(status)
+        self.paint_panel.show_correct_enabled(status.has_model, "Nothing is predicted yet: paint two classes first.")
+
+    def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
+        self.class_panel.show_classes(classes, self.session.bridge.class_id)
+        self.result_panel.show_classes(classes)
+        self._show_plane()
+
+    def _show_slices(self) -> None:
+        source = self.session.source
+        slices = self.session.live.painted_slices()
+        self.paint_panel.show_slices(
+            slices, is_time_series=source is not None and source.time_axis is not None, axis_labels=_axis_names(source)
+        )
+        self._show_plane()
+
+    def _show_plane(self) -> None:
+        plane: Plane | None = self.session.bridge.current_plane()
+        complete = any(s.plane == plane and s.is_complete for s in self.session.live.painted_slices())
+        has_background = any(info.is_background for info in self.session.live.classes)
+        self.paint_panel.show_plane(plane)
+        self.paint_panel.show_complete(
+            complete, plane is not None and has_background, "" if has_background else _NO_BACKGROUND
+        )
+
+    def _show_settings(self) -> None:
+        self.settings_panel.show_settings(self.session.live.settings)
+
+    def _show_maps(self) -> None:
+        session = self.session
+        self.result_panel.show_maps(
+            probability=session.probability, uncertainty=session.uncertainty, freshness=session.freshness
+        )
+
+    def _show_message(self, text: str, is_error: bool) -> None:
+        self._messages[is_error].show_text(text)
+        for kind, message in self._messages.items():
+            message.setVisible(kind == is_error)
+
+    # --- what happens ---
+
+    def _open_by_itself(self) -> None:
+        """With nothing in use, the chosen image is taken, unless it is so large that it is better to choose first."""
+        if self.session.source is not None or self.image_panel.is_large:
+            return
+        try:
+            source = self.image_panel.wished_source()
+        except InputError:
+            return  # the panel says why
+        self._wishes.open_image(source)
+
+    def _on_source_changed(self, source: ImageSource | None) -> None:
+        for message in self._messages.values():
+            message.hide()
+        self.image_panel.show_source(source)
+        self.train_panel.clear_curve()
+        self._show_slices()
+
+    def _on_paint(self) -> None:
+        self._show_slices()
+
+    def _on_class_changed(self, class_id: int) -> None:
+        self.class_panel.show_classes(self.session.live.classes, class_id)
+
+    def _on_class_added(self) -> None:
+        class_id = self._wishes.add_class()
+        if class_id is not None:
+            self.class_panel.rename(class_id)
+
+    def _on_auto_start_toggled(self, wished: bool) -> None:
+        self.session.live.auto_start = wished
+        self.train_panel.show_auto_start(wished)
+
+    def _show_map(self, **wished: Any) -> None:
+        with self.session.guarded():
+            self.session.show_maps(**wished)
+        self._show_maps()
+
+    def _on_extra_removed(self, name: str) -> None:
+        self.session.forget_map(name)
+        self._show_maps()
+
+    def _on_docked(self) -> None:
+        window = self.window()
+        if isinstance(window, QMainWindow):
+            self.session.watch(window)
+
+    @override
+    def showEvent(self, event: QShowEvent | None) -> None:
+        super().showEvent(event)
+        self._on_docked()
+
+    @override
+    def event(self, event: QEvent | None) -> bool:
+        # napari takes a closed dock out of its window and forgets it; without a parent nothing would delete it
+        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._retiring.start(0)
+        return super().event(event)
+
+    def _retire(self) -> None:
+        if self.parent() is None and not self.isVisible():
+            self.detach()
+            self.deleteLater()
+
+
+def _soon(parent: QWidget, slot: Callable[[], None]) -> QTimer:
+    """A timer that, started, calls the slot once the event loop has its turn."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.timeout.connect(slot)
+    return timer
+
+
+def _line() -> QFrame:
+    line = QFrame()
+    line.setFrameShape(QFrame.Shape.HLine)
+    line.setFixedHeight(1)
+    line.setStyleSheet("background: rgba(128, 128, 128, 60); border: none;")
+    return line
+
+
+def _axis_names(source: ImageSource | None) -> tuple[str, str, str]:
+    """How the user calls z, y, x."""
+    if source is None:
+        return "z", "y", "x"
+    labels = source.axis_labels[-len(source.spacing) :]
+    if any(label.lstrip("-").isdigit() for label in labels):
+        return "z", "y", "x"
+    z, y, x = ("z", *labels)[-3:]
+    return z, y, x

@@ -1,0 +1,76 @@
+"""Ending: notices that a viewer's window is gone, whichever way it went."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, QTimer, Signal
+from typing_extensions import override
+
+
+class Ending(QObject):
+    """Notices that a window closes, that it is deleted, or that the application ends."""
+
+    ended = Signal()
+    """Once, as soon as it is certain; the window may be there still, hidden."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._window: weakref.ref[QObject] | None = None
+        self._is_over = False
+        self.is_under_way = False
+        self._afterwards = QTimer(self)
+        self._afterwards.setSingleShot(True)
+        self._afterwards.timeout.connect(self._end_if_hidden)
+        application = QCoreApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(self._end)
+
+    def watch(self, window: QObject) -> None:
+        """Watch one window; others before it are watched no longer."""
+        if self._window is not None and self._window() is window:
+            return
+        self._window = weakref.ref(window)
+        window.installEventFilter(self)
+        window.destroyed.connect(self._end)
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        window = None if self._window is None else self._window()
+        self._window = None
+        if window is not None and _is_alive(window):
+            window.removeEventFilter(self)
+
+    @override
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        if event is None or watched is None:
+            return False
+        if event.type() == QEvent.Type.Close:
+            # the user may still say no: what tells is whether the window is hidden afterwards
+            self.is_under_way = True
+            self._afterwards.start(0)
+        elif event.type() == QEvent.Type.Hide and self.is_under_way:
+            self._end()
+        return False
+
+    def _end_if_hidden(self) -> None:
+        window: Any = None if self._window is None else self._window()
+        if window is None or not _is_alive(window) or not window.isVisible():
+            self._end()
+        else:
+            self.is_under_way = False
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self.ended.emit()
+
+
+def _is_alive(window: Any) -> bool:
+    """Whether Qt has not deleted the object behind it."""
+    try:
+        window.objectName()
+    except RuntimeError:
+        return False
+    return True

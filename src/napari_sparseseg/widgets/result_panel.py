@@ -1,0 +1,176 @@
+"""ResultPanel: what is done with the prediction: look at it, accept it, save it."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_sparseseg.live.events import ClassInfo, LiveStatus
+from napari_sparseseg.widgets.controls import Section, row
+
+HIDE_KEY, OUTLINE_KEY = "H", "O"
+"""Keys that the tooltips name; the bridge binds them."""
+
+_NOTHING_YET = "There is no prediction yet."
+_ACCEPT_SLICE_TIP = "Copy the prediction of this slice into an ordinary Labels layer."
+_ACCEPT_ALL_TIP = "Copy the whole prediction into an ordinary Labels layer."
+_EXPORT_TIP = "Write the prediction to a file: OME-Zarr, TIFF, NIfTI, NRRD or NPY, by the end of its name."
+_SAVE_TIP = "Write what was learnt to a file, for other images or for tomorrow."
+_LOAD_TIP = "Go on from a model that was saved before; its classes are added."
+
+
+class ResultPanel(QWidget):
+    """Says what the user wishes to do with the prediction; it changes only by its `show_` methods."""
+
+    accept_slice_requested = Signal()
+    accept_all_requested = Signal()
+    prediction_toggled = Signal()
+    """Show or hide the prediction."""
+    outlines_toggled = Signal()
+    probability_chosen = Signal(object)
+    """Class id, or None for no probability."""
+    uncertainty_toggled = Signal(bool)
+    freshness_toggled = Signal(bool)
+    save_model_requested = Signal()
+    load_model_requested = Signal()
+    export_requested = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._classes: tuple[ClassInfo, ...] = ()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(6)
+        layout.addLayout(self._build_accept())
+        layout.addLayout(self._build_look())
+        layout.addWidget(self._build_maps())
+        layout.addLayout(self._build_files())
+        self._connect()
+        self.show_status(LiveStatus())
+
+    # --- what it shows ---
+
+    def show_status(self, status: LiveStatus) -> None:
+        """Enable what can be done with what there is."""
+        tips = (
+            (self._accept_slice, _ACCEPT_SLICE_TIP),
+            (self._accept_all, _ACCEPT_ALL_TIP),
+            (self._export, _EXPORT_TIP),
+            (self._save, _SAVE_TIP),
+        )
+        for button, tip in tips:
+            if button.isEnabled() != status.has_model or not button.toolTip():
+                button.setEnabled(status.has_model)
+                button.setToolTip(tip if status.has_model else f"{tip} {_NOTHING_YET}")
+
+    def show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
+        """Offer the probabilities of these classes; the one that is shown stays chosen."""
+        if classes == self._classes:
+            return
+        self._classes = classes
+        chosen = self._class.currentData()
+        blocked = self._class.blockSignals(True)
+        self._class.clear()
+        for info in classes:
+            self._class.addItem(info.name, info.class_id)
+        self._class.setCurrentIndex(max(self._default_index(), self._class.findData(chosen)))
+        self._class.blockSignals(blocked)
+        if self._probability.isChecked() and self._class.currentData() != chosen:
+            self._emit_probability()
+
+    def show_maps(self, *, probability: int | None, uncertainty: bool, freshness: bool) -> None:
+        """Show which of the extra layers there are; emits nothing."""
+        self._probability.setChecked(probability is not None)
+        if probability is not None:
+            self._class.setCurrentIndex(self._class.findData(probability))
+        self._class.setEnabled(probability is not None)
+        self._uncertainty.setChecked(uncertainty)
+        self._freshness.setChecked(freshness)
+
+    # --- building ---
+
+    def _build_accept(self) -> QHBoxLayout:
+        self._accept_slice, self._accept_all = QPushButton("Accept slice"), QPushButton("Accept all")
+        return _equal_row(self._accept_slice, self._accept_all)
+
+    def _build_look(self) -> QHBoxLayout:
+        self._hide, self._outlines = QPushButton("Show / hide"), QPushButton("Outlines")
+        self._hide.setToolTip(f"Hide the prediction, or show it again ({HIDE_KEY} on the canvas).")
+        self._outlines.setToolTip(f"Draw outlines instead of areas, and back ({OUTLINE_KEY} on the canvas).")
+        return _equal_row(self._hide, self._outlines)
+
+    def _build_maps(self) -> QWidget:
+        section = Section("More to see", "Extra layers: probability, uncertainty, and which tiles are fresh.")
+        self._probability, self._uncertainty = QCheckBox("Probability of"), QCheckBox("Uncertainty")
+        self._freshness = QCheckBox("Fresh and stale tiles")
+        self._class = QComboBox()
+        self._class.setEnabled(False)
+        self._class.setAccessibleName("Class of the probability")
+        self._class.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        for widget in (self._probability, self._class):
+            widget.setToolTip("An image layer with the predicted probability of a class.")
+        self._uncertainty.setToolTip("An image layer that is bright where the network cannot decide: paint there.")
+        self._freshness.setToolTip("A layer that tells which tiles show your latest paint and which are older.")
+        grid = QGridLayout()
+        grid.setColumnStretch(1, 1)
+        grid.addWidget(self._probability, 0, 0)
+        grid.addWidget(self._class, 0, 1)
+        grid.addWidget(self._uncertainty, 1, 0, 1, 2)
+        grid.addWidget(self._freshness, 2, 0, 1, 2)
+        section.body.addLayout(grid)
+        return section
+
+    def _build_files(self) -> QHBoxLayout:
+        self._export = QPushButton("Export…")
+        self._save, self._load = QPushButton("Save model…"), QPushButton("Load model…")
+        self._load.setToolTip(_LOAD_TIP)
+        self._export.setAccessibleName("Export labels")
+        return _equal_row(self._export, self._save, self._load)
+
+    def _connect(self) -> None:
+        for button, signal in (
+            (self._accept_slice, self.accept_slice_requested),
+            (self._accept_all, self.accept_all_requested),
+            (self._hide, self.prediction_toggled),
+            (self._outlines, self.outlines_toggled),
+            (self._export, self.export_requested),
+            (self._save, self.save_model_requested),
+            (self._load, self.load_model_requested),
+        ):
+            button.clicked.connect(lambda _=False, signal=signal: signal.emit())
+        self._probability.clicked.connect(self._on_probability_clicked)
+        self._class.activated.connect(lambda _: self._emit_probability())
+        self._uncertainty.clicked.connect(lambda wished: self.uncertainty_toggled.emit(wished))
+        self._freshness.clicked.connect(lambda wished: self.freshness_toggled.emit(wished))
+
+    # --- wishes ---
+
+    def _on_probability_clicked(self, wished: bool) -> None:
+        self._class.setEnabled(wished)
+        self._emit_probability()
+
+    def _emit_probability(self) -> None:
+        self.probability_chosen.emit(self._class.currentData() if self._probability.isChecked() else None)
+
+    def _default_index(self) -> int:
+        """The first class that is not the background: what people look for."""
+        return next((i for i, info in enumerate(self._classes) if not info.is_background), 0)
+
+
+def _equal_row(*buttons: QPushButton) -> QHBoxLayout:
+    for button in buttons:
+        button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        button.setMinimumWidth(0)
+    layout = row(*buttons)
+    for index in range(len(buttons)):
+        layout.setStretch(index, 1)
+    return layout

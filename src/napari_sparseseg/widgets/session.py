@@ -1,0 +1,269 @@
+"""Session: what a viewer keeps of the plugin while the dock comes and goes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QWidget
+
+from napari_sparseseg._types import Plane
+from napari_sparseseg.errors import InputError, SparseSegError
+from napari_sparseseg.live.events import CurvePoint
+from napari_sparseseg.live.live_segmenter import LiveSegmenter
+from napari_sparseseg.storage.journal import FileJournal
+from napari_sparseseg.widgets.bridge import LayerBridge
+from napari_sparseseg.widgets.ending import Ending
+from napari_sparseseg.widgets.journals import new_journal
+from napari_sparseseg.widgets.layers import SharedHistoryLabels
+from napari_sparseseg.widgets.relay import GuiRelay
+from napari_sparseseg.widgets.sources import ImageSource, unwrapped
+
+_MOST_POINTS = 20_000
+_LONGEST_WRITE = 2.0  # seconds that a disk may keep a closing viewer waiting
+
+_sessions: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
+
+
+def find_session(viewer: Any) -> Session | None:
+    """The session of a viewer, None if the dock was never opened there."""
+    return _sessions.get(unwrapped(viewer))
+
+
+def session_of(viewer: Any) -> Session:
+    """The session of a viewer, a new one if there is none."""
+    found = find_session(viewer)
+    if found is None:
+        found = _sessions[unwrapped(viewer)] = Session(viewer)
+    return found
+
+
+class Session(QObject):
+    """The live segmenter of one viewer, with the relay and the bridge that tie it to the viewer.
+
+    It outlives the dock, which may be closed and opened again, and ends with the viewer.
+    """
+
+    source_changed = Signal(object)
+    """The `ImageSource` in use now."""
+    told = Signal(str, bool)
+    """Something the user was told: the sentence, and whether it is an error."""
+    heard = Signal(str, bool)
+    """Something to be told; emitted on any thread."""
+    configured = Signal()
+    brush_resized = Signal(int)
+    closed = Signal()
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self._viewer = weakref.ref(unwrapped(viewer))
+        self._layers: list[weakref.ref[Any]] = []
+        self._own: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._before: list[weakref.ref[Any]] | None = None
+        self._dock: weakref.ref[Any] | None = None
+        self._removed = ""
+        self._after_removal = QTimer(self)
+        self._after_removal.setSingleShot(True)
+        self._after_removal.timeout.connect(self._on_image_gone)
+        self._is_closed = False
+        self.journal: FileJournal | None = None
+        self.source: ImageSource | None = None
+        self.curve: list[CurvePoint] = []
+        self.probability: int | None = None
+        self.uncertainty = self.freshness = False
+        self.live = LiveSegmenter()
+        self.relay = GuiRelay(self.live.events, self)
+        self.bridge = LayerBridge(viewer, self.live, self.relay)
+        self._ending = Ending(self)
+        self._ending.ended.connect(self.close)
+        self._connect(viewer)
+        # the last resort, at the end of the process too: no thread may outlive the viewer
+        self._finalizer = weakref.finalize(unwrapped(viewer), self.live.close)
+
+    # --- image ---
+
+    def open(self, source: ImageSource) -> None:
+        """Work on another image; what was painted on the one before stays in its journal. Raises `InputError`."""
+        journal = new_journal(source.name, lambda text: self.heard.emit(text, True))
+        self.live.open(
+            source.array,
+            channel_axis=source.channel_axis,
+            time_axis=source.time_axis,
+            spacing=source.spacing,
+            journal=journal,
+        )
+        before, self.journal = self.journal, journal
+        if before is not None:
+            before.close()
+        self.source = source
+        viewer = self._viewer()
+        names = source.layer_names
+        self._layers = [weakref.ref(layer) for layer in (viewer.layers if viewer else ()) if layer.name in names]
+        self.bridge.open(source)
+        self.source_changed.emit(source)
+
+    @property
+    def has_paint(self) -> bool:
+        return any(painted.n_voxels for painted in self.live.painted_slices())
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings of the live segmenter, as its own `configure`; raises what that raises."""
+        self.live.configure(**settings)
+        self.configured.emit()
+
+    def set_complete(self, complete: bool) -> None:
+        """Mark the slice on screen as complete, or take that back; raises `InputError`."""
+        plane: Plane | None = self.bridge.current_plane()
+        if plane is None:
+            raise InputError("there is no slice to mark yet; open an image first")
+        self.live.set_complete(plane, complete)
+
+    def accept(self, everything: bool) -> None:
+        """Copy the prediction, of the slice on screen or all of it, into an ordinary layer; raises `InputError`."""
+        layer = self.bridge.accept(everything)
+        if layer is None:
+            raise InputError("there is nothing to accept yet: open an image and paint two classes")
+        what = "The prediction" if everything else "The prediction of this slice"
+        self.tell(f"{what} was copied to the layer “{layer.name}”.")
+
+    # --- layers ---
+
+    def show_maps(self, **wished: Any) -> None:
+        """Switch the layers of `probability` (of a class id, or None), `uncertainty` and `freshness` on and off."""
+        viewer = self._viewer()
+        self._before = [] if viewer is None else [weakref.ref(layer) for layer in viewer.layers]
+        shows: dict[str, Callable[[Any], None]] = {
+            "probability": self.bridge.show_probability,
+            "uncertainty": self.bridge.show_uncertainty,
+            "freshness": self.bridge.show_freshness,
+        }
+        try:
+            for name, wish in wished.items():
+                shows[name](wish)
+                setattr(self, name, wish)
+        finally:
+            self._own.update(layer for layer in (viewer.layers if viewer else ()) if self.owns(layer))
+            self._before = None
+
+    def forget_map(self, name: str) -> None:
+        """One of these layers is there no longer."""
+        setattr(self, name, None if name == "probability" else False)
+
+    def owns(self, layer: Any) -> bool:
+        """Whether `show_maps` has made this layer, which then is no image to learn from."""
+        layer = unwrapped(layer)
+        return layer in self._own or (self._before is not None and weakref.ref(layer) not in self._before)
+
+    def set_brush(self, size: int) -> None:
+        """Change the brush; the bridge keeps that of both layers equal."""
+        for layer in self._paint_layers():
+            layer.brush_size = size
+            return
+
+    def _paint_layers(self) -> list[SharedHistoryLabels]:
+        viewer = self._viewer()
+        layers = () if viewer is None else viewer.layers
+        return [layer for layer in layers if isinstance(layer, SharedHistoryLabels) and layer.history is not None]
+
+    def _on_layer_inserted(self, event: Any) -> None:
+        if isinstance(event.value, SharedHistoryLabels):
+            event.value.events.brush_size.connect(self._on_brush_resized)
+
+    def _on_brush_resized(self, event: Any) -> None:
+        self.brush_resized.emit(int(event.source.brush_size))
+
+    # --- dock ---
+
+    def take_dock(self, dock: QWidget) -> None:
+        """Show the session in this dock; another one that shows it, closed by now, is retired."""
+        before = self._dock() if self._dock is not None else None
+        self._dock = weakref.ref(dock)
+        if before is not None and before is not dock:
+            before.detach()
+
+    # --- what the user is told ---
+
+    def tell(self, text: str, is_error: bool = False) -> None:
+        """Tell the user something, as a notification of napari's and in the dock; GUI thread."""
+        if not text or self._is_closed or self._ending.is_under_way:
+            return
+        sentence = text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+        (show_error if is_error else show_info)(sentence)
+        self.told.emit(sentence, is_error)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What users can cause is told to them, not raised."""
+        try:
+            yield
+        except SparseSegError as error:
+            self.tell(str(error), True)
+
+    # --- end ---
+
+    def watch(self, window: QObject) -> None:
+        """End the session when this window closes."""
+        self._ending.watch(window)
+
+    def close(self) -> None:
+        """End the thread and let go of viewer and layers; may be called twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._finalizer.detach()
+        self._ending.stop()
+        self._after_removal.stop()
+        viewer = self._viewer()
+        if viewer is not None:
+            _sessions.pop(viewer, None)
+            viewer.layers.events.removed.disconnect(self._on_layer_removed)
+            viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
+        self.relay.close()
+        self.bridge.close()
+        self.live.close()
+        if self.journal is not None:
+            self.journal.close(_LONGEST_WRITE)
+        self.closed.emit()
+        self.source = None
+
+    # --- what happens ---
+
+    def _connect(self, viewer: Any) -> None:
+        unwrapped(viewer).layers.events.removed.connect(self._on_layer_removed)
+        unwrapped(viewer).layers.events.inserted.connect(self._on_layer_inserted)
+        self.relay.curve.connect(self._on_curve)
+        self.relay.curve_cleared.connect(self._on_curve_cleared)
+        self.relay.failed.connect(self._on_failed)
+        self.bridge.problem.connect(self._on_failed)
+        self.bridge.layers_lost.connect(self._on_layers_lost)
+        self.heard.connect(self.tell)
+
+    def _on_failed(self, reason: str) -> None:
+        self.tell(reason, True)
+
+    def _on_layers_lost(self, text: str) -> None:
+        self.tell(text, False)
+
+    def _on_curve(self, points: list[CurvePoint]) -> None:
+        self.curve.extend(points)
+        if len(self.curve) > _MOST_POINTS:
+            self.curve = self.curve[::2]
+
+    def _on_curve_cleared(self) -> None:
+        self.curve = []
+
+    def _on_layer_removed(self, event: Any) -> None:
+        gone = weakref.ref(unwrapped(event.value))
+        if gone in self._layers:
+            self._layers.remove(gone)
+            self._removed = event.value.name
+            # not now: napari removes all layers when it closes, and there is nobody to tell then
+            self._after_removal.start(0)
+
+    def _on_image_gone(self) -> None:
+        self.live.pause()
+        self.tell(f"The image “{self._removed}” was removed, so training pauses. Your paint is kept.")

@@ -1,0 +1,229 @@
+"""Wishes: carries out what the panels ask for; asks back where something would be lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.qt.threading import thread_worker
+from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
+
+from napari_sparseseg.errors import InputError, SparseSegError
+from napari_sparseseg.storage.formats import write_labels
+from napari_sparseseg.widgets.session import Session
+from napari_sparseseg.widgets.sources import ImageSource
+
+_MODEL_FILTER = "Model (*.safetensors)"
+_LABELS_FILTER = (
+    "OME-Zarr (*.ome.zarr);;TIFF (*.tif);;OME-TIFF (*.ome.tif);;NIfTI (*.nii.gz);;NRRD (*.nrrd);;NPY (*.npy)"
+)
+
+
+class Wishes(QObject):
+    """What users wish of one session, done; what they can cause is told to them."""
+
+    def __init__(self, session: Session, widget: QWidget) -> None:
+        super().__init__(widget)
+        self._session = session
+        self._widget = widget
+
+    def obey(self, wish: Callable[[], object]) -> None:
+        """Do something of which users can be told why it cannot be done."""
+        with self._session.guarded():
+            wish()
+
+    # --- image ---
+
+    def open_image(self, source: ImageSource) -> None:
+        """Work on an image; asks if there is paint on another one."""
+        session = self._session
+        if session.has_paint and not ask(
+            self._widget,
+            "Use another image?",
+            f"You have painted on “{session.source.name if session.source else 'an image'}”. Working on "
+            f"“{source.name}” starts anew: the layers that you painted stay as ordinary layers, but what was learnt "
+            "is forgotten.",
+            "Use it",
+        ):
+            return
+        with session.guarded():
+            session.open(source)
+
+    # --- classes ---
+
+    def add_class(self) -> int | None:
+        """Add a class and paint with it; its id."""
+        with self._session.guarded():
+            info = self._session.live.add_class()
+            self._session.relay.flush()
+            self._session.bridge.set_class(info.class_id)
+            return info.class_id
+        return None
+
+    def rename_class(self, class_id: int, name: str) -> None:
+        """Give a class another name."""
+        with self._session.guarded():
+            self._session.live.rename_class(class_id, name)
+
+    def recolor_class(self, class_id: int, color: tuple[float, float, float]) -> None:
+        """Give a class another colour."""
+        with self._session.guarded():
+            self._session.live.recolor_class(class_id, color)
+
+    def set_background(self, class_id: int) -> None:
+        """Give a class the background role."""
+        with self._session.guarded():
+            self._session.live.set_background(class_id)
+
+    def remove_class(self, class_id: int) -> None:
+        """Remove a class; asks if it was painted."""
+        live = self._session.live
+        names = {info.class_id: info.name for info in live.classes}
+        codes = live.codes
+        is_painted = codes is not None and bool((codes == class_id).any())
+        if is_painted and not ask(
+            self._widget,
+            "Remove the class?",
+            f"“{names.get(class_id, class_id)}” has been painted. Its paint is removed with it.",
+            "Remove",
+        ):
+            return
+        with self._session.guarded():
+            live.remove_class(class_id)
+
+    # --- learning ---
+
+    def reset_model(self) -> None:
+        """Forget what was learnt, after asking."""
+        if ask(
+            self._widget,
+            "Reset the model?",
+            "What was learnt and the predictions are dropped. Your paint stays, and training starts anew from it.",
+            "Reset",
+        ):
+            with self._session.guarded():
+                self._session.live.reset_model()
+
+    def set_complete(self, complete: bool) -> None:
+        """Mark the slice on screen as complete, or take that back."""
+        with self._session.guarded():
+            self._session.set_complete(complete)
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings; what cannot be is told, and shown as it was."""
+        with self._session.guarded():
+            self._session.configure(**settings)
+            return
+        self._session.configured.emit()
+
+    # --- results ---
+
+    def accept(self, everything: bool) -> None:
+        """Copy the prediction into an ordinary layer."""
+        with self._session.guarded():
+            self._session.accept(everything)
+
+    def save_model(self) -> None:
+        """Ask for a file and write the model to it."""
+        path = ask_for_output(self._widget, "Save model", self._suggested("model.safetensors"), _MODEL_FILTER)
+        if path:
+            with self._session.guarded():
+                self._session.live.save_model(path)
+                self._session.tell(f"The model was saved to {path}.")
+
+    def load_model(self) -> None:
+        """Ask for a file and go on from the model in it."""
+        path = ask_for_input(self._widget, "Load model", _MODEL_FILTER)
+        if path:
+            with self._session.guarded():
+                self._session.live.load_model(path)
+
+    def export_labels(self) -> None:
+        """Ask for a file and write the prediction to it, in the background."""
+        path = ask_for_output(self._widget, "Export labels", self._suggested("labels.ome.zarr"), _LABELS_FILTER)
+        if not path:
+            return
+        with self._session.guarded():
+            worker = self._export_worker(Path(path))
+            worker.returned.connect(self._on_exported)
+            worker.start()
+
+    def _export_worker(self, path: Path) -> Any:
+        live, source = self._session.live, self._session.source
+        if live.shape is None or source is None:
+            raise InputError("there is no image, so there are no labels to export")
+        n_frames, n_spatial = live.shape[0], len(source.spacing)
+        volumes = [live.labels(frame) for frame in range(n_frames)]
+        files = {
+            name: volume if n_spatial == 3 else volume[0]
+            for name, volume in zip(frame_paths(path, n_frames), volumes, strict=True)
+        }
+        unit = source.units[-1]
+        options: dict[str, Any] = {
+            "spacing": source.spacing if source.has_voxel_size and unit != "pixel" else None,
+            "unit": unit if unit != "pixel" else None,
+            "class_names": {info.class_id: info.name for info in live.classes},
+            "colors": {info.class_id: info.color for info in live.classes},
+        }
+        return _write_all(files, options)
+
+    def _on_exported(self, outcome: tuple[str, bool]) -> None:
+        self._session.tell(*outcome)
+
+    def _suggested(self, ending: str) -> str:
+        name = self._session.source.name if self._session.source else "image"
+        return re.sub(r"[^\w.-]+", "_", f"{name}_{ending}")
+
+
+@thread_worker  # type: ignore[untyped-decorator]
+def _write_all(files: dict[Path, np.ndarray[Any, Any]], options: dict[str, Any]) -> tuple[str, bool]:
+    """Write labels; what to tell the user, and whether that is an error. Errors must not leave a napari worker."""
+    try:
+        for path, labels in files.items():
+            write_labels(path, labels, overwrite=True, **options)
+    except (SparseSegError, OSError, MemoryError) as error:
+        return f"The labels were not exported: {str(error) or 'out of memory'}", True
+    first, *others = files
+    return f"The labels were exported to {first}{f' and {len(others)} more' if others else ''}.", False
+
+
+def frame_paths(path: Path, n_frames: int) -> list[Path]:
+    """One file for each time point: cells.tif becomes cells_t000.tif, cells_t001.tif."""
+    if n_frames == 1:
+        return [path]
+    stem, dot, ending = path.name.partition(".")
+    return [path.with_name(f"{stem}_t{frame:03d}{dot}{ending}") for frame in range(n_frames)]
+
+
+# ---------------------------------------------------------------- questions
+
+
+def ask(widget: QWidget, title: str, question: str, yes: str) -> bool:
+    """Whether the user agrees to something that cannot be taken back."""
+    box = QMessageBox(QMessageBox.Icon.Question, title, question, QMessageBox.StandardButton.Cancel, widget.window())
+    agree = box.addButton(yes, QMessageBox.ButtonRole.AcceptRole)
+    box.setDefaultButton(QMessageBox.StandardButton.Cancel)
+    box.exec()
+    return box.clickedButton() is agree
+
+
+def ask_for_output(widget: QWidget, title: str, suggested: str, filters: str) -> str:
+    """A file to write, empty if the user cancelled; the dialog asks before it is replaced."""
+    path, chosen = QFileDialog.getSaveFileName(widget.window(), title, suggested, filters)
+    return with_ending(path, chosen) if path else ""
+
+
+def ask_for_input(widget: QWidget, title: str, filters: str) -> str:
+    """A file to read, empty if the user cancelled."""
+    path, _ = QFileDialog.getOpenFileName(widget.window(), title, "", filters)
+    return path
+
+
+def with_ending(path: str, filter_text: str) -> str:
+    """A name without an ending gets that of the chosen filter: "cells" and "TIFF (*.tif)" give cells.tif."""
+    endings = re.findall(r"\*(\.[\w.]+)", filter_text)
+    return path if "." in Path(path).name or not endings else path + endings[0]
