@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtpy.QtCore import QPoint, QSize, Qt, Signal
-from qtpy.QtGui import QKeyEvent
+from qtpy.QtCore import QEvent, QPoint, QSize, Qt, Signal
+from qtpy.QtGui import QKeyEvent, QResizeEvent
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QMenu, QVBoxLayout, QWidget
 from typing_extensions import override
 
 from napari_sparseseg.live.events import ClassInfo
-from napari_sparseseg.widgets.class_row import ROLE_TIP, ROLE_WIDTH, ROW_HEIGHT, ClassRow
+from napari_sparseseg.widgets.class_row import N_KEYS, ROLE_TIP, ROLE_WIDTH, ROW_HEIGHT, ClassRow
 from napari_sparseseg.widgets.controls import ElidedLabel, IconButton, caption, row
 
 MAX_ROWS = 6
@@ -48,7 +48,7 @@ class ClassPanel(QWidget):
         layout.setSpacing(2)
         layout.addLayout(self._head)
         layout.addWidget(self._list)
-        self._add.clicked.connect(lambda: self.class_added.emit())
+        self._add.clicked.connect(self._on_add_clicked)
         self._list.currentRowChanged.connect(self._on_list_row_changed)
         self._list.wished.connect(self._on_list_wished)
         self._fit()
@@ -75,6 +75,8 @@ class ClassPanel(QWidget):
                 line.edit_name()
 
     def _rebuild(self, classes: tuple[ClassInfo, ...]) -> None:
+        for line in self._rows:
+            line.finish_edit(keep=False)
         blocked = self._list.blockSignals(True)
         self._list.clear()
         self._rows = [self._line(number, info) for number, info in enumerate(classes, 1)]
@@ -85,7 +87,7 @@ class ClassPanel(QWidget):
         line = ClassRow(number, info)
         line.renamed.connect(self.class_renamed)
         line.recolored.connect(self.class_recolored)
-        line.removed.connect(self.class_removed)
+        line.removed.connect(self._on_line_removed)
         line.background_chosen.connect(self.background_chosen)
         item = QListWidgetItem()
         item.setSizeHint(QSize(0, ROW_HEIGHT))
@@ -114,6 +116,19 @@ class ClassPanel(QWidget):
         scrolls = len(self._rows) > MAX_ROWS
         self._head.setContentsMargins(0, 0, 4 + (_SCROLL_BAR if scrolls else 0), 0)
 
+    def _on_add_clicked(self) -> None:
+        self._finish_edits()
+        self.class_added.emit()
+
+    def _on_line_removed(self, class_id: int) -> None:
+        self._finish_edits()
+        self.class_removed.emit(class_id)
+
+    def _finish_edits(self) -> None:
+        """Take a name that is being typed, before its line may be made anew."""
+        for line in self._rows:
+            line.finish_edit()
+
     def _on_list_row_changed(self, index: int) -> None:
         if 0 <= index < len(self._rows):
             self._current = self._rows[index].class_id
@@ -127,7 +142,7 @@ class ClassPanel(QWidget):
                 "rename": line.edit_name,
                 "color": line.ask_color,
                 "background": lambda: self.background_chosen.emit(line.class_id),
-                "remove": lambda: self.class_removed.emit(line.class_id),
+                "remove": lambda: self._on_line_removed(line.class_id),
             }
             actions[wish]()
 
@@ -141,7 +156,7 @@ _WISHES = (
 
 
 class _ClassList(QListWidget):
-    """A list whose lines also obey the keyboard: F2, C, B, Delete, and the menu key."""
+    """A list whose lines also obey the keyboard: 1 to 9, F2, C, B, Delete, and the menu key."""
 
     wished = Signal(str, int)
     """What to do (rename, color, background, remove), and with which row."""
@@ -154,14 +169,39 @@ class _ClassList(QListWidget):
         self.customContextMenuRequested.connect(self._show_menu)
 
     @override
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        super().resizeEvent(event)
+        self.doItemsLayout()  # else the lines stay as wide as they were when the dock becomes narrower
+
+    @override
+    def event(self, event: QEvent | None) -> bool:
+        # Our keys come before shortcuts of the window that use the same.
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.ShortcutOverride and self._meaning(event):
+            event.accept()
+            return True
+        return super().event(event)
+
+    @override
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
-        if event is None:
-            return
-        for wish, _, key in _WISHES:
-            if event.key() == key or (wish == "remove" and event.key() == Qt.Key.Key_Backspace):
-                self.wished.emit(wish, self.currentRow())
-                return
-        super().keyPressEvent(event)
+        meaning = "" if event is None else self._meaning(event)
+        if not meaning:
+            super().keyPressEvent(event)
+        elif meaning.isdigit():
+            if int(meaning) <= self.count():
+                self.setCurrentRow(int(meaning) - 1)
+        else:
+            self.wished.emit(meaning, self.currentRow())
+
+    def _meaning(self, event: QKeyEvent) -> str:
+        """What a key says: a wish, the number of a class, or nothing."""
+        if event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier:
+            return ""
+        number = event.key() - Qt.Key.Key_0
+        if 1 <= number <= N_KEYS:
+            return str(number)
+        if event.key() == Qt.Key.Key_Backspace:
+            return "remove"
+        return next((wish for wish, _, key in _WISHES if key == event.key()), "")
 
     def _show_menu(self, position: QPoint) -> None:
         index = self.indexAt(position).row()

@@ -29,7 +29,7 @@ class ClassRow(QWidget):
         super().__init__()
         self.class_id = info.class_id
         self._info = info
-        self._edit: QLineEdit | None = None
+        self._edit: _NameEdit | None = None
         self._is_current = False
         self._key = ElidedLabel(str(number) if number <= N_KEYS else "", role="muted", side="center", width=14)
         self._key.setToolTip(f"Key {number} chooses this class." if number <= N_KEYS else "")
@@ -94,8 +94,14 @@ class ClassRow(QWidget):
         self._layout.setStretch(2, 1)
         self._name.hide()
         edit.finished.connect(self._on_edit_finished)
+        edit.show()
         edit.setFocus()
         edit.selectAll()
+
+    def finish_edit(self, *, keep: bool = True) -> None:
+        """Close the line edit, if it is open, with or without what was typed."""
+        if self._edit is not None:
+            self._edit.finish(self._edit.text() if keep else "")
 
     def ask_color(self) -> None:
         """Open a colour dialog; it does not block the viewer."""
@@ -187,26 +193,19 @@ class _NameEdit(QLineEdit):
         self.setMaxLength(80)
         self.setToolTip("Enter keeps the name, Escape the old one.")
         self.setAccessibleName("Class name")
-        self.editingFinished.connect(lambda: self._finish(self.text()))
+        self.editingFinished.connect(lambda: self.finish(self.text()))
 
     @override
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
         if event is not None and event.key() == Qt.Key.Key_Escape:
-            self._finish("")
+            self.finish("")
         elif event is not None and event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            self._finish(self.text())  # kept from the list and from a dialog around it
+            self.finish(self.text())  # kept from the list and from a dialog around it
         else:
             super().keyPressEvent(event)
 
-    @override
-    def event(self, event: QEvent | None) -> bool:
-        # Letters are typed here and must not reach napari's shortcuts of the same key.
-        if event is not None and event.type() == QEvent.Type.ShortcutOverride:
-            event.accept()
-            return True
-        return super().event(event)
-
-    def _finish(self, text: str) -> None:
+    def finish(self, text: str) -> None:
+        """Tell the text, once."""
         if not self._is_over:
             self._is_over = True
             self.finished.emit(text)

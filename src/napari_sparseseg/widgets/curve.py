@@ -207,7 +207,8 @@ class LearningCurve(QWidget):
         table = self._table[:, : self._count]
         across = table[1] if self._over_time else table[0]
         self._columns = columns = _reduced(table, across, area.left(), area.width())
-        top = _round_up(float(np.percentile(columns.loss, 98)))
+        finite = columns.loss[np.isfinite(columns.loss)]
+        top = _round_up(float(np.percentile(finite, 98)) if len(finite) else 0.0)
         self._draw_frame(painter, area, top)
         self._draw_ends(painter, area, float(across[0]), float(across[-1]))
         colors = _line_colors(is_dark(self))

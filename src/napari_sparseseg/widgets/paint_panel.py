@@ -235,5 +235,6 @@ def slice_text(painted: PaintedSlice, axis_labels: Sequence[str] = ("z", "y", "x
     """One line about a painted slice: z 24 · 1 532 voxels · ✓ complete."""
     plane = painted.plane
     parts = [f"t {plane.frame}"] if with_frame else []
-    parts += [f"{axis_labels[plane.axis]} {plane.index}", f"{count_text(painted.n_voxels)} voxels"]
+    noun = "voxel" if painted.n_voxels == 1 else "voxels"
+    parts += [f"{axis_labels[plane.axis]} {plane.index}", f"{count_text(painted.n_voxels)} {noun}"]
     return " · ".join([*parts, "✓ complete"] if painted.is_complete else parts)
