@@ -179,7 +179,14 @@ class ImagePanel(QWidget):
 
     def _layer_list_events(self) -> list[Any]:
         events = self._viewer.layers.events
-        return [events.inserted, events.removed, events.renamed, events.reordered]
+        # a layer is selected after it has been inserted
+        return [
+            events.inserted,
+            events.removed,
+            events.renamed,
+            events.reordered,
+            self._viewer.layers.selection.events.active,
+        ]
 
     # --- layers ---
 
@@ -237,8 +244,10 @@ class ImagePanel(QWidget):
 
     # --- what happens ---
 
-    def _on_layers_changed(self, _event: object = None) -> None:
-        self.refresh()
+    def _on_layers_changed(self, event: Any = None) -> None:
+        is_selection = event is not None and event.type == "active"
+        if not is_selection or (self._source is None and not self._is_users_choice):
+            self.refresh()
 
     def _on_layer_changed(self, _event: object = None) -> None:
         self._update()

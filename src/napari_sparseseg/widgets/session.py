@@ -89,6 +89,7 @@ class Session(QObject):
     def open(self, source: ImageSource) -> None:
         """Work on another image; what was painted on the one before stays in its journal. Raises `InputError`."""
         journal = new_journal(source.name, lambda text: self.heard.emit(text, True))
+        was_painted = self.live.status.revision > 0
         self.live.open(
             source.array,
             channel_axis=source.channel_axis,
@@ -97,8 +98,7 @@ class Session(QObject):
             journal=journal,
         )
         before, self.journal = self.journal, journal
-        if before is not None:
-            before.close()
+        _finish(before, was_painted)
         self.source = source
         viewer = self._viewer()
         names = source.layer_names
@@ -225,8 +225,7 @@ class Session(QObject):
         self.relay.close()
         self.bridge.close()
         self.live.close()
-        if self.journal is not None:
-            self.journal.close(_LONGEST_WRITE)
+        _finish(self.journal, self.live.status.revision > 0)
         self.closed.emit()
         self.source = None
 
@@ -267,3 +266,11 @@ class Session(QObject):
     def _on_image_gone(self) -> None:
         self.live.pause()
         self.tell(f"The image “{self._removed}” was removed, so training pauses. Your paint is kept.")
+
+
+def _finish(journal: FileJournal | None, was_painted: bool) -> None:
+    """Close a journal; one that holds no stroke is of no use to anybody."""
+    if journal is not None:
+        journal.close(_LONGEST_WRITE)
+        if not was_painted:
+            journal.path.unlink(missing_ok=True)
