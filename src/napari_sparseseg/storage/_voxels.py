@@ -46,6 +46,8 @@ class Voxels:
         self._is_occupied = np.zeros(n_segments, np.bool_)
         self._n_of_code = np.zeros((shape[0], 256), np.int64)
         self._n_of_id = np.zeros(2**16, np.int64)
+        self._n_of_code[:, 0] = int(np.prod(shape[1:]))
+        self._n_of_id[0] = int(np.prod(shape))
         self.codes: Codes = self._as_volumes(self._codes)
         self.ids: Ids = self._as_volumes(self._ids)
 
@@ -122,7 +124,7 @@ class Voxels:
         for table, values in ((self._n_of_code[frame], codes), (self._n_of_id, ids)):
             if values.size == 1:
                 table[int(values.reshape(-1)[0])] += sign * n_voxels
-            elif values.size:
+            else:
                 found = np.bincount(values)
                 table[: len(found)] += sign * found
 

@@ -85,17 +85,29 @@ class Palette:
         return Palette({**sets, **dict(zip(free, new, strict=False))})
 
     def allowed(self, code: int, class_ids: Collection[int]) -> frozenset[int]:
-        """Those of `class_ids` that a code leaves possible; unpainted leaves all, a class itself.
+        """Those of `class_ids` that a code leaves possible; a class leaves itself, unpainted all.
 
-        Raises `InputError` for a code that stands for nothing.
+        A code that stands for nothing leaves all, too: whoever read it while a class was removed must not fail.
         """
-        if code == UNPAINTED:
-            return frozenset(class_ids)
         if 1 <= code <= MAX_CLASSES:
             return frozenset((code,))
-        if code not in self._sets:
-            raise InputError(f"code {code} stands for nothing; a set of classes gets its code from code_for")
-        return self._sets[code].within(class_ids)
+        return self._sets[code].within(class_ids) if code in self._sets else frozenset(class_ids)
+
+    def narrowed(self, code: int, shown: int, class_ids: Collection[int]) -> int | ClassSet:
+        """What becomes of a code where a class that is shown is erased: a code, or a set that may have none yet."""
+        if 0 < code < FIRST_SET:
+            return UNPAINTED
+        if shown == UNPAINTED:
+            return code
+        known = self._sets[code] if code else none_of(())
+        narrowed = known.excluding(shown)
+        if narrowed == known:
+            return code
+        possible = narrowed.within(class_ids)
+        if not possible:
+            narrowed = none_of((shown,))
+            possible = narrowed.within(class_ids)
+        return next(iter(possible)) if len(possible) == 1 else narrowed
 
     def forget(self, class_id: int, class_ids: Collection[int] | None) -> tuple[Palette, dict[int, int]]:
         """The palette without mention of a class, and the code that takes the place of each code that changed.
@@ -106,7 +118,8 @@ class Palette:
         sets: dict[int, ClassSet] = {}
         moved: dict[int, int] = {class_id: UNPAINTED}
         codes: dict[ClassSet, int] = {}
-        for code, known in self._sets.items():
+        # sets that do not change come first, and so keep their codes
+        for code, known in sorted(self._sets.items(), key=lambda item: class_id in item[1].class_ids):
             left = known.forgetting(class_id)
             target = _meaning(left, class_ids)
             if target is None:

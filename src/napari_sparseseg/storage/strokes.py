@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED, Annotation, Box, Plane, Region
+from napari_sparseseg._types import UNPAINTED, Annotation, Box, Plane, Region
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage._edits import Codes, Edit, History, Mask, bounds_of, box_within, unpack
+from napari_sparseseg.storage._checks import (
+    check_class,
+    check_frame,
+    check_known,
+    check_plane,
+    checked_codes,
+    checked_region,
+    checked_shown,
+)
+from napari_sparseseg.storage._edits import Codes, Edit, History, Mask, bounds_of, box_within
+from napari_sparseseg.storage._records import edit_of, palette_of, record_of, record_of_palette
 from napari_sparseseg.storage._snapshot import annotation_of
 from napari_sparseseg.storage._stroke_table import Stroke as Stroke
 from napari_sparseseg.storage._stroke_table import StrokeKind as StrokeKind
 from napari_sparseseg.storage._stroke_table import StrokeTable
 from napari_sparseseg.storage._voxels import Voxels
 from napari_sparseseg.storage.journal import Journal, JournalRecord
-from napari_sparseseg.storage.palette import FIRST_SET, ClassSet, Palette, none_of
+from napari_sparseseg.storage.palette import FIRST_SET, ClassSet, Palette
 
 MAX_STROKES = 2**16 - 1
 MAX_EDITS = 200
@@ -73,7 +83,7 @@ class AnnotationStore:
         self._revision = 0
         self._begin()
         self.journal = journal
-        self._note("begin", {"shape": list(shape)})
+        self._note(JournalRecord("begin", {"shape": shape}))
 
     def _begin(self) -> None:
         self._voxels = Voxels(self._shape)
@@ -120,10 +130,7 @@ class AnnotationStore:
         return self._history.to_redo is not None
 
     def allowed(self, code: int, class_ids: Collection[int]) -> frozenset[int]:
-        """Those of `class_ids` that a code leaves possible; unpainted leaves all.
-
-        Raises `InputError` for a code that stands for nothing.
-        """
+        """Those of `class_ids` that a code leaves possible; unpainted, and codes that stand for nothing, leave all."""
         return self._palette.allowed(code, class_ids)
 
     def n_painted(self, frame: int) -> int:
@@ -170,7 +177,7 @@ class AnnotationStore:
         `1 + (correction_weight - 1) * 0.5 ** (age / halving)`, its age being the number of strokes made since; all else
         weighs 1.
         """
-        self._check_frame(frame)
+        check_frame(frame, self._shape)
         with self._lock:
             painted = self._voxels.read_painted(frame)
             palette = self._palette
@@ -186,8 +193,8 @@ class AnnotationStore:
         nothing.
         """
         with self._lock:
-            box, mask = self._checked_region(region)
-            wanted = self._checked_codes(codes, box)
+            box, mask = checked_region(region, plane, self._shape)
+            wanted = checked_codes(codes, box, self._palette)
             changed = self._voxels.codes[region.frame][box.slices] != wanted
             if mask is not None:
                 changed &= mask
@@ -214,8 +221,8 @@ class AnnotationStore:
         None if nothing changed by it. Raises `InputError` for a region outside the image or an impossible class.
         """
         with self._lock:
-            box, mask = self._checked_region(region)
-            labels = _checked_shown(shown, box)
+            box, mask = checked_region(region, plane, self._shape)
+            labels = checked_shown(shown, box)
             before = self._voxels.codes[region.frame][box.slices]
             is_pinned = (before != UNPAINTED) & (before < FIRST_SET)
             if class_id == UNPAINTED:
@@ -223,8 +230,10 @@ class AnnotationStore:
                 wanted = self._narrowed(before, labels, within, frozenset(class_ids), background)
                 second, kinds = is_pinned, (StrokeKind.REJECTION, StrokeKind.ERASURE)
             else:
-                wanted = self._checked_codes(class_id, box)
-                second, kinds = (labels == class_id) & ~is_pinned, (StrokeKind.CORRECTION, StrokeKind.CONFIRMATION)
+                check_class(class_id)
+                wanted = np.array(class_id, np.uint8)
+                # corrections come last, so that they are the newest
+                second, kinds = (labels != class_id) | is_pinned, (StrokeKind.CONFIRMATION, StrokeKind.CORRECTION)
             changed = before != wanted
             if mask is not None:
                 changed &= mask
@@ -236,7 +245,7 @@ class AnnotationStore:
             edit = self._history.to_undo
             if edit is None:
                 return None
-            self._note("undo")
+            self._note(JournalRecord("undo"))
             self._voxels.put(edit.frame, edit.box, edit.mask, edit.old_codes, edit.old_ids)
             self._table.take_back(edit.strokes)
             self._history.undo()
@@ -249,7 +258,7 @@ class AnnotationStore:
             edit = self._history.to_redo
             if edit is None:
                 return None
-            self._note("redo")
+            self._note(JournalRecord("redo"))
             self._put(edit)
             self._history.redo()
             return PaintEdit(edit.frame, edit.box)
@@ -260,10 +269,11 @@ class AnnotationStore:
         None if that was so already. Raises `InputError` for a slice outside the image.
         """
         with self._lock:
-            self._check_plane(plane)
+            check_plane(plane, self._shape)
             if (plane in self._complete) == complete:
                 return None
-            self._note("complete", {"plane": [plane.frame, plane.axis, plane.index], "is_complete": complete})
+            where = (plane.frame, plane.axis, plane.index)
+            self._note(JournalRecord("complete", {"plane": where, "is_complete": bool(complete)}))
             self._complete ^= {plane}
             others = tuple(other for other in self._complete if other.frame == plane.frame)
             self._voxels.mark_complete(plane, others, complete)
@@ -281,7 +291,7 @@ class AnnotationStore:
             raise InputError("name the classes that are possible (any_of), or those that are not (none_of)")
         wanted = ClassSet(frozenset(any_of or none_of or ()), is_forbidding=any_of is None)
         for class_id in wanted.class_ids:
-            _check_class(class_id)
+            check_class(class_id)
         if any_of is not None and len(wanted.class_ids) == 1:
             return next(iter(wanted.class_ids))
         with self._lock:
@@ -295,12 +305,13 @@ class AnnotationStore:
         class; without, only sets that mention no class any more do.
         """
         with self._lock:
-            _check_class(class_id)
+            check_class(class_id)
             remaining = None if class_ids is None else sorted(set(class_ids) - {class_id})
-            self._note("remove_class", {"class_id": class_id, "class_ids": remaining})
+            self._note(JournalRecord("remove_class", {"class_id": class_id, "class_ids": remaining}))
             self._history.clear()
-            self._palette, moved = self._palette.forget(class_id, remaining)
+            palette, moved = self._palette.forget(class_id, remaining)
             changed = self._voxels.replace_codes(moved)
+            self._palette = palette
             self._revision += 1
             return tuple(PaintEdit(frame, box) for frame, box in changed)
 
@@ -315,8 +326,8 @@ class AnnotationStore:
             "begin": self._replay_begin,
             "edit": self._replay_edit,
             "palette": self._replay_palette,
-            "undo": lambda _: self.undo(),
-            "redo": lambda _: self.redo(),
+            "undo": self._replay_undo,
+            "redo": self._replay_undo,
             "complete": lambda r: self.set_complete(Plane(*r.values["plane"]), r.values["is_complete"]),
             "remove_class": lambda r: self.remove_class(r.values["class_id"], class_ids=r.values["class_ids"]),
         }
@@ -334,9 +345,9 @@ class AnnotationStore:
                 self.journal = journal
         return True
 
-    def _note(self, op: str, values: Mapping[str, Any] | None = None, arrays: tuple[Codes, ...] = ()) -> None:
+    def _note(self, record: JournalRecord) -> None:
         if self.journal is not None:
-            self.journal.append(JournalRecord(op, values or {}, arrays))
+            self.journal.append(record)
 
     def _replay_begin(self, record: JournalRecord) -> None:
         shape = tuple(record.values["shape"])
@@ -346,20 +357,18 @@ class AnnotationStore:
         self._revision += 1
 
     def _replay_palette(self, record: JournalRecord) -> None:
-        sets = record.values["sets"]
-        self._palette = Palette({code: ClassSet(frozenset(ids), forbidding) for code, forbidding, ids in sets})
+        self._palette = palette_of(record)
 
     def _replay_edit(self, record: JournalRecord) -> None:
-        values, (bits, codes, marks) = record.values, record.arrays
-        region = Region(values["frame"], Box(tuple(values["start"]), tuple(values["stop"])))
-        box, _ = self._checked_region(region)
-        mask = unpack(bits, box.shape)
-        strokes = [
-            (StrokeKind(kind), seconds, None if plane is None else Plane(*plane), n_voxels)
-            for kind, seconds, plane, n_voxels in values["strokes"]
-        ]
+        frame, box, mask, codes, marks, strokes = edit_of(record)
+        checked_region(Region(frame, box), None, self._shape)
+        check_known(codes, self._palette)
         self._make_room(len(strokes))
-        self._commit(region.frame, box, mask, codes, marks, self._table.numbered(strokes))
+        self._commit(frame, box, mask, codes, marks, self._table.numbered(strokes))
+
+    def _replay_undo(self, record: JournalRecord) -> None:
+        if (self.undo() if record.op == "undo" else self.redo()) is None:
+            raise InputError(f"the journal says {record.op} where there is nothing to {record.op}")
 
     # --- inside ---
 
@@ -369,7 +378,10 @@ class AnnotationStore:
         """Codes after erasing on the prediction; sets that are new get their code."""
         pairs = before.astype(np.uint16) << 8 | shown
         found = np.flatnonzero(np.bincount(pairs[within], minlength=2**16)).tolist()
-        after = {pair: self._after_erasing(pair >> 8, pair & 255, class_ids, background) for pair in found}
+        after = {
+            pair: pair >> 8 if pair & 255 == background else self._palette.narrowed(pair >> 8, pair & 255, class_ids)
+            for pair in found
+        }
         self._add_sets([target for target in after.values() if isinstance(target, ClassSet)])
         table = np.arange(2**16) >> 8
         for pair, target in after.items():
@@ -377,28 +389,10 @@ class AnnotationStore:
         codes: Codes = table.astype(np.uint8)[pairs]
         return codes
 
-    def _after_erasing(
-        self, code: int, shown: int, class_ids: frozenset[int], background: int | None
-    ) -> int | ClassSet:
-        if 0 < code < FIRST_SET:
-            return UNPAINTED
-        if shown in (UNPAINTED, background):
-            return code
-        known = self._palette[code] if code else none_of(())
-        narrowed = known.excluding(shown)
-        if narrowed == known:
-            return code
-        possible = narrowed.within(class_ids)
-        if not possible:
-            narrowed = none_of((shown,))
-            possible = narrowed.within(class_ids)
-        return next(iter(possible)) if len(possible) == 1 else narrowed
-
     def _add_sets(self, wanted: Iterable[ClassSet]) -> None:
         palette = self._palette.with_sets(wanted, self._codes_in_use)
         if palette.sets != self._palette.sets:
-            sets = [[code, known.is_forbidding, sorted(known.class_ids)] for code, known in palette.sets.items()]
-            self._note("palette", {"sets": sets})
+            self._note(record_of_palette(palette))
             self._palette = palette
 
     def _codes_in_use(self) -> set[int]:
@@ -420,8 +414,6 @@ class AnnotationStore:
         plane: Plane | None,
     ) -> PaintEdit | None:
         """Make an edit of one or two strokes: those of the voxels that are `is_second`, and of the others."""
-        if plane is not None:
-            self._check_plane(plane)
         if not changed.any():
             return None
         bounds = bounds_of(changed)
@@ -445,7 +437,7 @@ class AnnotationStore:
         old_ids = _single(self._voxels.ids[frame][box.slices][mask])
         first_id = len(self._table) + 1
         edit = Edit(frame, box, np.packbits(mask), old_codes, codes, old_ids, marks, first_id, strokes)
-        self._note("edit", _values_of(edit), (edit.bits, codes, marks))
+        self._note(record_of(edit))
         self._put(edit)
         self._history.add(edit)
         return PaintEdit(frame, box)
@@ -465,66 +457,7 @@ class AnnotationStore:
         self._history.clear()
         self._voxels.replace_ids(self._table.merge(self._voxels.n_of_id, MAX_STROKES // 3))
 
-    def _checked_region(self, region: Region) -> tuple[Box, Mask | None]:
-        self._check_frame(region.frame)
-        box = region.box
-        if box.clipped(Box.whole(self._shape[1:])) != box or min(box.shape) < 1:
-            raise InputError(f"{box} is empty or reaches out of the image, whose shape is {self._shape[1:]}")
-        if region.mask is not None and region.mask.shape != box.shape:
-            raise InputError(f"the mask has shape {region.mask.shape}, its box {box.shape}")
-        return box, region.mask
-
-    def _checked_codes(self, codes: int | npt.ArrayLike, box: Box) -> Codes:
-        array = np.asarray(codes)
-        if array.dtype.kind not in "iu" or array.shape not in ((), box.shape):
-            raise InputError(f"codes must be integers of shape {box.shape}, not {array.dtype} of shape {array.shape}")
-        if array.min() < 0 or array.max() > MAX_CODE:
-            raise InputError(f"codes are 0 to {MAX_CODE}, but {array.min()} to {array.max()} were painted")
-        wanted = array.astype(np.uint8)
-        for code in (FIRST_SET + np.flatnonzero(np.bincount(wanted.reshape(-1))[FIRST_SET:])).tolist():
-            if code not in self._palette:
-                raise InputError(f"code {code} stands for nothing; a set of classes gets its code from code_for")
-        return wanted
-
-    def _check_frame(self, frame: int) -> None:
-        if not 0 <= frame < self._shape[0]:
-            raise InputError(f"frame {frame} is out of range; the image has {self._shape[0]}")
-
-    def _check_plane(self, plane: Plane) -> None:
-        self._check_frame(plane.frame)
-        if plane.axis not in (0, 1, 2) or not 0 <= plane.index < self._shape[1 + plane.axis]:
-            raise InputError(f"{plane} is not a slice of an image of shape {self._shape[1:]}")
-
-
-def _values_of(edit: Edit) -> dict[str, Any]:
-    strokes = [
-        [
-            stroke.kind,
-            stroke.time,
-            stroke.plane and [stroke.plane.frame, stroke.plane.axis, stroke.plane.index],
-            stroke.n_voxels,
-        ]
-        for stroke in edit.strokes
-    ]
-    return {"frame": edit.frame, "start": edit.box.start, "stop": edit.box.stop, "strokes": strokes}
-
 
 def _single(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A single value where all are equal, to save memory."""
     return values[:1].copy() if (values == values[0]).all() else values
-
-
-def _check_class(class_id: int) -> None:
-    if not 1 <= class_id <= MAX_CLASSES:
-        raise InputError(f"class {class_id} is out of range; ids are 1 to {MAX_CLASSES}")
-
-
-def _checked_shown(shown: npt.ArrayLike, box: Box) -> Codes:
-    labels = np.asarray(shown)
-    if labels.shape != box.shape or labels.dtype.kind not in "iu":
-        raise InputError(
-            f"the labels that were shown must be integers of shape {box.shape}, not {labels.dtype} {labels.shape}"
-        )
-    if labels.min() < 0 or labels.max() > MAX_CLASSES:
-        raise InputError(f"labels are 0 to {MAX_CLASSES}, but {labels.min()} to {labels.max()} were shown")
-    return labels.astype(np.uint8, copy=False)
