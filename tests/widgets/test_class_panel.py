@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from qtpy.QtCore import QPoint, Qt
-from qtpy.QtWidgets import QColorDialog, QLineEdit, QMenu
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QCursor, QEnterEvent
+from qtpy.QtWidgets import QApplication, QColorDialog, QLineEdit, QMenu
 
 from napari_sparseseg.live.events import ClassInfo
 from napari_sparseseg.widgets.class_panel import MAX_ROWS, ClassPanel
@@ -36,6 +37,7 @@ class Spy:
 
 @pytest.fixture
 def panel(qtbot):
+    QCursor.setPos(QApplication.primaryScreen().geometry().bottomRight())  # not over a line
     panel = ClassPanel()
     panel.setFixedWidth(330)
     qtbot.addWidget(panel)
@@ -69,6 +71,10 @@ class TestChoosing:
         assert spy.seen == [("class_chosen", 1), ("class_chosen", 5)]
 
     def test_only_the_chosen_class_and_the_one_under_the_mouse_offer_to_be_removed(self, panel):
+        assert [line._remove.isVisible() for line in panel._rows] == [False, True]
+        QApplication.sendEvent(panel._rows[0], QEnterEvent(QPointF(5, 5), QPointF(5, 5), QPointF(5, 5)))
+        assert [line._remove.isVisible() for line in panel._rows] == [True, True]
+        QApplication.sendEvent(panel._rows[0], QEvent(QEvent.Type.Leave))
         assert [line._remove.isVisible() for line in panel._rows] == [False, True]
 
 
@@ -181,6 +187,17 @@ class TestShowing:
         panel.show_classes((TWO[0], ClassInfo(5, "cell", (0, 1, 0))), 1)
         assert panel._rows == lines
         assert panel._rows[1]._name.text() == "cell"
+
+    def test_adding_and_removing_keeps_the_lines_before_and_counts_the_keys_anew(self, panel):
+        panel.show_classes(many(5), 5)
+        first = panel._rows[:2]
+        panel.show_classes(many(7), 5)
+        panel.show_classes(tuple(c for c in many(7) if c.class_id != 3), 5)
+        assert panel._rows[:2] == first
+        assert [line.class_id for line in panel._rows] == [1, 2, 4, 5, 6, 7]
+        assert [line._key.text() for line in panel._rows] == list("123456")
+        assert panel._list.count() == 6
+        assert panel._list.currentRow() == 3
 
     def test_it_grows_to_six_lines_and_then_scrolls(self, panel):
         heights = []

@@ -79,7 +79,8 @@ def test_each_column_is_the_mean_of_its_points():
     table = np.array([[0.0, 1, 2, 3], [0, 1, 2, 3], [4, 2, 1, 1], [np.nan, 0.5, np.nan, np.nan]])
     reduced = _reduced(table, table[0], 10.0, 2.0)
     assert reduced.x.tolist() == [10.5, 11.5]
-    assert reduced.loss.tolist() == pytest.approx([7 / 3, 1.0])
+    assert reduced.step.tolist() == [0.5, 2.5]
+    assert reduced.loss.tolist() == [3.0, 1.0]
     assert reduced.dice[0] == 0.5
     assert np.isnan(reduced.dice[1])
 
@@ -93,10 +94,11 @@ def test_the_mouse_reads_the_curve_off(curve, qtbot):
     curve.add([CurvePoint(1, 0.5, 1.0, 0.5), CurvePoint(1240, 185.0, 0.25, 0.857)])
     curve._redraw()
     picture(curve)
-    assert curve.text_at(299) == "step 1240 · 3:05 min · loss 0.25 · Dice ~0.86"
+    assert curve.text_at(299) == "step 1\u202f240 · 3:05 min · loss 0.25 · Dice ~0.86"
     qtbot.mouseMove(curve, QPoint(20, 50))
     qtbot.mouseMove(curve, QPoint(290, 50))
     qtbot.waitUntil(lambda: curve._mouse_x is not None)
+    assert curve.toolTip() == curve.text_at(290)
 
 
 def test_a_dice_that_is_not_known_is_left_out(curve):

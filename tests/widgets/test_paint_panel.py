@@ -36,7 +36,7 @@ def seen(panel):
     return seen
 
 
-def lines(panel):
+def texts(panel):
     return [panel._list.item(i).text() for i in range(panel._list.count())]
 
 
@@ -55,6 +55,21 @@ class TestWishes:
         panel._correct.setFocus()
         qtbot.keyClick(panel._correct, Qt.Key.Key_Space)
         assert seen == [("mode_chosen", "correct")]
+
+    def test_the_tab_key_passes_what_can_be_seen_from_top_to_bottom(self, panel, qtbot):
+        panel.show_slices(SLICES)
+        panel._paint.setFocus()
+        met = [panel._paint]
+        while len(met) < 20:
+            qtbot.keyClick(met[-1], Qt.Key.Key_Tab)
+            widget = panel.window().focusWidget()
+            if widget in met:
+                break
+            met.append(widget)
+        lines = [widget.mapTo(panel, widget.rect().center()).y() // 10 for widget in met]
+        assert lines == sorted(lines)
+        assert panel._list not in met
+        assert {panel._brush, panel._complete, panel._undo, panel._redo, panel._section._button} <= set(met)
 
     def test_correct_that_is_not_possible_says_why(self, panel, seen, qtbot):
         panel.show_correct_enabled(False, "There is no prediction yet.")
@@ -133,9 +148,9 @@ class TestShowing:
 
     def test_time_points_show_in_time_series_only(self, panel):
         panel.show_slices(SLICES)
-        assert lines(panel)[2].startswith("x 3")
+        assert texts(panel)[2].startswith("x 3")
         panel.show_slices(SLICES, is_time_series=True)
-        assert lines(panel)[2].startswith("t 2 · x 3")
+        assert texts(panel)[2].startswith("t 2 · x 3")
 
     def test_showing_the_same_slices_keeps_the_lines(self, panel):
         panel.show_slices(SLICES)
@@ -143,7 +158,7 @@ class TestShowing:
         panel.show_slices(SLICES)
         panel.show_slices((PaintedSlice(Plane(0, 0, 24), 9, is_complete=False), *SLICES[1:]))
         assert [panel._list.item(i) is item for i, item in enumerate(items)] == [True] * 3
-        assert lines(panel)[0] == "z 24 · 9 voxels"
+        assert texts(panel)[0] == "z 24 · 9 voxels"
 
     def test_the_slice_on_screen_is_marked_whenever_it_is_listed(self, panel):
         panel.show_plane(SLICES[1].plane)

@@ -125,7 +125,7 @@ class TestStatus:
 
     def test_the_reason_for_the_device_is_its_tooltip(self, panel):
         panel.show_status(IDLE)
-        assert (panel._figures._device.text(), panel._figures._device.toolTip()) == ("CPU", "No GPU was found.")
+        assert (panel._figures._device.text(), panel._figures._device.toolTip()) == ("CPU", "CPU\nNo GPU was found.")
 
     def test_an_error_takes_the_place_of_the_figures_until_the_next_start(self, panel):
         panel.show_status(FAILED)

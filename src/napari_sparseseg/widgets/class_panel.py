@@ -75,11 +75,16 @@ class ClassPanel(QWidget):
                 line.edit_name()
 
     def _rebuild(self, classes: tuple[ClassInfo, ...]) -> None:
-        for line in self._rows:
-            line.finish_edit(keep=False)
+        """Make the lines anew from the first class that differs."""
+        ids = [c.class_id for c in classes]
+        n_same = next((i for i, line in enumerate(self._rows) if ids[i : i + 1] != [line.class_id]), len(self._rows))
         blocked = self._list.blockSignals(True)
-        self._list.clear()
-        self._rows = [self._line(number, info) for number, info in enumerate(classes, 1)]
+        while len(self._rows) > n_same:
+            self._rows.pop().finish_edit(keep=False)
+            self._list.takeItem(len(self._rows))
+        for line, info in zip(self._rows, classes, strict=False):
+            line.show_class(info)
+        self._rows += [self._line(number, info) for number, info in enumerate(classes[n_same:], n_same + 1)]
         self._list.blockSignals(blocked)
         self._fit()
 
@@ -171,7 +176,8 @@ class _ClassList(QListWidget):
     @override
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         super().resizeEvent(event)
-        self.doItemsLayout()  # else the lines stay as wide as they were when the dock becomes narrower
+        self.scheduleDelayedItemsLayout()  # else the lines stay as wide as they were when the dock becomes narrower
+        self.executeDelayedItemsLayout()
 
     @override
     def event(self, event: QEvent | None) -> bool:

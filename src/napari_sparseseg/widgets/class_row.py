@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, QPointF, Qt, Signal
+from qtpy.QtCore import QEvent, QPointF, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QEnterEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen
-from qtpy.QtWidgets import QAbstractButton, QColorDialog, QLineEdit, QListWidget, QToolButton, QWidget
+from qtpy.QtWidgets import QAbstractButton, QColorDialog, QLineEdit, QListWidget, QWidget
 from typing_extensions import override
 
 from napari_sparseseg.live.events import ClassInfo, Color
 from napari_sparseseg.widgets.controls import ElidedLabel, IconButton, row, text_color
-from napari_sparseseg.widgets.icons import color_icon
 
 ROW_HEIGHT = 28
 N_KEYS = 9
@@ -33,7 +32,7 @@ class ClassRow(QWidget):
         self._is_current = False
         self._key = ElidedLabel(str(number) if number <= N_KEYS else "", role="muted", side="center", width=14)
         self._key.setToolTip(f"Key {number} chooses this class." if number <= N_KEYS else "")
-        self._swatch = QToolButton()
+        self._swatch = _Swatch()
         self._name = ElidedLabel()
         self._role = _RoleButton()
         self._remove = IconButton("remove", "Remove this class (Delete)")
@@ -47,9 +46,6 @@ class ClassRow(QWidget):
         self.show_class(info)
 
     def _build_buttons(self) -> None:
-        self._swatch.setFixedSize(22, 22)
-        self._swatch.setToolTip("Change the colour (C)")
-        self._swatch.setStyleSheet("background: transparent; border: none; padding: 0px;")
         self._name.setToolTip("Double-click or F2 to rename")
         # One stop of the Tab key for the whole list; each button has a key of its own.
         for button in (self._swatch, self._role, self._remove):
@@ -68,7 +64,7 @@ class ClassRow(QWidget):
         """Show name, colour and role."""
         self._info = info
         self._name.show_text(info.name, f"{info.name}\nDouble-click or F2 to rename")
-        self._swatch.setIcon(color_icon(QColor.fromRgbF(*info.color)))
+        self._swatch.show_color(QColor.fromRgbF(*info.color))
         self._swatch.setAccessibleName(f"Colour of {info.name}")
         self._role.show_checked(info.is_background)
 
@@ -145,6 +141,31 @@ class ClassRow(QWidget):
             parent = parent.parentWidget()
         if parent is not None:
             parent.setFocus()
+
+
+class _Swatch(QAbstractButton):
+    """A rounded square of the class's colour; the mouse over it draws a frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._color = QColor()
+        self.setFixedSize(22, 22)
+        self.setToolTip("Change the colour (C)")
+
+    def show_color(self, color: QColor) -> None:
+        """Take this colour."""
+        if color != self._color:
+            self._color = color
+            self.update()
+
+    @override
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setBrush(self._color)
+        painter.setPen(QPen(text_color(self) if self.underMouse() else self._color.darker(140), 1))
+        painter.drawRoundedRect(QRectF(4.5, 4.5, 13, 13), 3, 3)
+        painter.end()
 
 
 class _RoleButton(QAbstractButton):

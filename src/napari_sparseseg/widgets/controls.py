@@ -31,7 +31,7 @@ def text_color(widget: QWidget, role: str = "normal") -> QColor:
     if role == "error":
         return QColor("#ff9a8c" if is_dark(widget) else "#b3261e")
     if role == "good":
-        return QColor("#7fd18b" if is_dark(widget) else "#1f7a34")
+        return QColor("#7fd18b" if is_dark(widget) else "#1a6e2e")
     color = QColor(widget.palette().color(QPalette.ColorRole.WindowText))
     if role == "muted":
         color.setAlphaF(0.66)
@@ -47,7 +47,7 @@ def caption(text: str, tooltip: str = "") -> QLabel:
 
 
 class ElidedLabel(QLabel):
-    """One line of text of fixed height; what does not fit is elided, and then the tooltip has all of it."""
+    """One line of text of fixed height; what does not fit is elided, and the tooltip has all of it."""
 
     def __init__(self, text: str = "", *, role: str = "normal", side: str = "left", width: int | None = None) -> None:
         super().__init__(text)
@@ -61,24 +61,18 @@ class ElidedLabel(QLabel):
             self.setFixedWidth(width)
 
     def show_text(self, text: str, hint: str = "") -> None:
-        """Set text and tooltip; cheap if nothing changes."""
+        """Set text and tooltip (the text itself without a hint); cheap if nothing changes."""
         if text != self.text():
             self.setText(text)
-        if hint != self._hint:
-            self._hint = hint
-            self.setToolTip(hint)
+        if (hint or text) != self._hint:
+            self._hint = hint or text
+            self.setToolTip(self._hint)
 
     def set_role(self, role: str) -> None:
         """Draw as normal, muted, error or good text."""
         if role != self._role:
             self._role = role
             self.update()
-
-    @override
-    def event(self, event: QEvent | None) -> bool:
-        if event is not None and event.type() == QEvent.Type.ToolTip and not self._hint:
-            self.setToolTip(self.text() if self._is_elided() else "")
-        return super().event(event)
 
     @override
     def sizeHint(self) -> QSize:
@@ -97,9 +91,6 @@ class ElidedLabel(QLabel):
         text = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
         painter.drawText(self.rect(), int(self.alignment()), text)
         painter.end()
-
-    def _is_elided(self) -> bool:
-        return self.fontMetrics().horizontalAdvance(self.text()) > self.width()
 
 
 class MessageLabel(QLabel):
@@ -206,7 +197,7 @@ class Section(QWidget):
 
     def __init__(self, title: str, tooltip: str, *, unfolded: bool = False) -> None:
         super().__init__()
-        self._button = GlyphButton(title, "folded")
+        self._button = GlyphButton(title, "unfolded" if unfolded else "folded")
         self._button.setCheckable(True)
         self._button.setToolTip(tooltip)
         self._button.setCursor(Qt.CursorShape.PointingHandCursor)

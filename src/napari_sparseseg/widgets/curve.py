@@ -23,10 +23,11 @@ from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 from typing_extensions import override
 
 from napari_sparseseg.live.events import CurvePoint
-from napari_sparseseg.widgets.controls import duration_text, is_dark, text_color
+from napari_sparseseg.widgets.controls import count_text, duration_text, is_dark, text_color
 
 REPAINT_MS = 200
 _MARGINS = (30, 16, 26, 15)  # left, top, right, bottom: room for the numbers and the legend
+_TIP = "How well the network learns: loss should fall, Dice rise. A click changes between steps and time."
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,7 +62,7 @@ class LearningCurve(QWidget):
         self.setMinimumSize(120, 90)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self.setAccessibleName("Learning curve")
-        self.setToolTip("How loss and Dice go on. Loss should fall, Dice rise. Click: steps or time.")
+        self.setToolTip(_TIP)
 
     # --- what it shows ---
 
@@ -122,6 +123,7 @@ class LearningCurve(QWidget):
             return
         self._mouse_x = event.position().x()
         text = self.text_at(self._mouse_x)
+        self.setToolTip(text or _TIP)  # what Qt shows when the mouse rests
         if text:
             QToolTip.showText(event.globalPosition().toPoint(), text, self)
         self.update()
@@ -129,6 +131,7 @@ class LearningCurve(QWidget):
     @override
     def leaveEvent(self, event: QEvent | None) -> None:
         self._mouse_x = None
+        self.setToolTip(_TIP)
         self.update()
 
     @override
@@ -155,7 +158,7 @@ class LearningCurve(QWidget):
         at = self._columns
         dice = at.dice[index]
         parts = [
-            f"step {at.step[index]:.0f}",
+            f"step {count_text(round(at.step[index]))}",
             duration_text(float(at.seconds[index])),
             f"loss {at.loss[index]:.3g}",
         ]
@@ -240,8 +243,9 @@ class LearningCurve(QWidget):
     def _draw_ends(self, painter: QPainter, area: QRectF, first: float, last: float) -> None:
         painter.setPen(text_color(self, "muted"))
         box = QRectF(area.left(), area.bottom() + 2, area.width(), 13)
-        painter.drawText(box, Qt.AlignmentFlag.AlignLeft, duration_text(first) if self._over_time else f"{first:.0f}")
-        end = duration_text(last) if self._over_time else f"step {last:.0f}"
+        start = duration_text(first) if self._over_time else count_text(round(first))
+        end = duration_text(last) if self._over_time else f"step {count_text(round(last))}"
+        painter.drawText(box, Qt.AlignmentFlag.AlignLeft, start)
         painter.drawText(box, Qt.AlignmentFlag.AlignRight, end)
 
 
@@ -253,7 +257,7 @@ def _line_colors(dark: bool) -> tuple[QColor, QColor]:
 def _reduced(table: Floats, across: Floats, left: float, width: float) -> _Columns:
     """The means of all points that fall into the same column of pixels."""
     span = max(float(across[-1] - across[0]), 1e-9)
-    column = np.minimum((across - across[0]) / span * (width - 1), width - 1).astype(np.int64)
+    column = np.minimum((across - across[0]) / span * width, width - 1).astype(np.int64)
     starts = np.flatnonzero(np.diff(column, prepend=-1))
     counts = np.diff(starts, append=len(column))
     step, seconds, loss = (np.add.reduceat(values, starts) / counts for values in table[:3])

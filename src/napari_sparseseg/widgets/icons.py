@@ -111,17 +111,3 @@ def glyph_icon(name: str, color: QColor, size: int = 12) -> QIcon:
     draw_glyph(painter, name, QRectF(0, 0, size, size), color)
     painter.end()
     return QIcon(pixmap)
-
-
-def color_icon(color: QColor, size: int = 14) -> QIcon:
-    """A rounded square of the colour."""
-    pixmap = QPixmap(2 * size, 2 * size)
-    pixmap.setDevicePixelRatio(2.0)
-    pixmap.fill(Qt.GlobalColor.transparent)
-    painter = QPainter(pixmap)
-    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    painter.setBrush(color)
-    painter.setPen(QPen(color.darker(140), 1))
-    painter.drawRoundedRect(QRectF(0.5, 0.5, size - 1, size - 1), 3, 3)
-    painter.end()
-    return QIcon(pixmap)

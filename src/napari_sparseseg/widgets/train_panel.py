@@ -240,7 +240,7 @@ class _Figures(QWidget):
         steps = f"Step {count_text(status.step)}."
         source = status.dice_source or "Agreement of the prediction with your paint, 0 to 1; not known yet."
         self._quality.show_text(" · ".join(filter(None, (dice, speed))), f"{source}\n{steps}")
-        self._device.show_text(status.device, status.device_reason)
+        self._device.show_text(status.device, "\n".join(filter(None, (status.device, status.device_reason))))
         share = status.n_fresh / status.n_tiles if status.n_tiles else 0.0
         self._bar.show_share(share)
         tiles = f"{count_text(status.n_fresh)} of {count_text(status.n_tiles)} tiles fresh" if status.n_tiles else ""
