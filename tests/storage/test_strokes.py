@@ -197,8 +197,9 @@ class TestCorrect:
         store.undo()
         assert state_of(store) == before
 
-    def test_erasing_releases_a_pinned_voxel(self, store):
-        _, code = self.correct(store, 0, 3, before=3)
+    @pytest.mark.parametrize("class_id", [3, BACKGROUND])
+    def test_erasing_releases_a_pinned_voxel(self, store, class_id):
+        _, code = self.correct(store, 0, class_id, before=class_id)
         assert (code, store.strokes[-1].kind) == (0, StrokeKind.ERASURE)
 
     @pytest.mark.parametrize("shown", [0, BACKGROUND])
@@ -724,7 +725,7 @@ def dense_snapshot(store: AnnotationStore, frame: int):
     return read_annotation(codes, ArrayVolume(np.zeros(SHAPE[1:])), allowed=allowed)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(actions, max_size=14))
 def test_any_sequence_of_actions_agrees_with_the_model_and_its_journal(steps):
     journal = ListJournal()
@@ -817,6 +818,7 @@ class TestReplay:
             {"arrays": (np.zeros(1, np.uint8), np.ones(1, np.uint8), np.ones(1, np.uint8))},
             {"arrays": (np.full(1, 128, np.uint8), np.ones(2, np.uint8), np.ones(1, np.uint8))},
             {"arrays": (np.full(1, 128, np.uint8), np.ones(1, np.uint8), np.full(1, 2, np.uint8))},
+            {"arrays": (np.full(1, 128, np.uint8), np.ones(1, np.uint8), np.zeros(1, np.uint8))},
             {"arrays": (np.full(1, 128, np.uint8), np.full(1, 200, np.uint8), np.ones(1, np.uint8))},
         ],
     )

@@ -58,9 +58,6 @@ class Palette:
     def __contains__(self, code: object) -> bool:
         return code in self._sets
 
-    def __getitem__(self, code: int) -> ClassSet:
-        return self._sets[code]
-
     def code_of(self, known: ClassSet) -> int:
         """The code of a set that has one."""
         return next(code for code, other in self._sets.items() if other == known)

@@ -378,10 +378,10 @@ class AnnotationStore:
         """Codes after erasing on the prediction; sets that are new get their code."""
         pairs = before.astype(np.uint16) << 8 | shown
         found = np.flatnonzero(np.bincount(pairs[within], minlength=2**16)).tolist()
-        after = {
-            pair: pair >> 8 if pair & 255 == background else self._palette.narrowed(pair >> 8, pair & 255, class_ids)
-            for pair in found
-        }
+        after: dict[int, int | ClassSet] = {}
+        for pair in found:
+            code, label = divmod(pair, 256)
+            after[pair] = self._palette.narrowed(code, UNPAINTED if label == background else label, class_ids)
         self._add_sets([target for target in after.values() if isinstance(target, ClassSet)])
         table = np.arange(2**16) >> 8
         for pair, target in after.items():
