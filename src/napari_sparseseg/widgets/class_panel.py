@@ -10,8 +10,9 @@ from qtpy.QtWidgets import QListWidget, QListWidgetItem, QMenu, QVBoxLayout, QWi
 from typing_extensions import override
 
 from napari_sparseseg.live.events import ClassInfo
-from napari_sparseseg.widgets.class_row import N_KEYS, ROLE_TIP, ROLE_WIDTH, ROW_HEIGHT, ClassRow
+from napari_sparseseg.widgets.class_row import ROLE_TIP, ROLE_WIDTH, ROW_HEIGHT, ClassRow
 from napari_sparseseg.widgets.controls import ElidedLabel, IconButton, caption, row
+from napari_sparseseg.widgets.keys import CLASS_KEYS_TIP, N_CLASS_KEYS
 
 MAX_ROWS = 6
 _SCROLL_BAR = 14
@@ -40,7 +41,7 @@ class ClassPanel(QWidget):
         self._role.setToolTip(ROLE_TIP)
         self._add = IconButton("add", "Add a class")
         self._list = _ClassList()
-        self._list.setToolTip("Choose the class to paint: click, arrow keys, or 1 to 9 on the canvas.")
+        self._list.setToolTip(f"<p>Choose the class to paint: click or arrow keys. {CLASS_KEYS_TIP}</p>")
         self._list.setAccessibleName("Classes")
         self._head = row(self._title, None, self._role, self._add, spacing=2)
         layout = QVBoxLayout(self)
@@ -203,7 +204,7 @@ class _ClassList(QListWidget):
         if event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier:
             return ""
         number = event.key() - Qt.Key.Key_0
-        if 1 <= number <= N_KEYS:
+        if 1 <= number <= N_CLASS_KEYS:
             return str(number)
         if event.key() == Qt.Key.Key_Backspace:
             return "remove"

@@ -9,9 +9,9 @@ from typing_extensions import override
 
 from napari_sparseseg.live.events import ClassInfo, Color
 from napari_sparseseg.widgets.controls import ElidedLabel, IconButton, row, text_color
+from napari_sparseseg.widgets.keys import N_CLASS_KEYS
 
 ROW_HEIGHT = 28
-N_KEYS = 9
 ROLE_WIDTH = 84
 ROLE_TIP = "The background: transparent in the prediction, and what fills up a complete slice."
 
@@ -30,8 +30,8 @@ class ClassRow(QWidget):
         self._info = info
         self._edit: _NameEdit | None = None
         self._is_current = False
-        self._key = ElidedLabel(str(number) if number <= N_KEYS else "", role="muted", side="center", width=14)
-        self._key.setToolTip(f"Key {number} chooses this class." if number <= N_KEYS else "")
+        self._key = ElidedLabel(str(number) if number <= N_CLASS_KEYS else "", role="muted", side="center", width=14)
+        self._key.setToolTip(f"Key {number} chooses this class." if number <= N_CLASS_KEYS else "")
         self._swatch = _Swatch()
         self._name = ElidedLabel()
         self._role = _RoleButton()
