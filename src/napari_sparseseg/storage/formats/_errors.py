@@ -1,0 +1,54 @@
+"""Errors of other libraries, told in one sentence that names the file and says what to do."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from napari_sparseseg.errors import InputError, SparseSegError
+
+_LONGEST_REASON = 200
+
+
+@contextmanager
+def readable(
+    path: Path | str, what: str, remedy: str = "copy it anew from its source, or convert it"
+) -> Iterator[None]:
+    """Turn whatever a library raises while it reads `path` into an `InputError`; `what` is "TIFF", "zarr", ..."""
+    try:
+        yield
+    except SparseSegError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read; change its permissions, or copy it to a folder of yours") from error
+    except MemoryError as error:
+        raise InputError(f"{path} does not fit into memory; convert it to OME-Zarr, which is read in parts") from error
+    # libraries raise anything at damaged files: struct, zlib and index errors, assertions, attributes of None
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as {what} ({reason(error)}); {remedy}") from error
+
+
+def reason(error: BaseException) -> str:
+    """First line of what an exception says, shortened; its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    text = lines[0].strip().rstrip(".;:") if lines else ""
+    if len(text) > _LONGEST_REASON:
+        text = f"{text[:_LONGEST_REASON]}..."
+    return text or type(error).__name__
+
+
+def optional(module: str, path: Path | str, extra: str) -> Any:
+    """Import a library that only some users have.
+
+    Raises `InputError` with the name of the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"{path} needs the library {module}, which is not installed; get it with "
+            f'pip install "napari-sparseseg[{extra}]"'
+        ) from error

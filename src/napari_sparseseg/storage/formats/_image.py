@@ -1,0 +1,184 @@
+"""What is known of an image file once it is open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_sparseseg._types import ArrayLike, Spacing
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage._arrays import plain_int
+from napari_sparseseg.storage.formats._axes import named_axes, reading_order
+from napari_sparseseg.storage.formats._lazy import LazyArray, Source
+from napari_sparseseg.storage.formats._units import Steps
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image on disk, of which no voxel has been read yet.
+
+    `array` is read by slicing. `axes` names its axes in order, one letter each: T, C, and Z, Y, X, which keep this
+    order among themselves even if the file's is another. A time axis of one point is left out. `spacing` is the
+    voxel size along the spatial axes in `unit` (an UDUNITS name, or None if the file gives lengths without a unit);
+    None if the file does not tell it for each of them. `class_names` are those that a file of labels carries.
+    """
+
+    path: Path | str
+    array: ArrayLike
+    axes: str
+    spacing: Spacing | tuple[float, float] | None
+    unit: str | None
+    channel_names: tuple[str, ...]
+    format: str
+    n_levels: int = 1
+    class_names: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def channel_axis(self) -> int | None:
+        """Position of the channel axis in `array`, or None."""
+        return _position(self.axes, "C")
+
+    @property
+    def time_axis(self) -> int | None:
+        """Position of the time axis in `array`, or None."""
+        return _position(self.axes, "T")
+
+    @property
+    def spatial_axes(self) -> str:
+        """The letters "ZYX" or "YX"."""
+        return "".join(letter for letter in self.axes if letter in "ZYX")
+
+    @property
+    def n_frames(self) -> int:
+        """Number of time points."""
+        return 1 if self.time_axis is None else self.array.shape[self.time_axis]
+
+    def frame(self, t: int) -> ImageFile:
+        """One time point, without the time axis, still unread; an image without that axis has the time point 0.
+
+        Raises `InputError` if there is no such time point.
+        """
+        number = plain_int(t, "a time point")
+        if not -self.n_frames <= number < self.n_frames:
+            raise InputError(
+                f"{self.path} has no time point {number}; it has {self.n_frames}, counted from 0 to {self.n_frames - 1}"
+            )
+        if self.time_axis is None:
+            return self
+        return replace(self, array=_taken(self.array, self.time_axis, number % self.n_frames), axes=_less(self.axes))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What users may say about a file: letters of its axes, level of resolution, which of several images."""
+
+    axes: str | None = None
+    level: int = 0
+    series: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the reader of a format found.
+
+    `axes` holds one letter for each axis of `array`, "?" where the file does not say; `steps` the distance between
+    neighbours along each axis in `unit`, None where that is not known.
+    """
+
+    array: Any
+    axes: str
+    format: str
+    steps: Steps | None = None
+    unit: str | None = None
+    channel_names: tuple[str, ...] = ()
+    n_levels: int = 1
+    class_names: Mapping[int, str] = field(default_factory=dict)
+
+
+Reader = Callable[[Path | str, ReadOptions], Opened]
+
+
+def presented(opened: Opened, path: Path | str, reader: Reader, options: ReadOptions) -> ImageFile:
+    """The image in the axis order in which we read.
+
+    Raises `InputError` for axes that cannot be named, an empty axis and voxels that are no real numbers.
+    """
+    shape = tuple(int(size) for size in opened.array.shape)
+    _check_voxels(shape, opened.array.dtype, path)
+    letters = named_axes(opened.axes, shape, options.axes, path)
+    order = reading_order(letters, shape)
+    array = LazyArray(opened.array, Source(path, reader, options), order, {})
+    spacing = _spacing(letters, order, opened.steps, opened.unit)
+    return ImageFile(
+        path=path,
+        array=array,
+        axes="".join(letters[i] for i in order),
+        spacing=spacing,
+        unit=opened.unit if spacing else None,
+        channel_names=opened.channel_names,
+        format=opened.format,
+        n_levels=opened.n_levels,
+        class_names=opened.class_names,
+    )
+
+
+def without_channel(image: ImageFile) -> ImageFile:
+    """Labels without a channel axis.
+
+    Raises `InputError` if that axis holds more than one channel.
+    """
+    axis = image.channel_axis
+    if axis is None:
+        return image
+    n_channels = image.array.shape[axis]
+    if n_channels > 1:
+        raise InputError(
+            f"{image.path} has {n_channels} channels, but painted labels need one value for each voxel; save one "
+            "channel of it (or is this the image?)"
+        )
+    return replace(image, array=_taken(image.array, axis, 0), axes=image.axes.replace("C", ""), channel_names=())
+
+
+def _check_voxels(shape: tuple[int, ...], dtype: Any, path: Path | str) -> None:
+    if 0 in shape or not shape:
+        raise InputError(f"{path} holds no voxels (shape {shape}); save the image anew")
+    kind = np.dtype(dtype)
+    if kind.kind not in "biuf":
+        raise InputError(
+            f"{path} holds values of type {kind}, but real numbers are needed; save one real quantity of it, colours "
+            "as a channel axis"
+        )
+
+
+def _spacing(
+    letters: str, order: Sequence[int], steps: Steps | None, unit: str | None
+) -> Spacing | tuple[float, float] | None:
+    known = [steps[i] for i in order if letters[i] in "ZYX"] if steps else []
+    sizes = [float(step) for step in known if step is not None and math.isfinite(step) and step > 0]
+    if len(sizes) < len(known) or not sizes:
+        return None
+    if unit is None and set(sizes) == {1.0}:  # what libraries write when they were told nothing
+        return None
+    if len(sizes) == 2:
+        return sizes[0], sizes[1]
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _taken(array: Any, axis: int, index: int) -> ArrayLike:
+    if isinstance(array, LazyArray):
+        return array.taken(axis, index)
+    taken: ArrayLike = array[(slice(None),) * axis + (index,)]
+    return taken
+
+
+def _less(axes: str) -> str:
+    return axes.replace("T", "")
+
+
+def _position(axes: str, letter: str) -> int | None:
+    return axes.index(letter) if letter in axes else None

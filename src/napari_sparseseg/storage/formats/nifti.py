@@ -1,0 +1,118 @@
+"""NIfTI: x, y, z on disk, z, y, x here."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.formats._errors import optional
+from napari_sparseseg.storage.formats._image import Opened, ReadOptions
+from napari_sparseseg.storage.formats._lazy import LoadedOnce
+from napari_sparseseg.storage.formats._stack import Stack
+from napari_sparseseg.storage.formats._units import factor
+
+_AXES = "CTZYX"  # its axes 1 to 5, from the back
+_UNITS = {"mm": "millimeter", "micron": "micrometer", "meter": "meter"}
+_LONGEST_AXIS = 2**15 - 1
+_DATA_OFFSETS = {348: 352, 540: 544}  # by the size of the header: NIfTI-1 and -2
+
+
+class _Reversed:
+    """A nibabel proxy with its axes from the back to the front; it reads what is sliced."""
+
+    def __init__(self, proxy: Any, dtype: np.dtype[Any]) -> None:
+        self._proxy, self.dtype = proxy, dtype
+        self.shape: tuple[int, ...] = tuple(proxy.shape[::-1])
+
+    def __getitem__(self, index: tuple[int | slice, ...]) -> npt.NDArray[Any]:
+        block: npt.NDArray[Any] = np.asarray(self._proxy[index[::-1]]).T
+        return block
+
+
+def open_nifti(path: Path | str, _options: ReadOptions) -> Opened:
+    """A NIfTI-1 or -2 image, 2D to 5D: axes ZYX, TZYX or CTZYX, in the order in which the voxels are stored.
+
+    Intensities are scaled as the header says. The orientation of the header is not applied: no axis is flipped.
+    """
+    nibabel = optional("nibabel", path, "nifti")
+    image = nibabel.load(path)
+    header = image.header
+    array = _whole(image) if str(path).lower().endswith(".gz") else _in_place(image, path)
+    unit = _UNITS.get(header.get_xyzt_units()[0]) if hasattr(header, "get_xyzt_units") else None
+    steps = tuple(float(zoom) for zoom in header.get_zooms())[::-1]
+    return Opened(array, _AXES[-len(array.shape) :], "NIfTI", steps=steps, unit=unit)
+
+
+def _in_place(image: Any, path: Path | str) -> _Reversed:
+    n_bytes = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+    if n_bytes > Path(path).stat().st_size:
+        raise InputError(f"{path} is cut short, it ends before its voxels do; copy it anew from its source")
+    return _Reversed(image.dataobj, _dtype(image))
+
+
+def _whole(image: Any) -> LoadedOnce:
+    # gzip has no way to the middle: each box would unpack all that lies before it
+    return LoadedOnce(image.shape[::-1], _dtype(image), lambda: np.asarray(image.dataobj).T)
+
+
+def _dtype(image: Any) -> np.dtype[Any]:
+    """Type of the voxels after scaling, which only a scaled voxel shows."""
+    dtype: np.dtype[Any] = np.dtype(image.get_data_dtype())
+    if dtype.kind in "iuf" and 0 not in image.shape:
+        dtype = np.asarray(image.dataobj[(slice(0, 1),) * len(image.shape)]).dtype
+    return dtype
+
+
+def write_nifti(file: BinaryIO, path: Path, stack: Stack) -> None:
+    """Write labels with their voxel size in millimetres; compressed if `path` ends with .gz.
+
+    Raises `InputError` for a unit that cannot be told in millimetres.
+    """
+    header = _header(path, stack)
+    if path.name.lower().endswith(".gz"):
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+            _write(packed, header, stack)
+    else:
+        _write(file, header, stack)
+
+
+def _write(file: Any, header: Any, stack: Stack) -> None:
+    header.write_to(file)  # and four bytes that say that nothing but voxels follows
+    # z, y, x in C order is x, y, z in Fortran order
+    file.writelines(slab.tobytes() for slab in stack.slabs())
+
+
+def _header(path: Path, stack: Stack) -> Any:
+    nibabel = optional("nibabel", path, "nifti")
+    # else in the byte order of this machine
+    kind = nibabel.Nifti2Header if max(stack.shape) > _LONGEST_AXIS else nibabel.Nifti1Header
+    header = kind(endianness="<")
+    header.set_data_dtype(stack.dtype)
+    header.set_data_shape(stack.shape[::-1])
+    header.set_data_offset(_DATA_OFFSETS[int(header["sizeof_hdr"])])
+    zooms = _millimetres(stack, path)
+    affine = np.diag([*zooms, 1.0])
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
+    header.set_zooms(zooms[: len(stack.shape)])
+    header.set_xyzt_units(xyz="mm" if stack.spacing and stack.unit else "unknown")
+    return header
+
+
+def _millimetres(stack: Stack, path: Path) -> list[float]:
+    """Voxel size along x, y, z."""
+    if stack.spacing is None:
+        return [1.0, 1.0, 1.0]
+    scale = factor(stack.unit, "millimeter") if stack.unit else 1.0
+    if scale is None:
+        raise InputError(f"{path} holds lengths in millimeter, but {stack.unit!r} is not known; use e.g. 'micrometer'")
+    zooms = [size * scale for size in stack.spacing[::-1]]
+    if not all(0 < np.float32(zoom) < np.inf for zoom in zooms):
+        raise InputError(f"{path} cannot hold the voxel size {stack.spacing} {stack.unit}; use another unit")
+    return [*zooms, 1.0][:3]

@@ -1,0 +1,149 @@
+"""NRRD: fastest axis first in its header, last here."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.formats._axes import UNKNOWN
+from napari_sparseseg.storage.formats._errors import optional
+from napari_sparseseg.storage.formats._image import Opened, ReadOptions
+from napari_sparseseg.storage.formats._lazy import LoadedOnce
+from napari_sparseseg.storage.formats._stack import Stack
+from napari_sparseseg.storage.formats._units import Steps, in_one_unit, unit_name
+
+MAGIC = b"NRRD000"
+_TYPES = {
+    "i1": ("signed char", "int8", "int8_t"),
+    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
+    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    "i4": ("int", "signed int", "int32", "int32_t"),
+    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "i8": (
+        "longlong",
+        "long long",
+        "long long int",
+        "signed long long",
+        "signed long long int",
+        "int64",
+        "int64_t",
+    ),
+    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+    "f4": ("float",),
+    "f8": ("double",),
+}
+_DTYPES = {name: np.dtype(code) for code, names in _TYPES.items() for name in names}
+_TYPE_NAMES = {"i1": "int8", "u1": "uint8", "i2": "int16", "u2": "uint16", "i4": "int32", "u4": "uint32"}
+_SPATIAL_KINDS = ("domain", "space")
+_KINDS = {"time": "T", "list": "C", "vector": "C", "RGB-color": "C", "RGBA-color": "C", "none": "C", "???": UNKNOWN}
+
+
+def open_nrrd(path: Path | str, _options: ReadOptions) -> Opened:
+    """An NRRD file with its data in it or beside it; its orientation is not applied: no axis is flipped.
+
+    Uncompressed data within the file is mapped into memory, other data is loaded when it is first read.
+    """
+    nrrd = optional("nrrd", path, "nrrd")
+    with Path(path).open("rb") as file:
+        header = nrrd.read_header(file)
+        offset = file.tell()
+    shape = tuple(int(size) for size in header["sizes"])[::-1]
+    dtype = _dtype(header, path)
+    array = _array(nrrd, path, header, shape, dtype, offset)
+    steps, unit = _steps(header, len(shape))
+    return Opened(array, _axes(header, len(shape)), "NRRD", steps=steps, unit=unit)
+
+
+def _dtype(header: Mapping[str, Any], path: Path | str) -> np.dtype[Any]:
+    if header["type"] not in _DTYPES:
+        raise InputError(f"{path} holds values of type {header['type']!r}; save the image as numbers")
+    return _DTYPES[header["type"]].newbyteorder(">" if header.get("endian") == "big" else "<")
+
+
+def _array(
+    nrrd: Any, path: Path | str, header: Mapping[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any], offset: int
+) -> Any:
+    beside = {"data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"}
+    if header["encoding"] == "raw" and not beside & set(header):
+        return np.memmap(path, dtype, "r", offset, shape)
+
+    def load() -> npt.NDArray[Any]:
+        data: npt.NDArray[Any] = nrrd.read(str(path), index_order="C")[0]
+        return data
+
+    return LoadedOnce(shape, dtype, load)
+
+
+def _axes(header: Mapping[str, Any], n_axes: int) -> str:
+    """Letters of the axes, slowest first; "?" for all if the header does not tell space from other axes."""
+    letters = _letters(header, n_axes)
+    n_spatial = letters.count("s")
+    if not 2 <= n_spatial <= 3:
+        return UNKNOWN * n_axes
+    spatial = iter("XYZ")
+    return "".join(next(spatial) if letter == "s" else letter for letter in letters)[::-1]
+
+
+def _letters(header: Mapping[str, Any], n_axes: int) -> list[str]:
+    directions = header.get("space directions")
+    kinds = header.get("kinds", [UNKNOWN] * n_axes)
+    is_spatial = [kind in _SPATIAL_KINDS for kind in kinds]
+    if directions is not None:
+        is_spatial = [_length(row) is not None for row in directions]
+    return ["s" if space else _KINDS.get(kind, "C") for space, kind in zip(is_spatial, kinds, strict=True)]
+
+
+def _steps(header: Mapping[str, Any], n_axes: int) -> tuple[Steps | None, str | None]:
+    """Distance of neighbours along each axis, slowest first, and the unit."""
+    rows = header.get("space directions")
+    lengths = [_length(row) for row in rows] if rows is not None else list(header.get("spacings", ()))
+    if len(lengths) != n_axes:
+        return None, None
+    space_units = [unit_name(unit) for unit in header.get("space units", ())]
+    units = [unit_name(unit) for unit in header.get("units", [None] * n_axes)]
+    if space_units:
+        units = [space_units[0]] * n_axes
+    return in_one_unit(tuple(lengths[::-1]), units[::-1])
+
+
+def _length(row: Sequence[float] | None) -> float | None:
+    """Length of an axis' direction; None for the row of an axis that lies outside space."""
+    if row is None or not np.isfinite(row).all():
+        return None
+    return math.sqrt(math.fsum(float(part) ** 2 for part in row))
+
+
+def write_nrrd(file: BinaryIO, _path: Path, stack: Stack) -> None:
+    """Write labels, packed with gzip, which all readers know."""
+    file.write(_header(stack).encode("ascii"))
+    packer = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    file.writelines(packer.compress(slab.tobytes()) for slab in stack.slabs())
+    file.write(packer.flush())
+
+
+def _header(stack: Stack) -> str:
+    n_axes = len(stack.shape)
+    fields = {
+        "type": _TYPE_NAMES[stack.dtype.str[1:]],
+        "dimension": n_axes,
+        "sizes": " ".join(str(size) for size in stack.shape[::-1]),
+        "kinds": " ".join(["domain"] * n_axes),
+        "endian": "little",
+        "encoding": "gzip",
+    }
+    if stack.spacing is not None:
+        rows = np.diag(stack.spacing[::-1]).tolist()
+        # the number of dimensions of space must come before everything that rests on it
+        fields = {"space dimension": n_axes} | fields
+        fields["space directions"] = " ".join(f"({','.join(map(repr, row))})" for row in rows)
+        if stack.unit:
+            fields["space units"] = " ".join([f'"{stack.unit}"'] * n_axes)
+    return "\n".join(["NRRD0004", *(f"{name}: {value}" for name, value in fields.items()), "", ""])

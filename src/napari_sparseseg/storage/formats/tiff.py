@@ -1,0 +1,300 @@
+"""TIFF in all that microscopes make of it: OME, ImageJ, BigTIFF, pyramids, plain pages."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+import zarr
+
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.formats._axes import UNKNOWN
+from napari_sparseseg.storage.formats._errors import reason
+from napari_sparseseg.storage.formats._image import Opened, ReadOptions
+from napari_sparseseg.storage.formats._lazy import LoadedOnce
+from napari_sparseseg.storage.formats._stack import Stack
+from napari_sparseseg.storage.formats._units import Steps, in_one_unit, unit_name
+
+MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_HELD_BYTES = 2**29  # up to this size a packed image is unpacked once, in parallel, and kept: ten times as fast
+_CLASSIC_BYTES = 2**32 - 2**25  # what a TIFF holds that is no BigTIFF, with room for what describes the pages
+_DAMAGE = ("invalid page offset", "corrupted", "failed to reshape")
+_IMAGEJ_DTYPES = ("u1", "u2")
+_IMAGEJ_UNITS = {"micrometer": "um", "nanometer": "nm", "millimeter": "mm", "centimeter": "cm", "meter": "m"}
+_OME_UNITS = _IMAGEJ_UNITS | {"micrometer": "µm", "angstrom": "Å", "picometer": "pm"}
+
+
+# --- reading ---
+
+
+def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
+    """One series of a TIFF, at one level of its pyramid.
+
+    Uncompressed images are mapped into memory; of compressed ones the small are unpacked when they are first read,
+    from the large only those strips and tiles that are asked for. Colour samples count as channels.
+
+    Raises `InputError` for a file that is cut short or lacks planes, or is packed in a way that cannot be unpacked.
+    """
+    with _complaints() as complaints, tifffile.TiffFile(path) as tiff:
+        series = _chosen(tiff.series, "series", "image", options.series, path)
+        level = _chosen(series.levels, "level", "level", options.level, path)
+        _check_complete(level, path, complaints)
+        array = _array(tiff, level, path, options)
+        axes = _axes(level, path)
+        steps, unit, names = _calibration(tiff, options.series)
+    zoom = [full / size for full, size in zip(series.shape, level.shape, strict=True)]
+    by_axis = tuple(
+        _times(steps.get(letter, steps.get("Z")), factor) for letter, factor in zip(axes, zoom, strict=True)
+    )
+    kind = "OME-TIFF" if tiff.is_ome else "ImageJ TIFF" if tiff.is_imagej else "TIFF"
+    return Opened(array, axes, kind, by_axis, unit, names, n_levels=len(series.levels))
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """What tifffile logs in this thread meanwhile: it goes on with fewer pages where it finds a broken one."""
+    said: list[str] = []
+    thread = threading.get_ident()
+
+    def listen(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
+        message = record.getMessage()
+        if any(word in message for word in _DAMAGE):  # other errors are about odd private tags
+            said.append(message)
+        return False
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(listen)
+    try:
+        yield said
+    finally:
+        logger.removeFilter(listen)
+
+
+def _chosen(found: Any, option: str, what: str, number: int, path: Path | str) -> Any:
+    if not 0 <= number < len(found):
+        raise InputError(f"{path} has {len(found)} {what}(s), so there is no {option} {number}; count from 0")
+    return found[number]
+
+
+def _check_complete(level: Any, path: Path | str, complaints: list[str]) -> None:
+    if complaints:
+        raise InputError(f"{path} is damaged ({complaints[0].rstrip('.')}); copy it anew from its source")
+    if level.dataoffset is not None:
+        ends = [level.dataoffset + level.nbytes]
+        sizes = [level.parent.filehandle.size]
+    else:
+        pages = list(level.pages)
+        n_missing = sum(page is None for page in pages)
+        if n_missing:
+            raise InputError(
+                f"{path} lacks {n_missing} of its {len(pages)} planes; put the files of the set into one folder, or "
+                "export it anew"
+            )
+        ends = [_end(page) for page in pages]
+        sizes = [page.parent.filehandle.size for page in pages]
+    if any(end > size for end, size in zip(ends, sizes, strict=True)):
+        raise InputError(f"{path} is cut short, it ends before its voxels do; copy it anew from its source")
+
+
+def _end(page: Any) -> int:
+    return max((a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
+
+
+def _array(tiff: Any, level: Any, path: Path | str, options: ReadOptions) -> Any:
+    if level.dataoffset is not None:
+        return np.memmap(path, np.dtype(level.dtype).newbyteorder(tiff.byteorder), "r", level.dataoffset, level.shape)
+    _check_unpackable(level, path)
+    if level.nbytes <= _HELD_BYTES:
+        return LoadedOnce(level.shape, level.dtype, _Loader(path, options))
+    return _Pieces(path, options)
+
+
+def _check_unpackable(level: Any, path: Path | str) -> None:
+    """Unpack the first strip or tile: a missing codec shows only then."""
+    try:
+        next(iter(level.keyframe.segments(maxworkers=1)))
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        raise InputError(
+            f"{path} is packed in a way that needs the library imagecodecs ({reason(error)}); get it with pip install "
+            "imagecodecs"
+        ) from error
+
+
+class _Loader:
+    """Unpacks one level of one series."""
+
+    def __init__(self, path: Path | str, options: ReadOptions) -> None:
+        self._path, self._options = path, options
+
+    def __call__(self) -> npt.NDArray[Any]:
+        with _complaints():
+            loaded: npt.NDArray[Any] = tifffile.imread(
+                self._path, series=self._options.series, level=self._options.level
+            )
+        return loaded
+
+
+class _Pieces:
+    """A compressed image whose strips or tiles are unpacked when they are needed; it keeps the file open."""
+
+    def __init__(self, path: Path | str, options: ReadOptions) -> None:
+        tiff = tifffile.TiffFile(path)
+        weakref.finalize(self, tiff.close)
+        store = tiff.series[options.series].aszarr(level=options.level)
+        self._array: Any = zarr.open_array(store, mode="r", zarr_format=2)
+        self.shape, self.dtype, self.chunks = self._array.shape, self._array.dtype, self._array.chunks
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._array[index]
+
+
+def _axes(level: Any, path: Path | str) -> str:
+    axes = "".join(letter if letter in "TCZYXS" else UNKNOWN for letter in level.axes)
+    if "S" in axes and "C" in axes:
+        raise InputError(f"{path} has colours and channels besides; turn the colours into channels first, e.g. in Fiji")
+    return axes.replace("S", "C")
+
+
+# --- voxel size and names ---
+
+
+def _calibration(tiff: Any, series: int) -> tuple[dict[str, float | None], str | None, tuple[str, ...]]:
+    """Step along Z, Y and X, their unit, and the names of the channels."""
+    if tiff.is_ome:
+        pixels = _ome_pixels(tiff, series)
+        return *_ome_steps(pixels), _ome_channels(pixels)
+    if tiff.is_imagej:
+        return *_imagej_steps(tiff), ()
+    # a resolution in dots per inch says nothing about a specimen
+    return {}, None, ()
+
+
+def _ome_pixels(tiff: Any, series: int) -> Mapping[str, Any]:
+    images = tifffile.xml2dict(tiff.ome_metadata, sep="")["OME"]["Image"]
+    images = images if isinstance(images, list) else [images]
+    # images of which no plane is there are no series, and then numbers do not match
+    pixels: Mapping[str, Any] = images[series]["Pixels"] if len(images) == len(tiff.series) else {}
+    return pixels
+
+
+def _ome_steps(pixels: Mapping[str, Any]) -> tuple[dict[str, float | None], str | None]:
+    steps: Steps = tuple(_number(pixels.get(f"PhysicalSize{letter}")) for letter in "ZYX")
+    units = [_ome_unit(pixels, letter) for letter in "ZYX"]
+    converted, unit = in_one_unit(steps, units)
+    return dict(zip("ZYX", converted, strict=True)), unit
+
+
+def _ome_unit(pixels: Mapping[str, Any], letter: str) -> str | None:
+    # micrometres are the default of the format
+    return unit_name(pixels.get(f"PhysicalSize{letter}Unit", "µm")) if f"PhysicalSize{letter}" in pixels else None
+
+
+def _ome_channels(pixels: Mapping[str, Any]) -> tuple[str, ...]:
+    channels = pixels.get("Channel", [])
+    names = [channel.get("Name") for channel in (channels if isinstance(channels, list) else [channels])]
+    return tuple(map(str, names)) if None not in names else ()
+
+
+def _imagej_steps(tiff: Any) -> tuple[dict[str, float | None], str | None]:
+    metadata = tiff.imagej_metadata or {}
+    if str(metadata.get("unit", "")).lower() in ("inch", "inches"):  # dots per inch of a picture, not a voxel size
+        return {}, None
+    tags = tiff.pages.first.tags
+    # ImageJ leaves the distance of slices out where it is 1
+    steps = {
+        "Z": _number(metadata.get("spacing", 1.0)),
+        "Y": _step(tags, "YResolution"),
+        "X": _step(tags, "XResolution"),
+    }
+    return steps, unit_name(metadata.get("unit"))
+
+
+def _step(tags: Any, name: str) -> float | None:
+    """Distance of neighbours: the tag holds pixels per unit, as a fraction."""
+    if name not in tags:
+        return None
+    pixels, units = tags[name].value
+    return units / pixels if pixels and units else None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _times(step: float | None, factor: float) -> float | None:
+    return None if step is None else step * factor
+
+
+# --- writing ---
+
+
+def write_tiff(file: BinaryIO, path: Path, stack: Stack) -> None:
+    """Write labels, packed with zlib, with axes and voxel size.
+
+    As ImageJ TIFF where that can hold them (8 and 16 bit, below 4 GB, another name than .ome.tif), since Fiji then
+    opens the file with its own reader, by drag and drop and with the voxel size; napari and tifffile know both. As
+    OME-TIFF else, a BigTIFF above 4 GB, which Fiji reads with Bio-Formats.
+    """
+    is_big = math.prod(stack.shape) * stack.dtype.itemsize >= _CLASSIC_BYTES
+    as_imagej = not is_big and _imagej_holds(path, stack)
+    options = _imagej_options(stack) if as_imagej else _ome_options(stack)
+    with tifffile.TiffWriter(file, bigtiff=is_big, imagej=as_imagej, ome=not as_imagej, byteorder="<") as writer:
+        writer.write(
+            stack.planes(),
+            shape=stack.shape,
+            dtype=stack.dtype,
+            photometric="minisblack",
+            compression="zlib",
+            compressionargs={"level": 5},
+            **options,
+        )
+
+
+def _imagej_holds(path: Path, stack: Stack) -> bool:
+    return (
+        stack.dtype.str[1:] in _IMAGEJ_DTYPES
+        and (stack.unit is None or stack.unit in _IMAGEJ_UNITS)
+        and stack.shape[-1] > 1  # tifffile takes a last axis of size 1 for samples
+        and not path.name.lower().endswith((".ome.tif", ".ome.tiff"))
+    )
+
+
+def _imagej_options(stack: Stack) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"axes": "ZYX"[-len(stack.shape) :]}
+    if stack.spacing is None:
+        return {"metadata": metadata}
+    if stack.unit:
+        metadata["unit"] = _IMAGEJ_UNITS[stack.unit]
+    if len(stack.spacing) == 3:
+        metadata["spacing"] = stack.spacing[0]
+    return {"metadata": metadata, "resolution": (1 / stack.spacing[-1], 1 / stack.spacing[-2])}
+
+
+def _ome_options(stack: Stack) -> dict[str, Any]:
+    axes = "ZYX"[-len(stack.shape) :]
+    metadata: dict[str, Any] = {"axes": axes}
+    if stack.spacing is None:
+        return {"metadata": metadata}
+    unit = _OME_UNITS.get(stack.unit or "", "pixel" if stack.unit is None else None)
+    if unit is None:
+        raise InputError(f"the unit {stack.unit!r} is not known to TIFF; use e.g. 'micrometer'")
+    for letter, size in zip(axes, stack.spacing, strict=True):
+        metadata |= {f"PhysicalSize{letter}": size, f"PhysicalSize{letter}Unit": unit}
+    return {"metadata": metadata}

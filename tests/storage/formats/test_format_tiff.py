@@ -1,0 +1,208 @@
+"""TIFF as microscopes write it."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import tifffile
+from image_files import make_image, write_imagej_tiff, write_ome_tiff
+
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.formats import open_image
+from napari_sparseseg.storage.formats import tiff as module
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "image.tif"
+
+
+class TestPlain:
+    def test_says_nothing_about_voxels(self, path):
+        image = make_image()
+        tifffile.imwrite(path, image, photometric="minisblack", metadata=None)
+        found = open_image(path)
+        assert (found.format, found.axes, found.spacing, found.unit, found.channel_names) == (
+            "TIFF",
+            "ZYX",
+            None,
+            None,
+            (),
+        )
+        np.testing.assert_array_equal(found.array[...], image, strict=True)
+
+    def test_dots_per_inch_are_no_voxel_size(self, path):
+        tifffile.imwrite(path, make_image((24, 18)), resolution=(72, 72), resolutionunit="inch")
+        assert open_image(path).spacing is None
+        tifffile.imwrite(path, make_image(), imagej=True, resolution=(72, 72), metadata={"axes": "ZYX", "unit": "inch"})
+        assert open_image(path).spacing is None
+
+    @pytest.mark.parametrize("planar", ["contig", "separate"])
+    def test_colours_are_channels(self, path, planar):
+        image = make_image((24, 18, 3) if planar == "contig" else (3, 24, 18), np.uint8)
+        tifffile.imwrite(path, image, photometric="rgb", planarconfig=planar)
+        found = open_image(path)
+        assert found.axes == ("YXC" if planar == "contig" else "CYX")
+        np.testing.assert_array_equal(found.array[...], image)
+
+    def test_stacks_in_colour_have_depth_and_channels(self, path):
+        tifffile.imwrite(path, make_image((5, 24, 18, 3), np.uint8), photometric="rgb")
+        assert open_image(path).axes == "ZYXC"
+
+    def test_colours_besides_channels_are_refused(self, path):
+        tifffile.imwrite(path, make_image((2, 24, 18, 3), np.uint8), imagej=True, metadata={"axes": "CYXS"})
+        with pytest.raises(InputError, match=r"image.tif has colours and channels besides"):
+            open_image(path)
+
+    @pytest.mark.parametrize("byteorder", ["<", ">"])
+    @pytest.mark.parametrize("compression", [None, "zlib"])
+    def test_byte_order_and_packing_play_no_part(self, path, byteorder, compression):
+        image = make_image()
+        tifffile.imwrite(path, image, byteorder=byteorder, compression=compression)
+        np.testing.assert_array_equal(open_image(path).array[1:4, 3:9, 2:], image[1:4, 3:9, 2:])
+
+    def test_several_images_are_chosen_by_series(self, path):
+        with tifffile.TiffWriter(path) as writer:
+            writer.write(make_image((24, 18)), metadata=None)
+            writer.write(make_image((5, 6, 7)), photometric="minisblack", metadata=None)
+        assert open_image(path, series=1).array.shape == (5, 6, 7)
+        with pytest.raises(InputError, match=r"image.tif has 2 image\(s\), so there is no series 2"):
+            open_image(path, series=2)
+
+    def test_unknown_codecs_are_named(self, path, monkeypatch):
+        tifffile.imwrite(path, make_image(), compression="zlib")
+        monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", _NoCodecs())
+        with pytest.raises(InputError, match=r"needs the library imagecodecs .*pip install imagecodecs"):
+            open_image(path)
+
+
+class _NoCodecs:
+    def __getitem__(self, key):
+        raise KeyError(f"{key} requires the 'imagecodecs' package")
+
+    def __contains__(self, key):
+        return False
+
+
+class TestImageJ:
+    def test_time_is_read_frame_by_frame(self, path):
+        image = make_image((3, 5, 2, 24, 18))
+        tifffile.imwrite(path, image, imagej=True, metadata={"axes": "TZCYX"})
+        found = open_image(path)
+        assert (found.axes, found.n_frames, found.spacing) == ("TZCYX", 3, None)
+        np.testing.assert_array_equal(found.frame(1).array[2:4, 1], image[1, 2:4, 1])
+
+    def test_distance_of_slices_is_1_where_it_is_left_out(self, path):
+        tifffile.imwrite(path, make_image(), imagej=True, resolution=(4, 4), metadata={"axes": "ZYX", "unit": "um"})
+        assert open_image(path).spacing == (1.0, 0.25, 0.25)
+
+    def test_stacks_that_were_saved_as_time_keep_their_voxel_size(self, path):
+        metadata = {"axes": "TYX", "unit": "\\u00B5m", "spacing": 3.0}
+        tifffile.imwrite(path, make_image(), imagej=True, resolution=(4, 2), metadata=metadata)
+        found = open_image(path, axes="ZYX")
+        assert (found.spacing, found.unit) == ((3.0, 0.5, 0.25), "micrometer")
+
+    def test_2d_has_a_pixel_size(self, path):
+        tifffile.imwrite(path, make_image((24, 18)), imagej=True, resolution=(4, 2), metadata={"unit": "nm"})
+        found = open_image(path)
+        assert (found.axes, found.spacing, found.unit) == ("YX", (0.5, 0.25), "nanometer")
+
+
+class TestOME:
+    def test_channels_have_names(self, path):
+        metadata = {"axes": "CZYX", "Channel": {"Name": ["DAPI", "405"]}, "PhysicalSizeX": 0.5}
+        tifffile.imwrite(path, make_image((2, 5, 24, 18)), ome=True, metadata=metadata)
+        found = open_image(path)
+        assert found.channel_names == ("DAPI", "405")
+        assert found.spacing is None  # of x alone
+
+    def test_units_may_differ(self, path):
+        metadata = {"axes": "ZYX"}
+        for letter, size, unit in (("X", 0.5, "µm"), ("Y", 500, "nm"), ("Z", 0.002, "mm")):
+            metadata |= {f"PhysicalSize{letter}": size, f"PhysicalSize{letter}Unit": unit}
+        tifffile.imwrite(path, make_image(), ome=True, metadata=metadata)
+        found = open_image(path)
+        assert (found.spacing, found.unit) == (pytest.approx((2.0, 0.5, 0.5)), "micrometer")
+
+    def test_each_series_has_its_own_voxel_size(self, path):
+        with tifffile.TiffWriter(path, ome=True) as writer:
+            writer.write(make_image((24, 18)), metadata={"PhysicalSizeX": 1.5, "PhysicalSizeY": 1.5})
+            writer.write(make_image((20, 10)), metadata={"PhysicalSizeX": 2.5, "PhysicalSizeY": 3.5})
+        assert open_image(path).spacing == (1.5, 1.5)
+        assert open_image(path, series=1).spacing == (3.5, 2.5)
+
+    @pytest.mark.parametrize("options", [{}, {"tile": (16, 16), "compression": "zlib"}])
+    def test_levels_of_a_pyramid(self, path, options, monkeypatch):
+        monkeypatch.setattr(module, "_HELD_BYTES", 0)
+        image = make_image((96, 64))
+        with tifffile.TiffWriter(path, ome=True) as writer:
+            sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25}
+            writer.write(image, subifds=1, metadata={"axes": "YX", **sizes}, **options)
+            writer.write(image[::2, ::2], subfiletype=1, **options)
+        full, half = open_image(path), open_image(path, level=1)
+        assert (full.n_levels, full.array.shape, full.spacing) == (2, (96, 64), (0.25, 0.5))
+        assert half.spacing == (0.5, 1.0)
+        np.testing.assert_array_equal(full.array[10:40, 5:30], image[10:40, 5:30])
+        np.testing.assert_array_equal(half.array[...], image[::2, ::2])
+        with pytest.raises(InputError, match=r"image.tif has 2 level\(s\), so there is no level 2"):
+            open_image(path, level=2)
+
+    def test_missing_files_of_a_set_are_noticed(self, tmp_path):
+        for name in ("a", "b"):
+            write_ome_tiff(tmp_path / f"{name}.ome.tif", make_image((1, 24, 18)), (1, 1, 1))
+        xml = tifffile.tiffcomment(tmp_path / "a.ome.tif")
+        uuid = '<TiffData IFD="0" FirstZ="1" PlaneCount="1"><UUID FileName="c.ome.tif">urn:uuid:7</UUID></TiffData>'
+        xml = xml.replace('SizeZ="1"', 'SizeZ="2"').replace("</Pixels>", f"{uuid}</Pixels>")
+        tifffile.tiffcomment(tmp_path / "a.ome.tif", xml.encode())
+        with pytest.raises(InputError, match="lacks 1 of its 2 planes; put the files of the set into one folder"):
+            open_image(tmp_path / "a.ome.tif")
+
+
+@pytest.mark.parametrize("write", [write_ome_tiff, write_imagej_tiff])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
+def test_a_truncated_file_is_never_a_shorter_image(path, write, options, kept):
+    write(path, make_image((10, 50, 40)), (1, 1, 1), **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(InputError, match=r"image.tif (is damaged|is cut short|cannot be read)"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("metadata", [{}, None])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
+def test_nor_is_a_plain_one(path, metadata, options, kept):
+    tifffile.imwrite(path, make_image((10, 50, 40)), photometric="minisblack", metadata=metadata, **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(InputError, match=r"image.tif (is damaged|is cut short|cannot be read)"):
+        open_image(path)
+
+
+def test_damaged_strips_are_told_when_they_are_read(path, monkeypatch):
+    monkeypatch.setattr(module, "_HELD_BYTES", 0)
+    tifffile.imwrite(path, make_image((10, 50, 40)), compression="zlib", metadata=None, photometric="minisblack")
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[7].dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 50] = bytes(50)
+    path.write_bytes(data)
+    found = open_image(path)
+    assert found.array[:7].shape == (7, 50, 40)
+    with pytest.raises(InputError, match=r"image.tif cannot be read as an image .*it is damaged"):
+        found.array[7]
+
+
+def test_files_are_closed_with_their_arrays(path, monkeypatch):
+    monkeypatch.setattr(module, "_HELD_BYTES", 0)
+    tifffile.imwrite(path, make_image(), compression="zlib")
+    found = open_image(path)
+    frame_like = found.array.taken(0, 2)
+    del found
+    gc.collect()
+    assert frame_like[...].shape == (24, 18)
+    del frame_like
+    gc.collect()  # an open file would be a ResourceWarning, which is an error
