@@ -107,7 +107,7 @@ class FeatureMap:
         self.intensity = intensity
         self.shape = volume.shape
         self.device = device or torch.device("cpu")
-        self._cache_bytes = cache_bytes
+        self.cache_bytes = cache_bytes
         self._blocks: OrderedDict[Shape3D, Tensor] = OrderedDict()
         self._cached_bytes = 0
         self._coarse: Tensor | None = None
@@ -171,7 +171,7 @@ class FeatureMap:
         block = self._compute(_block_box(index, self.shape))
         self._blocks[index] = block
         self._cached_bytes += block.nbytes
-        while len(self._blocks) > 1 and self._cached_bytes > self._cache_bytes:
+        while len(self._blocks) > 1 and self._cached_bytes > self.cache_bytes:
             _, oldest = self._blocks.popitem(last=False)
             self._cached_bytes -= oldest.nbytes
         return block

@@ -11,7 +11,7 @@ from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.live.events import View
 
 NEVER, STALE, FRESH = 0, 1, 2
-_NEVER = -1
+_NEVER, _EXPIRED = -1, -2
 _GROWTH = 1.5  # weights have moved enough to matter after half as many steps again
 _FEWEST_STEPS = 25
 
@@ -31,8 +31,7 @@ class TileBoard:
     def __init__(self, shape: Shape3D, tile_shape: Shape3D) -> None:
         self.shape = shape
         self.tile_shape = tile_shape
-        z, y, x = (-(-n // t) for n, t in zip(shape, tile_shape, strict=True))
-        self.grid: Shape3D = (z, y, x)
+        self.grid = grid_of(shape, tile_shape)
         self._number = np.full(self.grid, _NEVER, np.int64)
         self._revision = np.full(self.grid, _NEVER, np.int64)
         self._step = np.zeros(self.grid, np.int64)
@@ -50,17 +49,15 @@ class TileBoard:
         self._revision[index] = generation.revision
         self._step[index] = generation.step
 
-    def clear(self) -> None:
-        """Nothing has been predicted."""
-        self._number.fill(_NEVER)
-        self._revision.fill(_NEVER)
+    def expire(self) -> None:
+        """All that was predicted is out of date, for instance because the model is another one."""
+        self._revision.fill(_EXPIRED)
 
-    def is_new(self, box: Box) -> bool:
-        """Whether no tile that the box touches was ever predicted."""
-        first = [a // t for a, t in zip(box.start, self.tile_shape, strict=True)]
-        last = [(b - 1) // t + 1 for b, t in zip(box.stop, self.tile_shape, strict=True)]
-        touched = self._number[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
-        return bool((touched == _NEVER).all())
+    def known(self, box: Box) -> npt.NDArray[np.bool_]:
+        """Which voxels of a box lie in tiles that were ever predicted."""
+        tiles = [np.arange(a, b) // t for a, b, t in zip(box.start, box.stop, self.tile_shape, strict=True)]
+        is_known: npt.NDArray[np.bool_] = self._number[np.ix_(*tiles)] != _NEVER
+        return is_known
 
     def states(self, generation: Generation | None) -> npt.NDArray[np.uint8]:
         """NEVER, STALE or FRESH for each tile."""
@@ -70,11 +67,17 @@ class TileBoard:
         return states
 
     def next_on_screen(self, view: View, generation: Generation, hot: Shape3D | None) -> Shape3D | None:
-        """Of the tiles on screen that do not show this generation: the one closest to `hot`, or to the eye."""
+        """Of the tiles on screen that do not show this generation: the one closest to `hot`, or to the eye.
+
+        `hot` counts while it is on screen.
+        """
+        if not view.box.n_voxels:
+            return None
         low, high = np.asarray(view.box.start), np.asarray(view.box.stop)
         on_screen = ((self._low < high) & (self._high > low)).all(-1)
         wanted = on_screen & (self._number != generation.number)
-        return self._closest(wanted, hot or view.center, view, weight_across=1.0)
+        center = hot if hot is not None and _holds(view.box, hot) else view.center
+        return self._closest(wanted, center, view, weight_across=1.0)
 
     def next_elsewhere(self, view: View | None, generation: Generation) -> Shape3D | None:
         """Of the tiles that are out of date: the one closest to the plane on screen, then to the eye."""
@@ -84,7 +87,8 @@ class TileBoard:
 
     def _is_stale(self, generation: Generation) -> npt.NDArray[np.bool_]:
         moved = generation.step >= np.maximum(self._step * _GROWTH, self._step + _FEWEST_STEPS)
-        stale: npt.NDArray[np.bool_] = (self._revision != generation.revision) | moved
+        is_anew = generation.step < self._step  # learning has begun anew
+        stale: npt.NDArray[np.bool_] = (self._revision != generation.revision) | moved | is_anew
         return stale
 
     def _closest(
@@ -103,14 +107,25 @@ class TileBoard:
         return _triple(index)
 
 
-def live_tile_shape(shape: Shape3D, stride: Shape3D) -> Shape3D:
-    """Tiles that are predicted in a fraction of a second on a CPU, in multiples of the network's stride.
+def live_tile_shape(shape: Shape3D) -> Shape3D:
+    """Tiles that are predicted in a fraction of a second on a CPU.
 
-    Thin along z, where people look at slices most; 2D images get larger squares.
+    Thin along z, where people look at slices most; 2D images get larger squares. Powers of two, and so multiples of the
+    network's stride; whatever the model, the tiles stay the same.
     """
     depth, edge = (16, 64) if shape[0] > 1 else (1, 128)
-    edges = [-(-min(wanted, n) // s) * s for wanted, n, s in zip((depth, edge, edge), shape, stride, strict=True)]
-    return edges[0], edges[1], edges[2]
+    z, y, x = (min(wanted, n) for wanted, n in zip((depth, edge, edge), shape, strict=True))
+    return z, y, x
+
+
+def grid_of(shape: Shape3D, tile_shape: Shape3D) -> Shape3D:
+    """Tiles along z, y, x."""
+    z, y, x = (-(-n // t) for n, t in zip(shape, tile_shape, strict=True))
+    return z, y, x
+
+
+def _holds(box: Box, voxel: Shape3D) -> bool:
+    return all(a <= v < b for a, v, b in zip(box.start, voxel, box.stop, strict=True))
 
 
 def _triple(values: npt.NDArray[np.integer] | tuple[np.intp, ...]) -> Shape3D:

@@ -24,9 +24,10 @@ _FEWEST = 2
 
 
 class ClassList:
-    """Classes in the order of their ids. Not thread-safe."""
+    """Classes in the order of their ids. One thread may change them while others read."""
 
     def __init__(self) -> None:
+        # replaced as a whole, never changed: others may be reading
         self._classes = {
             1: ClassInfo(1, "background", _BACKGROUND, is_background=True),
             2: ClassInfo(2, "object", _COLORS[0]),
@@ -34,7 +35,8 @@ class ClassList:
 
     @property
     def all(self) -> tuple[ClassInfo, ...]:
-        return tuple(self._classes[class_id] for class_id in sorted(self._classes))
+        classes = self._classes
+        return tuple(classes[class_id] for class_id in sorted(classes))
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -54,7 +56,7 @@ class ClassList:
         if wanted is None or not 1 <= wanted <= MAX_CLASSES:
             raise InputError(f"there can be at most {MAX_CLASSES} classes, with ids from 1 on; remove one first")
         info = ClassInfo(wanted, name or f"class {wanted}", color or _COLORS[(wanted - 2) % len(_COLORS)])
-        self._classes[wanted] = info
+        self._classes = {**self._classes, wanted: info}
         return info
 
     def rename(self, class_id: int, name: str) -> None:
@@ -79,11 +81,12 @@ class ClassList:
         self._check(class_id)
         if len(self._classes) <= _FEWEST:
             raise InputError(f"class {class_id} cannot be removed: two classes are needed; add another first")
-        del self._classes[class_id]
+        self._classes = {i: info for i, info in self._classes.items() if i != class_id}
 
     def _change(self, class_id: int, **changes: object) -> None:
         self._check(class_id)
-        self._classes[class_id] = replace(self._classes[class_id], **changes)  # type: ignore[arg-type]
+        changed = replace(self._classes[class_id], **changes)  # type: ignore[arg-type]
+        self._classes = {**self._classes, class_id: changed}
 
     def _check(self, class_id: int) -> None:
         if class_id not in self._classes:

@@ -1,19 +1,24 @@
 """What the live loop tells: frozen records, and the signals that carry them.
 
 Signals are emitted on the thread on which the thing happened: paint, classes and wishes on the caller's, tiles,
-steps and failures on the compute thread. Whoever draws must bring them to its own thread.
+steps and failures on the compute thread. Whoever draws must bring them to its own thread. Slots should be quick: the
+loop waits for them, and so may whoever changes a wish meanwhile.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from psygnal import Signal, SignalGroup
+from psygnal import EmitLoopError, Signal, SignalGroup, SignalInstance
 
 from napari_sparseseg._types import Box, Plane
+
+_log = logging.getLogger(__name__)
 
 Color = tuple[float, float, float]
 """Red, green, blue, each 0..1."""
@@ -49,8 +54,8 @@ class LiveStatus:
     `activity` is one short sentence on what it is doing now, or what it waits for ("Paint a second class").
     `dice` estimates the agreement, 0..1, or None; `dice_source` says on what it rests. `n_tiles` counts the tiles of
     the time point on screen, `n_fresh` those that show the latest paint and (nearly) the latest weights.
-    `seconds_left` is the time until all tiles are fresh, None if unknown or not predicting. `error` is the sentence of
-    the failure that ended the last run, until the next start.
+    `seconds_left` is the time until all tiles are fresh, None if unknown or not predicting. `revision` counts the
+    changes of the annotation. `error` is the sentence of the failure that ended the last run, until the next start.
     """
 
     state: LiveState = LiveState.NO_IMAGE
@@ -131,7 +136,8 @@ class CurvePoint:
 class LiveEvents(SignalGroup):
     """Signals of a `LiveSegmenter`."""
 
-    status_changed = Signal(LiveStatus)
+    # queued, so that all slots get the statuses in order, even if one of them changes a wish
+    status_changed = Signal(LiveStatus, reemission="queued")
     """After each change of state, and at most ten times a second while something is computed."""
     tile_predicted = Signal(TileUpdate)
     """When a tile, or a preview of a part of the plane on screen, has been predicted; compute thread."""
@@ -148,3 +154,11 @@ class LiveEvents(SignalGroup):
     curve_cleared = Signal()
     failed = Signal(str)
     """When training or predicting ended in an error: one sentence that says what to do; compute thread."""
+
+
+def tell(signal: SignalInstance, *values: Any) -> None:
+    """Emit a signal. What goes wrong in somebody's slot is logged, and is no failure of what was told."""
+    try:
+        signal.emit(*values)
+    except EmitLoopError as error:
+        _log.error("a slot of %s failed; what it was told holds all the same", signal.name, exc_info=error.__cause__)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy.typing as npt
+
 from napari_sparseseg._inputs import checked_spacing
-from napari_sparseseg._types import Spacing
-from napari_sparseseg.errors import InputError
+from napari_sparseseg._types import Box, Spacing, Volume
+from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage.volume import ArrayVolume, Frame
 
 
@@ -32,7 +35,8 @@ class LiveImage:
     ) -> LiveImage:
         """Check what is given; raises `InputError` and `InputTypeError`."""
         n_axes = len(array.shape) if hasattr(array, "shape") else 0
-        channel_axis, time_axis = (_from_front(a, n_axes) for a in (channel_axis, time_axis))
+        channel_axis = _from_front("channel_axis", channel_axis, n_axes)
+        time_axis = _from_front("time_axis", time_axis, n_axes)
         if time_axis is not None and time_axis == channel_axis:
             raise InputError(f"channel_axis and time_axis are both {time_axis}; they must be different axes")
         n_frames = 1 if time_axis is None else int(array.shape[time_axis])
@@ -61,6 +65,29 @@ class LiveImage:
         return _volume(self.array, self.channel_axis, self.time_axis, frame)
 
 
+class AbandonedError(Exception):
+    """An image was closed or replaced while it was being read."""
+
+
+class Watched:
+    """A volume that is read only as long as somebody wants it; else reading raises `AbandonedError`.
+
+    Reading, block by block, is what takes long: so an image can be closed at once, however large it is.
+    """
+
+    def __init__(self, volume: Volume, is_wanted: Callable[[], bool]) -> None:
+        self.shape = volume.shape
+        self.n_channels = volume.n_channels
+        self._volume = volume
+        self._is_wanted = is_wanted
+
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """Voxels of a box, as the volume has them."""
+        if not self._is_wanted():
+            raise AbandonedError
+        return self._volume.read(box)
+
+
 def _volume(array: Any, channel_axis: int | None, time_axis: int | None, frame: int) -> ArrayVolume:
     if time_axis is None:
         return ArrayVolume(array, channel_axis)
@@ -69,9 +96,15 @@ def _volume(array: Any, channel_axis: int | None, time_axis: int | None, frame: 
     return ArrayVolume(Frame(array, time_axis, frame), channel_axis)
 
 
-def _from_front(axis: int | None, n_axes: int) -> int | None:
+def _from_front(name: str, axis: int | None, n_axes: int) -> int | None:
     if axis is None:
         return None
-    if not -n_axes <= axis < n_axes:
-        raise InputError(f"there is no axis {axis} in an image of {n_axes} axes")
-    return axis % n_axes
+    try:
+        position = operator.index(axis)
+    except TypeError:
+        raise InputTypeError(f"{name} must be the number of an axis or None, not {axis!r}") from None
+    if not -n_axes <= position < n_axes:
+        raise InputError(
+            f"{name}={position} does not exist: the image has {n_axes} axes; pass None if it has none such"
+        )
+    return position % n_axes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -18,40 +18,39 @@ from napari_sparseseg.engine.predictor import Predictor
 from napari_sparseseg.engine.tiles import tile_grid
 from napari_sparseseg.live.board import Generation, TileBoard, live_tile_shape
 from napari_sparseseg.live.events import TileUpdate, View
+from napari_sparseseg.storage.palette import FIRST_SET
+from napari_sparseseg.storage.strokes import AnnotationStore
 
 _GLANCE = 128  # edge of the parts in which a plane is previewed, in voxels
-_FIRST_SET = 128
-
-Allowed = Callable[[int], frozenset[int]]
 
 
 class LivePredictor:
-    """Predictions of all frames of one image. Used on the compute thread; `labels` may be read on any.
+    """Predictions of all frames of one image. Used on the compute thread; `labels` and `states` on any.
 
-    `labels` and `codes`, the annotation, are (frames, z, y, x) uint8. The annotation is only looked at for sets of
-    classes: there the best class of the set is predicted.
+    `labels` is (frames, z, y, x) uint8. The annotation is only looked at for sets of classes: there the best class of
+    the set is predicted.
     """
 
-    def __init__(self, labels: npt.NDArray[np.uint8], codes: npt.NDArray[np.uint8], allowed: Allowed) -> None:
+    def __init__(self, labels: npt.NDArray[np.uint8], store: AnnotationStore) -> None:
         self.labels = labels
         self.probability_of: int | None = None
         self.wants_uncertainty = False
-        self._codes = codes
-        self._allowed = allowed
+        self.generation: Generation | None = None
+        self._store = store
         self._boards: dict[int, TileBoard] = {}
-        self._stride: Shape3D = (1, 1, 1)
         self._network: SparseNet | None = None
         self._classes: ClassTable | None = None
         self._glanced: set[tuple[int, Box]] = set()
-        self.generation: Generation | None = None
 
     def use(self, network: SparseNet, classes: ClassTable, generation: Generation) -> None:
         """Predict with these weights from now on; what was predicted stays until it is predicted again."""
-        if self._network is None or network.unet.stride != self._stride:
-            self._stride = network.unet.stride
-            self._boards.clear()
         self._network, self._classes, self.generation = network, classes, generation
         self._glanced.clear()
+
+    def expire(self) -> None:
+        """All that was predicted is out of date, since the model is another one; it stays until it is replaced."""
+        for board in self._boards.values():
+            board.expire()
 
     def clear(self) -> None:
         """Forget weights and predictions."""
@@ -75,24 +74,28 @@ class LivePredictor:
         """Freshness of a frame's tiles."""
         if frame not in self._boards:
             shape: Shape3D = self.labels.shape[1:]
-            self._boards[frame] = TileBoard(shape, live_tile_shape(shape, self._stride))
+            self._boards[frame] = TileBoard(shape, live_tile_shape(shape))
         return self._boards[frame]
 
+    def states(self, frame: int) -> npt.NDArray[np.uint8] | None:
+        """NEVER, STALE or FRESH for each tile of a frame; None if nothing of it was predicted. Any thread."""
+        board = self._boards.get(frame)
+        return None if board is None else board.states(self.generation)
+
     def glance(self, view: View, feature_map: FeatureMap) -> TileUpdate | None:
-        """Preview a part of the plane on screen where no tile was ever predicted; None if there is none left.
+        """Preview a part of the plane on screen where tiles were never predicted; None if there is none left.
 
         It is the pixel head's answer. The part closest to the eye comes first. It costs some ten milliseconds, where
         a first tile costs half a second.
         """
-        frame, board = view.plane.frame, self.board(view.plane.frame)
-        parts = [p for p in glance_parts(view) if (frame, p) not in self._glanced and board.is_new(p)]
-        if not parts or self._network is None:
+        box = self._part_to_glance_at(view)
+        if box is None or self._network is None:
             return None
-        box = min(parts, key=lambda part: _distance(part, view.center))
+        frame = view.plane.frame
         self._glanced.add((frame, box))
         with torch.no_grad():
             logits = self._network.at_a_glance(feature_map.glance(box))
-        return self._take(frame, box, logits.softmax(-1).movedim(-1, 0))
+        return self._take(frame, box, logits.softmax(-1).movedim(-1, 0), kept=self.board(frame).known(box))
 
     def tile(self, frame: int, index: Shape3D, feature_map: FeatureMap) -> TileUpdate:
         """Predict a tile of the board with the current weights."""
@@ -104,13 +107,28 @@ class LivePredictor:
         self.board(frame).mark(index, self.generation)
         return update
 
-    def _take(self, frame: int, box: Box, probabilities: Tensor) -> TileUpdate:
-        assert self._classes is not None  # noqa: S101
+    def _part_to_glance_at(self, view: View) -> Box | None:
+        frame, board = view.plane.frame, self.board(view.plane.frame)
+        parts = [part for part in glance_parts(view, board.shape) if (frame, part) not in self._glanced]
+        for part in sorted(parts, key=lambda part: _distance(part, view.center)):
+            if not board.known(part).all():
+                return part
+            self._glanced.add((frame, part))
+        return None
+
+    def _take(
+        self, frame: int, box: Box, probabilities: Tensor, kept: npt.NDArray[np.bool_] | None = None
+    ) -> TileUpdate:
+        """Write labels where they are not to be kept as they were, and hand out what is there now."""
+        assert self._classes is not None  # noqa: S101 - there is a generation
         assert self.generation is not None  # noqa: S101
+        where = (frame, *box.slices)
         channels = probabilities.argmax(0).cpu().numpy().astype(np.uint8)
-        self._narrow(channels, probabilities, self._codes[(frame, *box.slices)])
-        labels = self._classes.labels_of(channels)
-        self.labels[(frame, *box.slices)] = labels
+        self._narrow(channels, probabilities, self._store.codes[where].copy())
+        labels = self._classes.labels_of(channels).astype(np.uint8)
+        if kept is not None:
+            labels[kept] = self.labels[where][kept]
+        self.labels[where] = labels
         return TileUpdate(
             frame,
             box,
@@ -123,8 +141,12 @@ class LivePredictor:
     def _narrow(self, channels: npt.NDArray[np.uint8], probabilities: Tensor, codes: npt.NDArray[np.uint8]) -> None:
         """Where a set of classes was painted, take the best class of the set."""
         ids = self._classes.ids if self._classes else ()
-        for code in np.unique(codes[codes >= _FIRST_SET]).tolist():
-            possible = [channel for channel, class_id in enumerate(ids) if class_id in self._allowed(code)]
+        painted = np.unique(codes[codes >= FIRST_SET]).tolist()
+        sets = self._store.sets if painted else {}
+        for code in painted:
+            # a code may have been given up since it was read
+            allowed = sets[code].within(ids) if code in sets else ids
+            possible = [channel for channel, class_id in enumerate(ids) if class_id in allowed]
             if possible:
                 where = codes == code
                 best = probabilities[possible][:, torch.from_numpy(where).to(probabilities.device)].argmax(0)
@@ -139,11 +161,15 @@ class LivePredictor:
         return _as_bytes(probabilities[ids.index(self.probability_of)])
 
 
-def glance_parts(view: View) -> Iterator[Box]:
-    """Parts of the plane on screen, on a grid that does not move with the view."""
-    axis = view.plane.axis
-    z, y, x = (1 if a == axis else _GLANCE for a in range(3))
-    yield from tile_grid(view.box, (z, y, x))
+def glance_parts(view: View, shape: Shape3D) -> Iterator[Box]:
+    """Parts of the plane of which something is on screen, on a grid that does not move with the view."""
+    if not view.box.n_voxels:
+        return
+    edges = [1 if axis == view.plane.axis else _GLANCE for axis in range(3)]
+    start = [a // n * n for a, n in zip(view.box.start, edges, strict=True)]
+    stop = [-(-b // n) * n for b, n in zip(view.box.stop, edges, strict=True)]
+    around = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).clipped(Box.whole(shape))
+    yield from tile_grid(around, (edges[0], edges[1], edges[2]))
 
 
 def _entropy(probabilities: Tensor) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -9,13 +10,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _NICENESS = 10
 _BELOW_NORMAL = -1  # THREAD_PRIORITY_BELOW_NORMAL of Windows
+_PATIENCE_AT_EXIT = 10.0  # seconds
 
 
 class Runner:
@@ -29,7 +31,7 @@ class Runner:
         self._work = work
         self._on_error = on_error
         self._changed = threading.Condition()
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._is_awake = False
         self._is_closing = False
         self._thread: threading.Thread | None = None
@@ -47,41 +49,40 @@ class Runner:
             if self._thread is None:
                 # a daemon: whatever happens, the program can end
                 self._thread = threading.Thread(target=self._run, name="sparseseg compute", daemon=True)
+                # but not in the midst of torch's code, where the end of Python would be a crash
+                atexit.register(self.close, _PATIENCE_AT_EXIT)
                 self._thread.start()
             self._changed.notify()
 
     def call(self, function: Callable[[], T]) -> Future[T]:
         """Have a function called on the compute thread, between two pieces of work. Any thread.
 
-        The future holds its result or exception; after `close` it is cancelled.
+        The future holds its result or exception; it is cancelled if `close` comes first.
         """
         future: Future[T] = Future()
-
-        def do() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(function())
-            except Exception as error:  # noqa: BLE001 - whoever waits for the result gets it
-                future.set_exception(error)
-
         with self._changed:
-            if self._is_closing:
-                future.cancel()
+            if not self._is_closing:
+                self._calls.append((future, function))
+                self.wake()
                 return future
-            self._calls.append(do)
-        self.wake()
+        future.cancel()
         return future
 
     def close(self, timeout: float = 1.0) -> bool:
-        """End after the current piece of work; whether the thread has ended in time. Any thread but its own."""
+        """End after the current piece of work; whether the thread has ended in time. Any thread."""
         with self._changed:
             self._is_closing = True
+            left = list(self._calls)
+            self._calls.clear()
             self._changed.notify()
-        if self._thread is None:
+        for future, _ in left:
+            future.cancel()
+        thread = self._thread
+        if thread is None:
             return True
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+        return not thread.is_alive()
 
     def _run(self) -> None:
         lower_priority()
@@ -91,7 +92,8 @@ class Runner:
                 if not self._is_closing and self._work():
                     self._is_awake = True
             except Exception as error:  # noqa: BLE001 - the thread must live, and the user must be told
-                self._on_error(error)
+                self._tell_error(error)
+        atexit.unregister(self.close)
 
     def _wait(self) -> bool:
         """Sleep until there is something to do; False once it is time to end."""
@@ -101,8 +103,24 @@ class Runner:
             return not self._is_closing
 
     def _do_calls(self) -> None:
-        while self._calls and not self._is_closing:
-            self._calls.popleft()()
+        while (asked := self._next_call()) is not None:
+            future, function = asked
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001 - whoever waits for the result gets it
+                future.set_exception(error)
+
+    def _next_call(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        with self._changed:
+            return self._calls.popleft() if self._calls else None
+
+    def _tell_error(self, error: Exception) -> None:
+        try:
+            self._on_error(error)
+        except Exception:  # noqa: BLE001 - logged, for there is nobody else to tell
+            _log.exception("the failure of a piece of work (%s) could not be told", error)
 
 
 def lower_priority() -> None:

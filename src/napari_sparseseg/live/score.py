@@ -35,6 +35,11 @@ class StrokeScore:
         found[class_id] = (agree, agree + total)
         self._strokes.append(found)
 
+    def forget(self, class_id: int) -> None:
+        """Leave a class out that has been removed."""
+        known = [{label: n for label, n in counts.items() if label != class_id} for counts in self._strokes]
+        self._strokes = deque((counts for counts in known if counts), maxlen=_LAST)
+
     def clear(self) -> None:
         self._strokes.clear()
 

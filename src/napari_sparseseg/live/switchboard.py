@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from threading import Lock
+from threading import RLock
 from typing import Any
 
+from psygnal import SignalInstance
+
 from napari_sparseseg._types import Shape3D
-from napari_sparseseg.live.events import LiveEvents, LiveStatus, View
+from napari_sparseseg.live.events import LiveEvents, LiveStatus, View, tell
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What is wanted. `hot` is where the latest stroke was made: frame, voxel. `is_halted` after a failure."""
+    """What is wanted of one image.
+
+    `once` is the number of the "update once" that is asked for, 0 if none. `hot` is where the latest stroke was made:
+    frame, voxel. `is_halted` after a failure.
+    """
 
     is_training: bool = False
     is_live: bool = True
-    is_once: bool = False
+    once: int = 0
     is_halted: bool = False
     view: View | None = None
     hot: tuple[int, Shape3D] | None = None
@@ -25,25 +31,57 @@ class Wishes:
 
 
 class Switchboard:
-    """Wishes and status; each is a frozen record that is replaced as a whole, from any thread."""
+    """Wishes and status of one image; each is a frozen record that is replaced as a whole, from any thread.
 
-    def __init__(self, events: LiveEvents) -> None:
-        self.wishes = Wishes()
-        self.status = LiveStatus()
-        self._events = events
-        self._lock = Lock()
+    One lock is held while a change is told, so that nothing is overtaken by what is older. Once retired, because the
+    image was closed or replaced, it is silent and nothing changes any more.
+    """
+
+    def __init__(self, events: LiveEvents, wishes: Wishes | None = None, status: LiveStatus | None = None) -> None:
+        self.events = events
+        self.wishes = wishes or Wishes()
+        self.status = status or LiveStatus()
+        self._is_retired = False
+        self._lock = RLock()
+
+    @property
+    def is_retired(self) -> bool:
+        return self._is_retired
+
+    @property
+    def frame(self) -> int:
+        """The frame on screen."""
+        view = self.wishes.view
+        return view.plane.frame if view else 0
 
     def wish(self, **changes: Any) -> None:
         """Change what is wanted."""
         with self._lock:
-            self.wishes = replace(self.wishes, **changes)
-        self.publish(is_training=self.wishes.is_training, is_live=self.wishes.is_live)
+            if not self._is_retired:
+                self.wishes = replace(self.wishes, **changes)
+                self.publish(is_training=self.wishes.is_training, is_live=self.wishes.is_live)
+
+    def finish_once(self, number: int) -> None:
+        """Take back the wish to update once, unless it has been made anew."""
+        with self._lock:
+            if self.wishes.once == number:
+                self.wish(once=0)
 
     def publish(self, **changes: Any) -> None:
         """Change the status, and tell it if it is another one now."""
         with self._lock:
             status = replace(self.status, **changes)
-            if status == self.status:
-                return
-            self.status = status
-        self._events.status_changed.emit(status)
+            if status != self.status and not self._is_retired:
+                self.status = status
+                self.tell(self.events.status_changed, status)
+
+    def tell(self, signal: SignalInstance, *values: Any) -> None:
+        """Emit a signal about this image."""
+        with self._lock:
+            if not self._is_retired:
+                tell(signal, *values)
+
+    def retire(self) -> None:
+        """Be silent from now on; waits until what is being told has been told."""
+        with self._lock:
+            self._is_retired = True

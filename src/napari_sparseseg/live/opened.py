@@ -1,0 +1,27 @@
+"""An image that is worked on, and all that belongs to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg.live.image import LiveImage
+from napari_sparseseg.live.score import StrokeScore
+from napari_sparseseg.live.switchboard import Switchboard
+from napari_sparseseg.storage.strokes import AnnotationStore
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """Image, paint, predicted `labels` (frames, z, y, x), what is wanted, and how good predictions were.
+
+    Another image comes with another such record, so that threads never mix two.
+    """
+
+    image: LiveImage
+    store: AnnotationStore
+    labels: npt.NDArray[np.uint8]
+    switch: Switchboard
+    score: StrokeScore = field(default_factory=StrokeScore)
