@@ -149,6 +149,15 @@ class TestOME:
         with pytest.raises(InputError, match=r"image.tif has 2 level\(s\), so there is no level 2"):
             open_image(path, level=2)
 
+    @pytest.mark.parametrize(
+        "xml", ["<OME><Image>", '<OME xmlns="a"><BinaryOnly MetadataFile="companion.ome"/></OME>', "<OME/>"]
+    )
+    def test_unreadable_metadata_cost_the_voxel_size_only(self, path, xml):
+        write_ome_tiff(path, make_image(), (2, 1, 1))
+        tifffile.tiffcomment(path, xml.encode())
+        found = open_image(path, axes="ZYX")
+        assert (found.array.shape, found.spacing, found.channel_names) == ((5, 24, 18), None, ())
+
     def test_missing_files_of_a_set_are_noticed(self, tmp_path):
         for name in ("a", "b"):
             write_ome_tiff(tmp_path / f"{name}.ome.tif", make_image((1, 24, 18)), (1, 1, 1))

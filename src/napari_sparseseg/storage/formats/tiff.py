@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -183,7 +184,10 @@ def _calibration(tiff: Any, series: int) -> tuple[dict[str, float | None], str |
 
 
 def _ome_pixels(tiff: Any, series: int) -> Mapping[str, Any]:
-    images = tifffile.xml2dict(tiff.ome_metadata, sep="")["OME"]["Image"]
+    try:
+        images = tifffile.xml2dict(tiff.ome_metadata, sep="")["OME"]["Image"]
+    except (ElementTree.ParseError, KeyError, TypeError):  # damaged, or in a file of its own (companion.ome)
+        return {}
     images = images if isinstance(images, list) else [images]
     # images of which no plane is there are no series, and then numbers do not match
     pixels: Mapping[str, Any] = images[series]["Pixels"] if len(images) == len(tiff.series) else {}
