@@ -156,7 +156,7 @@ def test_all_panels_leave_room_for_the_others_in_700_pixels(theme, qtbot):
     widget.setFixedWidth(WIDTH)
     widget.show()
     qtbot.waitExposed(widget)
-    assert widget.sizeHint().height() <= 530
+    assert widget.sizeHint().height() <= 490
 
 
 def test_every_control_has_a_tooltip(shown):

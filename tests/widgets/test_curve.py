@@ -108,15 +108,25 @@ def test_a_dice_that_is_not_known_is_left_out(curve):
     assert curve.text_at(100) == "step 1 · 0:01 min · loss 1"
 
 
-def test_a_click_changes_between_steps_and_time(curve, qtbot):
+def test_a_click_changes_between_time_and_steps(curve, qtbot):
     curve.add(points(50))
     curve._redraw()
-    steps = picture(curve)
+    over_time = picture(curve)
     qtbot.mouseClick(curve, Qt.MouseButton.LeftButton)
-    assert curve.is_over_time
-    assert picture(curve) != steps
+    assert not curve.is_over_time
+    assert picture(curve) != over_time
     qtbot.mouseClick(curve, Qt.MouseButton.LeftButton)
-    assert picture(curve) == steps
+    assert picture(curve) == over_time
+
+
+def test_a_clock_that_starts_anew_does_not_leave_the_axes(curve):
+    curve.add([*points(50), *points(20, first=1)])
+    curve._redraw()
+    picture(curve)
+    area = curve._area()
+    assert curve._columns.x.min() >= area.left()
+    assert curve._columns.x.max() <= area.right()
+    assert np.all(np.diff(curve._columns.x) > 0)
 
 
 def test_a_loss_that_is_not_finite_does_not_stop_it(curve):

@@ -127,6 +127,18 @@ class TestStatus:
         panel.show_status(IDLE)
         assert (panel._figures._device.text(), panel._figures._device.toolTip()) == ("CPU", "CPU\nNo GPU was found.")
 
+    def test_when_all_is_fresh_no_time_is_left(self, panel):
+        panel.show_status(replace(BUSY, n_fresh=1200, seconds_left=0.0))
+        assert panel._figures._tiles.text() == "All 1\u202f200 tiles fresh"
+        assert panel._figures._left.text() == ""
+
+    @pytest.mark.parametrize(
+        ("device", "shown"), [("cpu", "CPU"), ("cuda:0", "CUDA:0"), ("NVIDIA H100", "NVIDIA H100")]
+    )
+    def test_devices_are_written_as_people_know_them(self, panel, device, shown):
+        panel.show_status(replace(BUSY, device=device))
+        assert panel._figures._device.text() == shown
+
     def test_an_error_takes_the_place_of_the_figures_until_the_next_start(self, panel):
         panel.show_status(FAILED)
         assert panel._error.isVisible()

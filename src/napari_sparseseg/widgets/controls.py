@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from napari_sparseseg.widgets.icons import draw_glyph, glyph_icon
 
-SPACING = 6
+SPACING = 4
 """Pixels between the lines of a panel."""
 
 _SIDES = {
@@ -234,7 +234,7 @@ class Section(QWidget):
         self.toggled.emit(unfolded)
 
 
-def row(*widgets: QWidget | None, spacing: int = SPACING) -> QHBoxLayout:
+def row(*widgets: QWidget | None, spacing: int = 6) -> QHBoxLayout:
     """Widgets side by side without margins; None stretches."""
     layout = QHBoxLayout()
     layout.setContentsMargins(0, 0, 0, 0)

@@ -27,7 +27,7 @@ from napari_sparseseg.widgets.controls import count_text, duration_text, is_dark
 
 REPAINT_MS = 200
 _MARGINS = (30, 16, 26, 15)  # left, top, right, bottom: room for the numbers and the legend
-_TIP = "How well the network learns: loss should fall, Dice rise. A click changes between steps and time."
+_TIP = "How well the network learns: loss should fall, Dice rise. A click changes between time and steps."
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,13 +44,13 @@ class _Columns:
 
 
 class LearningCurve(QWidget):
-    """Loss (left axis) and Dice (right axis) over the steps; a click changes to seconds and back."""
+    """Loss (left axis) and Dice (right axis) over time; a click changes to steps and back."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._table: Floats = np.empty((4, 1024))
         self._count = 0
-        self._over_time = False
+        self._over_time = True
         self._picture: QPixmap | None = None
         self._columns: _Columns | None = None
         self._mouse_x: float | None = None
@@ -208,7 +208,8 @@ class LearningCurve(QWidget):
     def _draw_curves(self, painter: QPainter) -> None:
         area = self._area()
         table = self._table[:, : self._count]
-        across = table[1] if self._over_time else table[0]
+        # Never backwards, as a clock would that starts anew.
+        across = np.maximum.accumulate(table[1] if self._over_time else table[0])
         self._columns = columns = _reduced(table, across, area.left(), area.width())
         finite = columns.loss[np.isfinite(columns.loss)]
         top = _round_up(float(np.percentile(finite, 98)) if len(finite) else 0.0)

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_sparseseg._types import Plane
 from napari_sparseseg.live.events import PaintedSlice
-from napari_sparseseg.widgets.controls import ElidedLabel, IconButton, Section, caption, count_text, row
+from napari_sparseseg.widgets.controls import SPACING, ElidedLabel, IconButton, Section, caption, count_text, row
 
 MAX_BRUSH = 60
 """The slider's end; a larger brush chosen in napari moves it."""
@@ -56,7 +56,7 @@ class PaintPanel(QWidget):
         self._is_complete = False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(6)
+        layout.setSpacing(SPACING)
         layout.addLayout(self._build_switch())
         layout.addWidget(self._build_hint())
         layout.addLayout(self._build_brush())

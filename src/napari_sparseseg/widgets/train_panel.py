@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus
 from napari_sparseseg.widgets.controls import (
+    SPACING,
     ElidedLabel,
     GlyphButton,
     MessageLabel,
@@ -54,7 +55,7 @@ class TrainPanel(QWidget):
         self._auto_start = True
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(6)
+        layout.setSpacing(SPACING)
         layout.addLayout(self._build_buttons())
         layout.addWidget(self._build_state())
         layout.addWidget(self._build_figures())
@@ -240,12 +241,12 @@ class _Figures(QWidget):
         steps = f"Step {count_text(status.step)}."
         source = status.dice_source or "Agreement of the prediction with your paint, 0 to 1; not known yet."
         self._quality.show_text(" · ".join(filter(None, (dice, speed))), f"{source}\n{steps}")
-        self._device.show_text(status.device, "\n".join(filter(None, (status.device, status.device_reason))))
+        device = _device_text(status.device)
+        self._device.show_text(device, "\n".join(filter(None, (device, status.device_reason))))
         share = status.n_fresh / status.n_tiles if status.n_tiles else 0.0
         self._bar.show_share(share)
-        tiles = f"{count_text(status.n_fresh)} of {count_text(status.n_tiles)} tiles fresh" if status.n_tiles else ""
-        self._tiles.show_text(tiles or "No prediction yet", _TILES_TIP)
-        left = "" if status.seconds_left is None else f"{duration_text(status.seconds_left)} left"
+        self._tiles.show_text(_tiles_text(status.n_fresh, status.n_tiles), _TILES_TIP)
+        left = f"{duration_text(status.seconds_left)} left" if status.seconds_left else ""
         self._left.show_text(left, "Until every tile shows the latest paint and weights.")
 
 
@@ -284,6 +285,19 @@ class _Bar(QWidget):
             painter.setBrush(text_color(self, "good"))
             painter.drawRoundedRect(QRectF(0, 0, max(4.0, self._share * self.width()), 4), 2, 2)
         painter.end()
+
+
+def _tiles_text(n_fresh: int, n_tiles: int) -> str:
+    if not n_tiles:
+        return "No prediction yet"
+    if n_fresh >= n_tiles:
+        return f"All {count_text(n_tiles)} tiles fresh"
+    return f"{count_text(n_fresh)} of {count_text(n_tiles)} tiles fresh"
+
+
+def _device_text(device: str) -> str:
+    """A name as it is; torch's short words, such as cpu and cuda:0, in capitals."""
+    return device.upper() if device.partition(":")[0] in ("cpu", "cuda", "mps", "xpu") else device
 
 
 def _enable(button: QPushButton, enabled: bool, tooltip: str) -> None:
