@@ -127,6 +127,10 @@ class TestStatus:
         panel.show_status(IDLE)
         assert (panel._figures._device.text(), panel._figures._device.toolTip()) == ("CPU", "CPU\nNo GPU was found.")
 
+    def test_the_state_is_not_said_twice(self, panel):
+        panel.show_status(replace(BUSY, activity="Training, step 7"))
+        assert panel._state._text.text() == "Training, step 7"
+
     def test_when_all_is_fresh_no_time_is_left(self, panel):
         panel.show_status(replace(BUSY, n_fresh=1200, seconds_left=0.0))
         assert panel._figures._tiles.text() == "All 1\u202f200 tiles fresh"

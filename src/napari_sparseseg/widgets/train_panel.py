@@ -181,9 +181,7 @@ class _StateLine(QWidget):
 
     def show_status(self, status: LiveStatus) -> None:
         """Show state and activity."""
-        state = status.state.value.capitalize()
-        text = f"{state} · {status.activity}" if status.activity else state
-        self._text.show_text(text)
+        self._text.show_text(_state_text(status))
         self._text.set_role("error" if status.state is LiveState.FAILED else "normal")
         self._dot.show_state(status.state)
 
@@ -285,6 +283,14 @@ class _Bar(QWidget):
             painter.setBrush(text_color(self, "good"))
             painter.drawRoundedRect(QRectF(0, 0, max(4.0, self._share * self.width()), 4), 2, 2)
         painter.end()
+
+
+def _state_text(status: LiveStatus) -> str:
+    """State and activity, or the activity alone where it begins with the state."""
+    state = status.state.value.capitalize()
+    if status.activity.startswith(state):
+        return status.activity
+    return f"{state} · {status.activity}" if status.activity else state
 
 
 def _tiles_text(n_fresh: int, n_tiles: int) -> str:
