@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from shutil import get_terminal_size
 from typing import Any
+
+_SIZE = (100, 24)  # of a terminal that does not tell
+_TEXT_WIDTH = 67  # of title, percentage and "step 12345, loss 0.123, Dice ~0.99, 10:00 min left"
 
 
 def open_bar(title: str, wanted: bool | None) -> Any:
@@ -13,18 +16,22 @@ def open_bar(title: str, wanted: bool | None) -> Any:
 
     if wanted is None:
         wanted = "ipykernel" in sys.modules or sys.stderr.isatty()
+    columns, rows = _terminal_size()
     return tqdm(
         total=1.0,
         desc=title,
         disable=not wanted,
-        bar_format="{desc} {percentage:3.0f}% {bar:24}{postfix}",
-        ncols=get_terminal_size((100, 24)).columns,
+        # the text stands in for the unit: tqdm would put a comma before a postfix
+        unit="",
+        bar_format=f"{{desc}} {{percentage:3.0f}}% {{bar:{_bar_width(columns)}}} {{unit}}",
+        ncols=columns,
+        nrows=rows,
     )
 
 
 def move_bar(bar: Any, share: float, text: str) -> None:
     """Set the bar to `share` (0..1) with a text behind it."""
-    bar.set_postfix_str(text, refresh=False)
+    bar.unit = text
     bar.update(max(0.0, min(1.0, share) - bar.n))
 
 
@@ -32,3 +39,20 @@ def duration(seconds: float) -> str:
     """Seconds as people read them: `48 s`, `3:05 min`."""
     whole = max(0, round(seconds))
     return f"{whole} s" if whole < 100 else f"{whole // 60}:{whole % 60:02d} min"
+
+
+def _bar_width(columns: int) -> int:
+    """Short enough to leave room for the text, whose end is the time that is left."""
+    return max(4, min(24, columns - _TEXT_WIDTH))
+
+
+def _terminal_size() -> tuple[int, int]:
+    """Columns and rows of the terminal behind standard error, where the bar is; never 0, at which tqdm shows nothing.
+
+    Standard output may be a file meanwhile, so `shutil.get_terminal_size` looks at the wrong one.
+    """
+    try:
+        columns, rows = os.get_terminal_size(sys.__stderr__.fileno())  # type: ignore[union-attr]  # None is caught
+    except (AttributeError, ValueError, OSError):
+        columns, rows = 0, 0
+    return columns or _SIZE[0], rows or _SIZE[1]

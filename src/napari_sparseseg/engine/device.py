@@ -167,9 +167,9 @@ def _advice_for_a_mac(machine: str) -> str:
 
 
 def _advice_for_a_build_without_gpus(system: str) -> str:
-    source = "what pip installs by itself on Windows is such a build" if system == "Windows" else "it was chosen so"
+    source = ", which is what pip installs by itself on Windows" if system == "Windows" else ""
     return (
-        f"This torch is a build for CPUs ({source}): install one with CUDA, by the command that "
+        f"This torch is a build for CPUs only{source}: install one with CUDA, by the command that "
         "https://pytorch.org/get-started/locally shows for your system, or with conda by "
         "'conda install -c conda-forge pytorch-gpu'."
     )

@@ -1,0 +1,216 @@
+"""`evaluate`: how well labels agree with the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_sparseseg.cli import _options
+from napari_sparseseg.cli._app import add
+from napari_sparseseg.cli._console import on_terminal, print_table, short_unit
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_sparseseg.cli._images import Image
+
+_CSV_HEADER = (
+    "time",
+    "class_id",
+    "dice",
+    "iou",
+    "surface_distance",
+    "hausdorff95",
+    "unit",
+    "truth_voxels",
+    "labels_voxels",
+)
+
+
+def register() -> None:
+    """Add the command to the application."""
+    add(
+        evaluate,
+        "napari-sparseseg evaluate cells.safetensors cells.tif truth.tif",
+        "napari-sparseseg evaluate m.safetensors cells.tif truth.tif --csv scores.csv",
+        "napari-sparseseg evaluate labels.ome.zarr truth.tif",
+    )
+
+
+def evaluate(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] IMAGE TRUTH",
+            help="A model, an image and its truth; or labels and their truth. Where the truth is 0 nothing is scored.",
+            show_default=False,
+        ),
+    ],
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the scores to this file.", show_default=False)
+    ] = None,
+    overwrite: _options.Overwrite = False,
+    background: _options.Background = None,
+    spacing: _options.Spacing = None,
+    axes: _options.Axes = None,
+    device: _options.Device = "auto",
+) -> None:
+    """Score a model, or labels, against the truth.
+
+    Dice, IoU and the distance of surfaces are given for each class, in micrometres where the voxel size is known. The
+    distance is the mean from every surface voxel of one to the nearest of the other, both ways; 95 % of either surface
+    lie within the figure beside it.
+    """
+    if len(files) not in (2, 3):
+        raise typer.BadParameter(
+            "give a model, an image and its truth, or labels and their truth", param_hint="[MODEL] IMAGE TRUTH"
+        )
+    sizes = _options.parse_spacing(spacing)
+    if csv is not None:
+        from napari_sparseseg.cli._outputs import check_file
+
+        check_file(csv, overwrite=overwrite, inputs=files, example="scores.csv")
+    *model, image, truth = files
+    if model:
+        scores = list(_score_model(Path(model[0]), image, truth, axes=axes, spacing=sizes, device=device))
+    else:
+        scores = list(_score_labels(image, truth, axes=axes, spacing=sizes))
+    _print_scores(scores, background)
+    if csv is not None:
+        _write_scores(csv, scores, overwrite=overwrite)
+
+
+@dataclass(frozen=True, slots=True)
+class _Score:
+    """How well one class of one time point (None: there is no time axis) agrees."""
+
+    time: int | None
+    class_id: int
+    dice: float
+    iou: float
+    distance: float
+    hausdorff95: float
+    unit: str
+    truth_voxels: int
+    labels_voxels: int
+
+
+def _score_model(
+    model: Path, path: str, truth_path: str, *, axes: str | None, spacing: Sequence[float] | None, device: str
+) -> Iterator[_Score]:
+    from napari_sparseseg.cli._images import Image, open_labels, painted_times, read_all
+    from napari_sparseseg.segmenter import SparseSegmenter
+
+    image = Image.open(path, axes=axes, spacing=spacing)
+    truth = open_labels(truth_path, image)
+    _check_shape(truth_path, truth.array.shape, path, _without_channels(image))
+    segmenter = SparseSegmenter.load(model, device=device, progress=on_terminal())
+    segmenter.set_params(channel_axis=image.channel_axis)
+    for number in painted_times(truth):
+        labels = segmenter.predict(image.volume(number))
+        yield from _scores(labels, read_all(truth, number), image, number)
+
+
+def _score_labels(path: str, truth_path: str, *, axes: str | None, spacing: Sequence[float] | None) -> Iterator[_Score]:
+    from napari_sparseseg.cli._images import Image, open_labels, painted_times, read_all
+
+    image = Image.open(path, axes=axes, spacing=spacing)
+    labels = open_labels(path, image)
+    truth = open_labels(truth_path, image)
+    _check_shape(truth_path, truth.array.shape, path, labels.array.shape)
+    for number in painted_times(truth):
+        yield from _scores(read_all(labels, number), read_all(truth, number), image, number)
+
+
+def _without_channels(image: Image) -> tuple[int, ...]:
+    return tuple(n for letter, n in zip(image.file.axes, image.file.array.shape, strict=True) if letter != "C")
+
+
+def _check_shape(truth_path: str, truth: tuple[int, ...], path: str, wanted: tuple[int, ...]) -> None:
+    from napari_sparseseg.errors import InputError
+
+    if tuple(truth) != tuple(wanted):
+        raise InputError(f"{truth_path} has shape {tuple(truth)}, but {path} has {tuple(wanted)}; both must be alike")
+
+
+def _scores(labels: npt.NDArray[Any], truth: npt.NDArray[Any], image: Image, time: int) -> Iterator[_Score]:
+    import numpy as np
+
+    from napari_sparseseg.engine.metrics import dice, iou, surface_distances
+
+    known = truth != 0
+    found, wanted = labels[known], truth[known]
+    ids = [int(i) for i in np.union1d(found, wanted) if i != 0]
+    overlap, union = dice(found, wanted, ids), iou(found, wanted, ids)
+    surfaces = surface_distances(labels, truth, ids, spacing=image.spacing, known=known)
+    unit = "voxels" if image.spacing is None else short_unit(image.unit)
+    for class_id in ids:
+        yield _Score(
+            time=None if image.file.time_axis is None else time,
+            class_id=class_id,
+            dice=overlap[class_id],
+            iou=union[class_id],
+            distance=surfaces[class_id].mean,
+            hausdorff95=surfaces[class_id].hausdorff95,
+            unit=unit,
+            truth_voxels=int(np.count_nonzero(wanted == class_id)),
+            labels_voxels=int(np.count_nonzero(found == class_id)),
+        )
+
+
+def _print_scores(scores: Sequence[_Score], background: int | None) -> None:
+    from napari_sparseseg.errors import InputError
+
+    if not scores:
+        raise InputError("the truth is 0 everywhere, so there is nothing to score; is it the right file?")
+    unit = f" ({scores[0].unit})" if scores[0].unit else ""
+    with_time = scores[0].time is not None
+    header = ["Class", "Dice", "IoU", f"Distance{unit}", f"95 %{unit}", "Voxels of truth"]
+    rows = [[str(s.class_id), *_figures(s), f"{s.truth_voxels:,}"] for s in scores]
+    lowest = min(s.class_id for s in scores) if background is None else background
+    counted = [s for s in scores if s.class_id != lowest]
+    rows.append([f"Mean without {lowest}", *_means(counted), ""])
+    if with_time:
+        header.insert(0, "Time")
+        for row, time in zip(rows, [*(str(s.time) for s in scores), ""], strict=True):
+            row.insert(0, time)
+    print_table([header, *rows], header=True)
+
+
+def _figures(score: _Score) -> list[str]:
+    return [_text(score.dice), _text(score.iou), _text(score.distance), _text(score.hausdorff95)]
+
+
+def _means(scores: Sequence[_Score]) -> list[str]:
+    columns = zip(*((s.dice, s.iou, s.distance, s.hausdorff95) for s in scores), strict=True) if scores else [()] * 4
+    means = []
+    for column in columns:
+        found = [value for value in column if not math.isnan(value)]
+        means.append(_text(sum(found) / len(found) if found else math.nan))
+    return means
+
+
+def _text(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _write_scores(path: Path, scores: Sequence[_Score], *, overwrite: bool) -> None:
+    from napari_sparseseg.cli._outputs import write_csv
+
+    rows = [
+        (
+            "" if s.time is None else s.time,
+            s.class_id,
+            *(f"{value:.6g}" for value in (s.dice, s.iou, s.distance, s.hausdorff95)),
+            s.unit,
+            s.truth_voxels,
+            s.labels_voxels,
+        )
+        for s in scores
+    ]
+    write_csv(path, _CSV_HEADER, rows, overwrite=overwrite)

@@ -1,0 +1,263 @@
+"""`train`: learn from images and their annotations, and write a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_sparseseg.cli import _options
+from napari_sparseseg.cli._app import add
+from napari_sparseseg.cli._console import counted, lengths, note, on_terminal, print_table, warn
+
+if TYPE_CHECKING:
+    from napari_sparseseg._types import ArrayLike
+    from napari_sparseseg.cli._images import Image
+    from napari_sparseseg.segmenter import SparseSegmenter
+
+_LEARNING = "Learning"
+_SECONDS = 60.0
+_FIXED_BY_THE_MODEL = ("spacing", "background")
+
+
+def register() -> None:
+    """Add the command to the application."""
+    add(
+        train,
+        "napari-sparseseg train cells.tif painted.tif -o cells.safetensors",
+        "napari-sparseseg train a.ome.zarr a.tif b.ome.zarr b.tif -o ab.safetensors",
+        "napari-sparseseg train a.nii ink.nii -o m.safetensors --steps 500 --seed 0",
+        "napari-sparseseg train a.tif ink.tif -o new.safetensors --continue old.model",
+        "napari-sparseseg train a.tif ink.tif -o wide.safetensors --set model.width=32",
+    )
+
+
+def train(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE ANNOTATION",
+            help="An image and what was painted on it: 0 is unpainted, 1 to 254 are classes. More pairs may follow. "
+            "Of a time series the time points that carry paint are learnt.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="MODEL", help="File for the model, such as cells.safetensors."),
+    ],
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            metavar="S",
+            help="How long to learn, everything included; 60 without --steps.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Learn for so many steps instead; with --seed, twice the same gives the same model. With --seconds, "
+            "whichever ends first.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Seed of every random choice; a new one each time without it.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue",
+            metavar="MODEL",
+            help="Start from this model. The annotations are all the paint that counts, old and new.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    background: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=254,
+            metavar="ID",
+            help="Class that the Dice estimate leaves out; the lowest one without it.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting, such as training.learning_rate=1e-3; a wrong name lists them all. May be repeated.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+            autocompletion=lambda: [f"{name}=" for name in _options.setting_names()],
+        ),
+    ] = None,
+    spacing: _options.Spacing = None,
+    axes: _options.Axes = None,
+    device: _options.Device = "auto",
+    overwrite: _options.Overwrite = False,
+) -> None:
+    """Learn from painted voxels, and write a model."""
+    if len(files) % 2:
+        raise typer.BadParameter(
+            f"{counted(len(files), 'file')} do not make pairs; give each image with its annotation behind it",
+            param_hint="IMAGE ANNOTATION",
+        )
+    values = _options.parse_settings(settings or [])
+    sizes = _options.parse_spacing(spacing)
+    if continue_from is not None:
+        _refuse_what_the_model_fixes(values, spacing=spacing, background=background)
+
+    from napari_sparseseg.cli._outputs import check_file
+
+    check_file(output, overwrite=overwrite, inputs=files, example="model.safetensors")
+    paint = _open_pairs(files, axes, sizes)
+    segmenter = _make_segmenter(paint, values, continue_from, device=device, seed=seed, background=background)
+    _fit(segmenter, paint, seconds=_SECONDS if seconds is None and steps is None else seconds, steps=steps)
+    segmenter.save(output)
+    _print_result(segmenter, output, paint.images[0].unit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Paint:
+    """What is learnt from: the images, and of each painted time point the volume and its annotation."""
+
+    images: Sequence[Image]
+    volumes: Sequence[ArrayLike]
+    annotations: Sequence[ArrayLike]
+
+
+def _refuse_what_the_model_fixes(values: dict[str, Any], **options: object) -> None:
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    given += [f"--set model.{name}" for name in values.get("model", ())]
+    if given:
+        raise typer.BadParameter(
+            "the model that is continued fixes this already; leave it out, or train a new model", param_hint=given[0]
+        )
+
+
+def _open_pairs(files: Sequence[str], axes: str | None, spacing: Sequence[float] | None) -> _Paint:
+    from napari_sparseseg.cli._images import Image, open_labels, painted_times
+
+    images, volumes, annotations = [], [], []
+    for path, painted in zip(files[::2], files[1::2], strict=True):
+        image = Image.open(path, axes=axes, spacing=spacing)
+        annotation = open_labels(painted, image)
+        images.append(image)
+        for number in painted_times(annotation):
+            volumes.append(image.volume(number))
+            annotations.append(annotation.frame(number).array)
+    _check_alike(images)
+    if not volumes:
+        from napari_sparseseg.errors import InputError
+
+        raise InputError(f"no time point of {files[1]} is painted; paint two classes on at least one")
+    return _Paint(images, volumes, annotations)
+
+
+def _check_alike(images: Sequence[Image]) -> None:
+    """Images of one model have the same axes; voxel sizes should be alike."""
+    from napari_sparseseg.cli._images import difference
+    from napari_sparseseg.errors import InputError
+
+    first = images[0]
+    for image in images[1:]:
+        if image.channel_axis != first.channel_axis:
+            with_axis, without = (image, first) if first.channel_axis is None else (first, image)
+            raise InputError(
+                f"{with_axis.path} has channels and {without.path} has none; all images of a model need the same"
+            )
+        other = difference(image.spacing, first.spacing, image.unit, first.unit) if first.spacing else None
+        if other:
+            warn(f"{image.path} has voxels of {other} in {first.path}; the model takes them for the latter.")
+
+
+def _make_segmenter(
+    paint: _Paint,
+    values: dict[str, dict[str, Any]],
+    continue_from: Path | None,
+    *,
+    device: str,
+    seed: int | None,
+    background: int | None,
+) -> SparseSegmenter:
+    from napari_sparseseg.segmenter import SparseSegmenter
+
+    image = paint.images[0]
+    if continue_from is not None:
+        segmenter = SparseSegmenter.load(continue_from, device=device, progress=on_terminal())
+        segmenter.set_params(channel_axis=image.channel_axis, random_state=seed)
+    else:
+        segmenter = SparseSegmenter(
+            spacing=_spacing_of(paint.images),
+            channel_axis=image.channel_axis,
+            device=device,
+            random_state=seed,
+            background=background,
+            progress=on_terminal(),
+        )
+    # all settings of a group at once: one may be in bounds only together with another
+    for group, config in _options.setting_groups().items():
+        if group in values:
+            current = getattr(segmenter, group) or config()
+            segmenter.set_params(**{group: current.with_changes(**values[group])})
+    return segmenter
+
+
+def _spacing_of(images: Sequence[Image]) -> tuple[float, ...] | None:
+    for image in images:
+        if image.spacing is not None:
+            return image.spacing
+    warn(
+        f"{images[0].path} does not say how large its voxels are, so they are taken for cubes; if they are not, give "
+        "--spacing, which matters much for stacks with thick slices."
+    )
+    return None
+
+
+def _fit(segmenter: SparseSegmenter, paint: _Paint, *, seconds: float | None, steps: int | None) -> None:
+    budget = " or ".join(
+        text for text in (f"{seconds:g} s" if seconds else "", f"{steps} steps" if steps is not None else "") if text
+    )
+    note(f"Learning for {budget} from {counted(len(paint.volumes), 'painted volume')}.")
+    segmenter.partial_fit(list(paint.volumes), list(paint.annotations), max_seconds=seconds, max_steps=steps)
+
+
+def _print_result(segmenter: SparseSegmenter, output: Path, unit: str | None) -> None:
+    last = segmenter.history_[-1] if segmenter.history_ else None
+    dice = last.dice if last else None
+    estimate = (
+        f"{dice:.3f}, estimated on paint that was held out; it lies beside what was learnt, which flatters"
+        if dice is not None
+        else "not estimated: too little paint to hold any out"
+    )
+    rows = [
+        ("Classes", ", ".join(map(str, segmenter.classes_))),
+        ("Steps", str(segmenter.n_steps_)),
+        ("Learning", f"{last.seconds:.1f} s" if last else "0 s"),
+        ("Dice", estimate),
+        ("Model", str(output)),
+    ]
+    if segmenter.spacing is not None:
+        rows.insert(1, ("Voxel size", lengths(segmenter.spacing, unit)))
+    print_table(rows)

@@ -1,0 +1,249 @@
+"""Errors: one sentence, an exit code, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import errno
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from command_line import SMALL, make_volume, paint, run, write_tiff
+
+from napari_sparseseg import demo
+from napari_sparseseg.errors import InputError, InputWarning
+from napari_sparseseg.segmenter import SparseSegmenter
+
+
+def fail_with(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(demo, "run_demo", fail)
+
+
+class TestSentences:
+    @pytest.mark.parametrize(
+        ("error", "sentence"),
+        [
+            (InputError("The volume is too small; take a larger one."), "The volume is too small; take a larger one."),
+            (OSError(errno.ENOSPC, "No space left on device", "x.tif"), "x.tif: No space left on device"),
+            (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        ],
+    )
+    def test_what_users_can_mend_is_said_as_it_is(self, invoke, monkeypatch, error, sentence):
+        fail_with(monkeypatch, error)
+        result = invoke("demo")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"Error: {sentence}\n"
+
+    @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+    def test_lack_of_memory_says_what_to_make_smaller(self, invoke, monkeypatch, error):
+        fail_with(monkeypatch, error)
+        result = invoke("demo")
+        assert result.exit_code == 1
+        assert "memory ran out" in result.stderr
+        assert "--tile-voxels" in result.stderr
+
+    @pytest.mark.parametrize("error", [ZeroDivisionError("a bug\nin two lines"), AssertionError(), OSError()])
+    def test_the_unexpected_is_a_sentence_too(self, invoke, monkeypatch, error):
+        fail_with(monkeypatch, error)
+        result = invoke("demo")
+        assert result.exit_code == 1
+        assert len(result.stderr.splitlines()) == 1
+        assert result.stderr.startswith(f"Error: unexpected {type(error).__name__}")
+        assert "run with --debug" in result.stderr
+
+    @pytest.mark.parametrize(
+        "arguments", [["--debug", "demo"], ["demo", "--debug"], ["demo", "--debug", "--seed", "1"]]
+    )
+    def test_debug_shows_where_wherever_it_stands(self, invoke, monkeypatch, arguments):
+        fail_with(monkeypatch, error := InputError("too small"))
+        result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert result.exception is error
+
+    def test_interrupt_exits_130(self, invoke, monkeypatch):
+        fail_with(monkeypatch, KeyboardInterrupt())
+        result = invoke("demo")
+        assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+    def test_warnings_of_ours_are_a_sentence_and_others_are_left_out(self, invoke, monkeypatch):
+        def complain(*_, **__):
+            warnings.warn("channel 0 is constant", InputWarning, stacklevel=1)
+            warnings.warn("deprecated", UserWarning, stacklevel=1)
+            raise InputError("enough")
+
+        monkeypatch.setattr(demo, "run_demo", complain)
+        assert invoke("demo").stderr == "Warning: channel 0 is constant\nError: enough\n"
+
+    def test_a_real_process_shows_no_traceback(self, tmp_path):
+        done = run("info", tmp_path / "nowhere.tif")
+        assert done.returncode == 1
+        assert done.stderr.startswith("Error: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert "Traceback" in run("info", tmp_path / "nowhere.tif", "--debug").stderr
+
+
+@pytest.fixture
+def untouched(files, monkeypatch):
+    """Nothing may be learnt or predicted: what is wrong is found before."""
+
+    def forbidden(*_, **__):
+        raise AssertionError("the work has started")
+
+    for name in ("fit", "partial_fit", "predict", "predict_proba"):
+        monkeypatch.setattr(SparseSegmenter, name, forbidden)
+    before = sorted(files.folder.rglob("*"))
+    yield
+    assert sorted(files.folder.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("untouched")
+class TestBeforeTheWork:
+    def check(self, result, code, text):
+        assert result.exit_code == code, result.output
+        assert text in " ".join(result.stderr.replace("│", " ").split())
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            (["--set", "training.learn_rate=1"], "did you mean training.learning_rate?"),
+            (["--set", "nonsense=1"], "prediction.tile_voxels"),
+            (["--set", "training.dropout"], "write NAME=VALUE"),
+            (["--spacing", "1,2,three"], "is not a voxel size"),
+            (["--spacing", "1,0,1"], "is not a voxel size"),
+            (["--steps", "-1"], "--steps"),
+            (["--seconds", "nan"], "--seconds"),
+            (["--background", "255"], "--background"),
+            (["--continue", "x", "--spacing", "1,1,1"], "fixes this already"),
+            (["--continue", "x", "--set", "model.width=8"], "--set model.width"),
+        ],
+    )
+    def test_usage_of_train(self, invoke, files, tmp_path, options, text):
+        self.check(invoke("train", files.image, files.annotation, "-o", tmp_path / "m", *options), 2, text)
+
+    def test_a_file_without_its_pair(self, invoke, files, tmp_path):
+        self.check(invoke("train", files.image, "-o", tmp_path / "m"), 2, "give each image with its annotation")
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            (["--set", "training.dropout=2"], "less than 1"),
+            (["--spacing", "1,1"], "has three spatial axes"),
+            (["--axes", "QYX"], "axes"),
+            (["--device", "gpu"], "is not a device"),
+            (["--continue", "nowhere"], "no model file"),
+        ],
+    )
+    def test_input_of_train(self, invoke, files, tmp_path, monkeypatch, options, text):
+        if "--device" in options:
+            monkeypatch.undo()  # the device is looked for within the fit
+        self.check(invoke("train", files.image, files.annotation, "-o", tmp_path / "m", *options), 1, text)
+        assert not list(tmp_path.iterdir())
+
+    def test_an_annotation_of_another_shape(self, invoke, files, tmp_path, monkeypatch):
+        monkeypatch.undo()
+        other = write_tiff(tmp_path / "other.tif", np.ones((6, 24, 30), np.uint8))
+        self.check(invoke("train", files.image, other, "-o", tmp_path / "m"), 1, "shape")
+        assert not (tmp_path / "m").exists()
+
+    def test_a_model_is_not_overwritten(self, invoke, files):
+        result = invoke("train", files.image, files.annotation, "-o", files.model)
+        self.check(result, 1, "add --overwrite to replace it")
+
+    @pytest.mark.parametrize("which", ["image", "annotation"])
+    def test_an_input_is_never_overwritten(self, invoke, files, which):
+        result = invoke("train", files.image, files.annotation, "-o", getattr(files, which), "--overwrite")
+        self.check(result, 1, "inputs are never replaced")
+
+    def test_a_folder_that_is_missing_or_in_the_way(self, invoke, files, tmp_path):
+        self.check(invoke("train", files.image, files.annotation, "-o", tmp_path / "a" / "m"), 1, "make it first")
+        self.check(invoke("train", files.image, files.annotation, "-o", tmp_path), 1, "is a folder")
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [("labels.xyz", "end its name with"), ("labels", "end its name with"), ("no/l.tif", "make it")],
+    )
+    def test_outputs_of_predict(self, invoke, files, tmp_path, name, text):
+        self.check(invoke("predict", files.model, files.image, "-o", tmp_path / name), 1, text)
+
+    def test_labels_are_not_overwritten(self, invoke, files, tmp_path):
+        (tmp_path / "labels.tif").write_text("mine")
+        result = invoke("predict", files.model, files.image, "-o", tmp_path / "labels.tif")
+        self.check(result, 1, "add --overwrite to replace it")
+        result = invoke("predict", files.model, files.image, "-o", tmp_path / "labels.tif", "--overwrite")
+        self.check(result, 1, "is not a TIFF, so it is not replaced")
+        assert (tmp_path / "labels.tif").read_text() == "mine"
+
+    def test_probabilities_are_checked_as_well(self, invoke, files, tmp_path):
+        base = ["predict", files.model, files.image, "-o", tmp_path / "l.tif", "--probabilities"]
+        self.check(invoke(*base, tmp_path / "p.tif"), 1, ".ome.zarr or .npy")
+        (tmp_path / "p.npy").write_text("mine")
+        self.check(invoke(*base, tmp_path / "p.npy"), 1, "add --overwrite")
+
+    def test_several_images_of_one_name(self, invoke, files, tmp_path):
+        result = invoke("predict", files.model, files.image, "elsewhere/image.nii.gz", "-o", tmp_path / "out")
+        self.check(result, 2, "would both become")
+
+    def test_several_images_and_probabilities(self, invoke, files, tmp_path):
+        options = ["-o", tmp_path / "out", "--probabilities", tmp_path / "p.npy"]
+        self.check(invoke("predict", files.model, files.image, files.truth, *options), 2, "single image")
+
+    def test_all_outputs_of_several_images_are_checked_first(self, invoke, files, tmp_path):
+        (tmp_path / "truth_labels.tif").write_text("mine")
+        result = invoke("predict", files.model, files.image, files.truth, "-o", tmp_path, "--suffix", "_labels.tif")
+        self.check(result, 1, "truth_labels.tif exists")
+
+    def test_a_model_that_is_none(self, invoke, files, tmp_path):
+        self.check(
+            invoke("predict", files.image, files.image, "-o", tmp_path / "l.tif"), 1, "not a readable model file"
+        )
+
+    def test_a_model_that_is_cut_short(self, invoke, files, tmp_path):
+        (tmp_path / "cut").write_bytes(files.model.read_bytes()[:-100])
+        result = invoke("predict", tmp_path / "cut", files.image, "-o", tmp_path / "l.tif")
+        self.check(result, 1, "cut short by 100 bytes")
+
+    @pytest.mark.parametrize("n_files", [1, 4])
+    def test_evaluate_takes_two_or_three_files(self, invoke, files, n_files):
+        self.check(invoke("evaluate", *[files.truth] * n_files), 2, "labels and their truth")
+
+    def test_the_table_is_checked_before_scoring(self, invoke, files, tmp_path):
+        (tmp_path / "s.csv").write_text("mine")
+        result = invoke("evaluate", files.truth, files.truth, "--csv", tmp_path / "s.csv")
+        self.check(result, 1, "add --overwrite")
+
+
+@pytest.mark.parametrize("stage", ["predict", "predict_proba"])
+def test_interrupting_leaves_nothing(invoke, files, tmp_path, monkeypatch, stage):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SparseSegmenter, stage, interrupt)
+    extra = ["--probabilities", tmp_path / "p.npy"] if stage == "predict_proba" else []
+    result = invoke("predict", files.model, files.image, "-o", tmp_path / "l.tif", *extra)
+    assert result.exit_code == 130
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_while_learning_leaves_the_old_model(invoke, files, tmp_path, monkeypatch):
+    model = tmp_path / "m.safetensors"
+    model.write_bytes(before := files.model.read_bytes())
+
+    def fail(*_, **__):
+        raise InputError("no")
+
+    monkeypatch.setattr(SparseSegmenter, "partial_fit", fail)
+    assert invoke("train", files.image, files.annotation, "-o", model, "--overwrite").exit_code == 1
+    assert model.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_images_with_and_without_channels_do_not_mix(invoke, files, tmp_path):
+    image, truth = make_volume()
+    two = write_tiff(tmp_path / "two.tif", np.stack([image, image], 1), axes="ZCYX")
+    ink = write_tiff(tmp_path / "ink.tif", paint(truth))
+    result = invoke("train", files.image, files.annotation, two, ink, "-o", tmp_path / "m", *SMALL)
+    assert result.exit_code == 1
+    assert "all images of a model need the same" in result.stderr
