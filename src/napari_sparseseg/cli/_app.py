@@ -107,7 +107,7 @@ def sentence(error: BaseException) -> str:
 
 def _is_for_typer(error: Exception) -> bool:
     """Usage errors, the end of a pipe, and requests to exit."""
-    # not by their base class: typer has its own copy of click's since 0.22, and click's before
+    # not by their base class: that is click's in older versions of typer, and typer's own in newer ones
     return isinstance(error, typer.Exit | typer.Abort | BrokenPipeError) or hasattr(error, "exit_code")
 
 
