@@ -98,6 +98,62 @@ class TestBlocks:
         assert (touched == 1).all()
 
 
+class TestAtAGlance:
+    @pytest.mark.parametrize("spacing", SPACINGS)
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_a_plane_equals_the_same_plane_of_the_whole(self, small_blocks, spacing, axis):
+        image = make_noise((7, 20, 13))
+        start, stop = [0, 0, 0], list(image.shape)
+        start[axis], stop[axis] = 3, 4
+        box = Box(tuple(start), tuple(stop))
+        found = make_features(image, spacing).glance(box)
+        expected = make_features(image, spacing).read(whole(image.shape))[box.slices]
+        torch.testing.assert_close(found, expected, atol=3e-4, rtol=1e-3)
+
+    def test_only_what_the_box_depends_on_is_read_and_nothing_is_kept(self, small_blocks):
+        volume = Recorder(make_noise((7, 20, 13)))
+        feature_map = make_features(volume)
+        feature_map.prepare()
+        volume.boxes.clear()
+        box = Box((3, 4, 0), (4, 12, 13))
+        for _ in range(2):
+            feature_map.glance(box)
+        wanted = box.grown(feature_map.bank.halo).clipped(whole(volume.shape))
+        assert volume.boxes == [wanted, wanted]
+
+    def test_what_is_cached_is_taken_from_there(self, small_blocks):
+        volume = Recorder(make_noise((7, 20, 13)))
+        feature_map = make_features(volume)
+        features = feature_map.read(whole(volume.shape))
+        volume.boxes.clear()
+        assert torch.equal(feature_map.glance(Box((3, 0, 0), (4, 20, 13))), features[3:4])
+        assert volume.boxes == []
+
+    def test_preparing_reads_the_volume_so_that_the_first_box_need_not(self):
+        volume = Recorder(make_noise((7, 20, 13)))
+        feature_map = make_features(volume)
+        feature_map.prepare()
+        assert volume.boxes == [whole(volume.shape)]
+        feature_map.prepare()
+        feature_map.glance(Box((3, 0, 0), (4, 2, 2)))
+        assert len(volume.boxes) == 2
+
+    def test_without_coarse_scales_there_is_nothing_to_prepare(self):
+        volume = Recorder(make_noise((7, 20, 13)))
+        make_features(volume, scales=(1.0,)).prepare()
+        assert volume.boxes == []
+
+    def test_less_cache_can_be_allowed_later(self, small_blocks):
+        volume = Recorder(make_noise((7, 20, 13)))
+        feature_map = make_features(volume)
+        feature_map.read(whole(volume.shape))
+        feature_map.cache_bytes = 1
+        feature_map.read(whole(volume.shape))  # all from the cache
+        feature_map._blocks.popitem()
+        feature_map.read(whole(volume.shape))
+        assert len(feature_map._blocks) == 1
+
+
 class TestSingleVoxels:
     @pytest.mark.parametrize("spacing", SPACINGS[:3])
     def test_at_equals_read(self, small_blocks, spacing):

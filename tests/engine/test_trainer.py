@@ -260,6 +260,26 @@ class TestChangingClasses:
         bursts = [s for s in islice(trainer.steps(burst=40), 4) if s.phase == "pixel"]
         assert 1 <= len(bursts) <= 2
 
+    def test_a_burst_without_context_ends_by_itself(self, trainer):
+        steps = list(trainer.steps(with_context=False, burst=40))
+        assert {step.phase for step in steps} == {"pixel"}
+
+    def test_without_a_burst_the_unet_goes_on_at_once(self, trainer):
+        n = trainer.step
+        steps = list(islice(trainer.steps(burst=0), 2))
+        assert [(step.phase, step.step) for step in steps] == [("unet", n + 1), ("unet", n + 2)]
+
+    def test_a_later_burst_keeps_the_mix_and_the_first_one_chooses_it(self):
+        trainer = make_trainer(IMAGE, CODES)
+        checks = []
+        check, trainer._check = trainer._check, lambda: checks.append(trainer.step) or check()
+        list(trainer.steps(with_context=False, burst=20))
+        assert checks == [0]
+        unet_steps(trainer, 3)
+        checks.clear()
+        list(trainer.steps(with_context=False, burst=20))
+        assert checks == []
+
     def test_changing_nothing_changes_nothing(self, trainer):
         optimiser = trainer._optimiser
         trainer.change_classes(ClassTable((1, 7), 1))

@@ -77,6 +77,17 @@ def test_before_its_first_step_the_unet_is_not_asked():
     assert score.dice == 0
 
 
+def test_before_its_first_step_no_patch_is_read_only_the_held_out_voxels(monkeypatch):
+    codes = halves()
+    held_out, _ = make_set(codes)
+    feature_map = make_features(image_of(codes), scales=(1.0,))
+    network = FixedHeads(pixel_is_right=True, unet_is_right=True)
+    expected = held_out.score(network, [feature_map], CLASSES, has_context=True)
+    monkeypatch.setattr(feature_map, "read", None)
+    score = held_out.score(network, [feature_map], CLASSES, has_context=False)
+    assert score.loss == pytest.approx(expected.loss, abs=1e-5)
+
+
 def test_a_class_that_is_not_held_out_leaves_the_mix_open():
     codes = halves()
     codes[codes == 2] = 0

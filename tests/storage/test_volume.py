@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.errors import InputError, InputTypeError
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ArrayVolume, Frame
 from napari_sparseseg.testing import VolumeContract
 
 
@@ -301,3 +301,35 @@ class TestRefusals:
     def test_uses_the_name_that_was_given(self):
         with pytest.raises(InputError, match=r"^image 2 has 1 axis"):
             ArrayVolume(np.zeros(3), name="image 2")
+
+
+class TestFrame(VolumeContract):
+    """One time point of a series is a volume like any other."""
+
+    def make_volume(self, image):
+        series = np.stack([np.zeros_like(image), image, np.zeros_like(image)], axis=2)
+        return ArrayVolume(Frame(series, 2, 1), channel_axis=0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+def test_a_frame_lacks_the_axis_it_was_taken_along(axis):
+    series = np.arange(3 * 4 * 5 * 6).reshape(3, 4, 5, 6)
+    frame = Frame(series, axis, 2)
+    wanted = np.take(series, 2, axis)
+    assert (frame.shape, frame.dtype) == (wanted.shape, wanted.dtype)
+    np.testing.assert_array_equal(ArrayVolume(frame).read(Box.whole(wanted.shape))[0], wanted)
+
+
+def test_of_other_frames_nothing_is_read():
+    array = np.zeros((3, 4, 5, 6))
+    indices = []
+
+    class Series:
+        shape, dtype = array.shape, array.dtype
+
+        def __getitem__(self, index):
+            indices.append(index)
+            return array[index]
+
+    ArrayVolume(Frame(Series(), 0, 1)).read(Box((1, 2, 3), (2, 4, 6)))
+    assert indices == [(1, slice(1, 2), slice(2, 4), slice(3, 6))]
