@@ -37,6 +37,7 @@ class SparseSegDock(QWidget):
         self._viewer = napari_viewer
         self.session = session_of(napari_viewer)
         self._is_attached = True
+        self._has_background = False
         # by then napari has put the dock into its window, added all layers of a sample, or put the dock elsewhere
         self._docked, self._opening = _soon(self, self._on_docked), _soon(self, self._open_by_itself)
         self._retiring = _soon(self, self._retire)
@@ -211,6 +212,7 @@ class SparseSegDock(QWidget):
     def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
         self.class_panel.show_classes(classes, self.session.bridge.class_id)
         self.result_panel.show_classes(classes)
+        self._has_background = any(info.is_background for info in classes)
         self._show_plane()
 
     def _show_slices(self) -> None:
@@ -224,11 +226,9 @@ class SparseSegDock(QWidget):
     def _show_plane(self) -> None:
         plane: Plane | None = self.session.bridge.current_plane()
         complete = any(s.plane == plane and s.is_complete for s in self.session.live.painted_slices())
-        has_background = any(info.is_background for info in self.session.live.classes)
+        reason = "" if self._has_background else _NO_BACKGROUND
         self.paint_panel.show_plane(plane)
-        self.paint_panel.show_complete(
-            complete, plane is not None and has_background, "" if has_background else _NO_BACKGROUND
-        )
+        self.paint_panel.show_complete(complete, plane is not None and self._has_background, reason)
 
     def _show_settings(self) -> None:
         self.settings_panel.show_settings(self.session.live.settings)

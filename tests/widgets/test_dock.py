@@ -1,0 +1,802 @@
+"""The dock in a real viewer: it opens what there is, obeys, shows what is so, and ends with the viewer."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QEvent, QObject, QPoint, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QApplication, QComboBox, QMenu, QScrollArea, QSlider
+from typing_extensions import override
+
+from napari_sparseseg import samples
+from napari_sparseseg._types import Box, Plane, Region
+from napari_sparseseg.config import TrainingConfig
+from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus
+from napari_sparseseg.storage.journal import read_journal
+from napari_sparseseg.widgets import commands, image_panel, wishes
+from napari_sparseseg.widgets.dock import SparseSegDock
+from napari_sparseseg.widgets.session import find_session
+from napari_sparseseg.widgets.wishes import frame_paths, with_ending
+
+SHAPE = (10, 48, 48)
+LEFT, RIGHT = Box((4, 4, 4), (5, 20, 20)), Box((4, 28, 28), (5, 44, 44))
+
+
+@pytest.fixture(autouse=True)
+def journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPARSESEG_JOURNALS", str(tmp_path / "journals"))
+    return tmp_path / "journals"
+
+
+@pytest.fixture(autouse=True)
+def answer(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """What the user answers to questions; no dialog opens."""
+    asked = Mock(return_value=True)
+    monkeypatch.setattr(wishes, "ask", asked)
+    return asked
+
+
+@pytest.fixture
+def viewer(make_napari_viewer: Any) -> Any:
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def open_dock() -> Iterator[Callable[[Any], SparseSegDock]]:
+    """``open_dock(viewer)``: as napari opens it, given its proxy; everything has settled."""
+
+    def open_it(viewer: Any) -> SparseSegDock:
+        _, dock = viewer.window.add_plugin_dock_widget("napari-sparseseg", "Sparse Segmentation")
+        QTest.qWait(20)
+        return dock
+
+    yield open_it
+    gc.collect()
+
+
+@pytest.fixture
+def stage_of(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """``stage_of(viewer)``: hands to paint with on the layers of the dock, as `set_stage` has them."""
+    shared = request.config.pluginmanager.get_plugin(str(Path(__file__).parent / "conftest.py"))
+
+    def make(viewer: Any) -> Any:
+        session = find_session(viewer)
+        return shared.Stage(viewer, session.live, session.relay, session.bridge, session.source)
+
+    return make
+
+
+def add_image(viewer: Any, name: str = "cells", shape: tuple[int, ...] = SHAPE, **options: Any) -> Any:
+    image = np.random.default_rng(0).integers(0, 100, shape).astype(np.uint8)
+    return viewer.add_image(image, name=name, **options)
+
+
+def paint(dock: SparseSegDock, *, box: Box = LEFT, class_id: int = 2) -> None:
+    dock.session.live.annotate(Region(0, box), class_id, plane=Plane(0, 0, 4))
+    dock.session.relay.flush()
+
+
+def messages() -> list[str]:
+    return [record.message for record in notification_manager.records]
+
+
+def shown_message(dock: SparseSegDock) -> tuple[str, bool]:
+    """What the status line of the dock says, and whether it is an error."""
+    ((text, is_error),) = [(label.text(), kind) for kind, label in dock._messages.items() if not label.isHidden()]
+    return text, is_error
+
+
+def live_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("sparseseg")]
+
+
+class TestOpening:
+    def test_the_only_image_needs_no_choice(self, viewer: Any, open_dock: Any) -> None:
+        layer = add_image(viewer, scale=(2, 0.5, 0.5), translate=(1, 2, 3), units=("um",) * 3)
+        dock = open_dock(viewer)
+        assert dock.session.source.layer_names == ("cells",)
+        assert dock.session.live.image_shape == SHAPE
+        ours = [other for other in viewer.layers if other is not layer]
+        assert len(ours) == 2
+        for other in ours:
+            assert (other.data.dtype, other.data.shape) == (np.uint8, SHAPE)
+            np.testing.assert_allclose(other.scale, layer.scale)
+            np.testing.assert_allclose(other.translate, layer.translate)
+        assert [info.name for info in dock.class_panel._classes] == ["background", "object"]
+        assert dock.class_panel.current_id == 2
+
+    def test_an_image_that_comes_later_is_opened_too(self, viewer: Any, open_dock: Any) -> None:
+        dock = open_dock(viewer)
+        assert dock.session.source is None
+        assert not dock.train_panel._train.isEnabled()
+        add_image(viewer)
+        QTest.qWait(20)
+        assert dock.session.source.name == "cells"
+
+    def test_of_several_images_the_selected_one_is_taken(self, viewer: Any, open_dock: Any) -> None:
+        first = add_image(viewer, "first")
+        add_image(viewer, "second")
+        viewer.layers.selection.active = first
+        assert open_dock(viewer).session.source.name == "first"
+
+    def test_a_huge_image_waits_for_the_user(
+        self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(image_panel, "LARGEST_AT_ONCE", 1000)
+        add_image(viewer)
+        dock = open_dock(viewer)
+        assert dock.session.source is None
+        assert not dock.image_panel._use.isHidden()
+        QTest.mouseClick(dock.image_panel._use, Qt.MouseButton.LeftButton)
+        assert dock.session.source is not None
+
+    def test_an_image_that_cannot_be_used_is_explained(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer, rotate=20)
+        dock = open_dock(viewer)
+        assert dock.session.source is None
+        assert "rotated" in dock.image_panel._problem.text()
+
+    def test_works_with_the_viewer_itself_and_with_its_proxy(self, make_napari_viewer_proxy: Any) -> None:
+        viewer = make_napari_viewer_proxy()
+        add_image(viewer)
+        dock = SparseSegDock(viewer)
+        QTest.qWait(20)
+        assert find_session(viewer) is dock.session
+        assert find_session(viewer.__wrapped__) is dock.session
+        dock.session.close()
+        dock.close()
+
+    def test_two_viewers_have_sessions_of_their_own(self, make_napari_viewer: Any, open_dock: Any) -> None:
+        viewers = [make_napari_viewer(), make_napari_viewer()]
+        for number, viewer in enumerate(viewers):
+            add_image(viewer, f"image {number}")
+        docks = [open_dock(viewer) for viewer in viewers]
+        assert [dock.session.source.name for dock in docks] == ["image 0", "image 1"]
+        paint(docks[0])
+        assert not docks[1].session.has_paint
+
+
+class TestWishes:
+    @pytest.mark.parametrize(
+        ("panel", "signal", "values", "method", "arguments"),
+        [
+            ("train_panel", "start_requested", (), "start", ()),
+            ("train_panel", "pause_requested", (), "pause", ()),
+            ("train_panel", "update_requested", (), "update_once", ()),
+            ("train_panel", "live_toggled", (False,), "set_live", (False,)),
+            ("train_panel", "reset_requested", (), "reset_model", ()),
+            ("class_panel", "class_renamed", (2, "nucleus"), "rename_class", (2, "nucleus")),
+            ("class_panel", "class_recolored", (2, (1.0, 0.0, 0.0)), "recolor_class", (2, (1.0, 0.0, 0.0))),
+            ("class_panel", "background_chosen", (2,), "set_background", (2,)),
+            ("class_panel", "class_removed", (2,), "remove_class", (2,)),
+            ("paint_panel", "undo_requested", (), "undo", ()),
+            ("paint_panel", "redo_requested", (), "redo", ()),
+            ("paint_panel", "complete_toggled", (True,), "set_complete", (Plane(0, 0, 4), True)),
+        ],
+    )
+    def test_reach_the_segmenter(
+        self,
+        viewer: Any,
+        open_dock: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        panel: str,
+        signal: str,
+        values: tuple[Any, ...],
+        method: str,
+        arguments: tuple[Any, ...],
+    ) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.session.bridge.go_to(Plane(0, 0, 4))
+        called = Mock(return_value=True)
+        monkeypatch.setattr(dock.session.live, method, called)
+        getattr(getattr(dock, panel), signal).emit(*values)
+        called.assert_called_once_with(*arguments)
+
+    @pytest.mark.parametrize(
+        ("panel", "signal", "values", "method", "arguments"),
+        [
+            ("paint_panel", "mode_chosen", ("correct",), "set_mode", ("correct",)),
+            ("class_panel", "class_chosen", (1,), "set_class", (1,)),
+            ("paint_panel", "slice_chosen", (Plane(0, 1, 7),), "go_to", (Plane(0, 1, 7),)),
+            ("result_panel", "prediction_toggled", (), "toggle_prediction", ()),
+            ("result_panel", "outlines_toggled", (), "toggle_outlines", ()),
+            ("result_panel", "probability_chosen", (2,), "show_probability", (2,)),
+            ("result_panel", "uncertainty_toggled", (True,), "show_uncertainty", (True,)),
+            ("result_panel", "freshness_toggled", (True,), "show_freshness", (True,)),
+        ],
+    )
+    def test_reach_the_bridge(
+        self,
+        viewer: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        open_dock: Any,
+        panel: str,
+        signal: str,
+        values: tuple[Any, ...],
+        method: str,
+        arguments: tuple[Any, ...],
+    ) -> None:
+        called = Mock()
+        monkeypatch.setattr(f"napari_sparseseg.widgets.bridge.LayerBridge.{method}", called)
+        add_image(viewer)
+        dock = open_dock(viewer)
+        called.reset_mock()
+        getattr(getattr(dock, panel), signal).emit(*values)
+        called.assert_called_once_with(*arguments)
+
+    def test_without_an_image_they_are_answered_with_a_sentence(self, viewer: Any, open_dock: Any) -> None:
+        dock = open_dock(viewer)
+        dock.train_panel.start_requested.emit()
+        assert shown_message(dock) == ("There is no image yet; open one first.", True)
+        assert messages()[-1] == "There is no image yet; open one first."
+        dock.paint_panel.complete_toggled.emit(True)
+        assert "open an image first" in shown_message(dock)[0]
+
+    def test_a_new_class_is_painted_with_and_named(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        QTest.mouseClick(dock.class_panel._add, Qt.MouseButton.LeftButton)
+        assert dock.session.bridge.class_id == 3
+        assert dock.class_panel.current_id == 3
+        assert dock.class_panel._rows[2]._edit is not None
+
+    def test_settings_are_handed_on_and_shown(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        config = TrainingConfig(batch_size=3)
+        dock.settings_panel.configured.emit("training", config)
+        assert dock.session.live.settings.training == config
+        assert dock.settings_panel.forms["training"].config == config
+        dock.settings_panel.device_chosen.emit("cpu")
+        assert dock.session.live.settings.device == "cpu"
+        assert dock.settings_panel._device.currentText() == "CPU"
+
+    def test_auto_start_can_be_switched_off(self, viewer: Any, open_dock: Any) -> None:
+        dock = open_dock(viewer)
+        dock.train_panel.auto_start_toggled.emit(False)
+        assert not dock.session.live.auto_start
+        assert not dock.train_panel._auto.isChecked()
+
+    def test_brush_of_panel_and_layers_is_one(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.paint_panel.brush_resized.emit(17)
+        ours = [layer for layer in viewer.layers if hasattr(layer, "brush_size")]
+        assert [layer.brush_size for layer in ours] == [17, 17]
+        ours[0].brush_size = 23
+        assert dock.paint_panel._brush.value() == 23
+
+
+class TestQuestions:
+    def test_reset_is_asked_for(self, viewer: Any, open_dock: Any, answer: Mock) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.session.live.reset_model = Mock()
+        answer.return_value = False
+        dock.train_panel.reset_requested.emit()
+        dock.session.live.reset_model.assert_not_called()
+        assert "paint stays" in answer.call_args.args[2]
+
+    def test_removing_a_class_is_asked_for_only_if_it_has_paint(
+        self, viewer: Any, open_dock: Any, answer: Mock
+    ) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.session.live.add_class("wall")
+        dock.session.live.add_class("gap")
+        dock.class_panel.class_removed.emit(4)
+        answer.assert_not_called()
+        paint(dock, class_id=3)
+        answer.return_value = False
+        dock.class_panel.class_removed.emit(3)
+        assert [info.class_id for info in dock.session.live.classes] == [1, 2, 3]
+        answer.return_value = True
+        dock.class_panel.class_removed.emit(3)
+        assert [info.class_id for info in dock.session.live.classes] == [1, 2]
+
+    def test_another_image_is_asked_for_only_if_there_is_paint(self, viewer: Any, open_dock: Any, answer: Mock) -> None:
+        layers = {name: add_image(viewer, name, shape) for name, shape in (("a", SHAPE), ("b", (6, 40, 56)))}
+        viewer.layers.selection.active = layers["a"]
+        dock = open_dock(viewer)
+        panel = dock.image_panel
+
+        def use(name: str) -> None:
+            index = panel._images_box.findText(name)
+            panel._images_box.setCurrentIndex(index)
+            panel._images_box.activated.emit(index)
+            QTest.mouseClick(panel._use, Qt.MouseButton.LeftButton)
+
+        use("b")
+        answer.assert_not_called()
+        assert dock.session.live.image_shape == (6, 40, 56)
+        paint(dock)
+        answer.return_value = False
+        use("a")
+        assert dock.session.source.name == "b"
+        assert not panel._use.isHidden()
+        answer.return_value = True
+        QTest.mouseClick(panel._use, Qt.MouseButton.LeftButton)
+        assert dock.session.source.name == "a"
+        assert not dock.session.has_paint
+        kept = [layer for layer in viewer.layers if layer.data.shape == (6, 40, 56) and layer is not layers["b"]]
+        assert any((layer.data == 2).sum() == LEFT.n_voxels for layer in kept)
+
+
+class TestShowing:
+    def test_status_reaches_the_panels(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        assert not dock.paint_panel._correct.isEnabled()
+        dock.session.relay.status.emit(LiveStatus(state=LiveState.TRAINING, is_training=True, has_model=True))
+        assert dock.train_panel._train.text() == "Pause"
+        assert dock.paint_panel._correct.isEnabled()
+        assert dock.result_panel._accept_slice.isEnabled()
+
+    def test_paint_is_listed_and_completeness_shown(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        paint(dock)
+        assert [painted.plane for painted in dock.paint_panel._slices] == [Plane(0, 0, 4)]
+        dock.session.bridge.go_to(Plane(0, 0, 4))
+        dock.paint_panel.complete_toggled.emit(True)
+        dock.session.relay.flush()
+        assert dock.paint_panel._complete.isChecked()
+        dock.session.bridge.go_to(Plane(0, 0, 2))
+        QTest.qWait(60)
+        assert not dock.paint_panel._complete.isChecked()
+
+    def test_a_slice_can_be_complete_only_if_there_is_a_background(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        assert dock.paint_panel._complete.isEnabled()
+        dock._show_classes(tuple(replace(info, is_background=False) for info in dock.session.live.classes))
+        assert not dock.paint_panel._complete.isEnabled()
+        assert "background" in dock.paint_panel._complete.toolTip()
+
+    def test_failures_are_told_everywhere(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.session.live.events.failed.emit("memory ran out; choose a smaller tile")
+        dock.session.relay.flush()
+        assert shown_message(dock) == ("Memory ran out; choose a smaller tile.", True)
+        assert messages()[-1] == "Memory ran out; choose a smaller tile."
+
+    def test_extra_layers_are_no_images_to_learn_from(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        before = set(viewer.layers)
+        dock.result_panel.uncertainty_toggled.emit(True)
+        (layer,) = set(viewer.layers) - before
+        assert dock.image_panel._images_box.count() == 1
+        assert dock.result_panel._uncertainty.isChecked()
+        viewer.layers.remove(layer)
+        QTest.qWait(20)
+        assert not dock.result_panel._uncertainty.isChecked()
+
+    def test_it_is_narrow_and_has_a_tooltip_on_each_control(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        assert dock.sizeHint().width() == 350
+        scroll = dock.findChild(QScrollArea)
+        assert scroll.widget().minimumSizeHint().width() <= 350
+        kinds = (QAbstractButton, QComboBox, QAbstractSpinBox, QSlider)
+        controls = [child for kind in kinds for child in dock.findChildren(kind)]
+        assert len(controls) > 50
+        assert [type(control).__name__ for control in controls if not control.toolTip()] == []
+
+
+class TestLayers:
+    def test_a_removed_image_pauses_the_training_and_keeps_the_paint(self, viewer: Any, open_dock: Any) -> None:
+        layer = add_image(viewer)
+        dock = open_dock(viewer)
+        paint(dock)
+        dock.session.live.start()
+        viewer.layers.remove(layer)
+        QTest.qWait(20)
+        assert not dock.session.live.status.is_training
+        assert dock.session.has_paint
+        assert shown_message(dock) == (
+            "The image “cells” was removed, so training pauses. Your paint is kept.",
+            False,
+        )
+
+    def test_renamed_hidden_and_reordered_images_change_nothing(self, viewer: Any, open_dock: Any) -> None:
+        layer = add_image(viewer)
+        dock = open_dock(viewer)
+        live = dock.session.live.image_shape
+        layer.name = "nuclei"
+        layer.visible = False
+        viewer.layers.move(0, 2)
+        QTest.qWait(20)
+        assert dock.session.live.image_shape == live
+        assert dock.image_panel._images_box.currentText() == "nuclei"
+        assert dock.image_panel._use.isHidden()
+
+    def test_a_replaced_image_can_be_used_instead(self, viewer: Any, open_dock: Any) -> None:
+        layer = add_image(viewer)
+        dock = open_dock(viewer)
+        layer.data = np.zeros((5, 20, 20), np.uint8)
+        QTest.qWait(20)
+        assert dock.session.live.image_shape == SHAPE
+        QTest.mouseClick(dock.image_panel._use, Qt.MouseButton.LeftButton)
+        assert dock.session.live.image_shape == (5, 20, 20)
+
+
+class TestClosing:
+    def test_a_closed_dock_opens_again_with_the_same_session(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        first = open_dock(viewer)
+        session, live = first.session, first.session.live
+        paint(first)
+        live.events.curve_extended.emit(CurvePoint(1, 0.1, 0.5, None))
+        session.relay.flush()
+        gone: list[bool] = []
+        first.destroyed.connect(lambda: gone.append(True))
+        first.parent().destroyOnClose()
+        QTest.qWait(50)
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        assert gone == [True]
+        second = open_dock(viewer)
+        assert second is not first
+        assert second.session is session
+        assert second.session.live is live
+        assert [painted.plane for painted in second.paint_panel._slices] == [Plane(0, 0, 4)]
+        assert second.train_panel.curve.n_points == 1
+        assert len([layer for layer in viewer.layers if layer.name.startswith("cells")]) == 3
+
+    def test_a_hidden_dock_goes_on(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.parent().close()
+        paint(dock)
+        dock.parent().show()
+        assert len(dock.paint_panel._slices) == 1
+
+    @pytest.mark.parametrize("show", [True, False])
+    def test_closing_the_viewer_ends_everything_within_a_second(
+        self, make_napari_viewer: Any, open_dock: Any, show: bool
+    ) -> None:
+        viewer = make_napari_viewer(show=show)
+        add_image(viewer)
+        dock = open_dock(viewer)
+        paint(dock)
+        paint(dock, box=RIGHT, class_id=1)
+        QTest.qWait(1500)
+        assert live_threads()
+        live, n_messages = dock.session.live, len(messages())
+        begin = time.perf_counter()
+        viewer.close()
+        QTest.qWait(10)
+        took = time.perf_counter() - begin
+        assert find_session(viewer) is None
+        assert live_threads() == []
+        assert messages()[n_messages:] == []
+        assert live.codes.any()
+        assert took < 5  # a second on a machine that does nothing else
+
+    @pytest.mark.parametrize("end", ["window.close()", "QApplication.quit()", "raise SystemExit"])
+    def test_the_process_ends_cleanly_while_training(self, end: str) -> None:
+        script = f"""
+            import threading, sys
+            import napari, numpy as np
+            from qtpy.QtCore import QTimer
+            from qtpy.QtTest import QTest
+            from qtpy.QtWidgets import QApplication
+            from napari_sparseseg._types import Box, Region
+
+            viewer = napari.Viewer()
+            viewer.add_image(np.random.default_rng(0).integers(0, 99, (10, 48, 48)).astype(np.uint8))
+            _, dock = viewer.window.add_plugin_dock_widget("napari-sparseseg")
+            live, window = dock.session.live, viewer.window._qt_window
+            for class_id, start in ((1, 4), (2, 28)):
+                live.annotate(Region(0, Box((4, start, start), (5, start + 12, start + 12))), class_id)
+            for _ in range(600):
+                QTest.qWait(50)
+                if live.status.has_model:
+                    break
+            assert live.status.is_training
+
+            def end():
+                {end}
+
+            if "SystemExit" in {end!r}:
+                end()
+            QTimer.singleShot(0, end)
+            napari.run()
+            left = [t.name for t in threading.enumerate() if t.name.startswith("sparseseg")]
+            sys.exit(f"left behind: {{left}}" if left else 0)
+        """
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+
+    def test_a_refused_close_changes_nothing(self, make_napari_viewer: Any, open_dock: Any) -> None:
+        class Refusal(QObject):
+            @override
+            def eventFilter(self, watched: Any, event: Any) -> bool:
+                if event.type() == QEvent.Type.Close:
+                    event.ignore()
+                    return True
+                return False
+
+        viewer = make_napari_viewer(show=True)
+        add_image(viewer)
+        window = viewer.window._qt_window
+        refusal = Refusal()
+        window.installEventFilter(refusal)
+        dock = open_dock(viewer)
+        window.close()
+        QTest.qWait(30)
+        assert find_session(viewer) is dock.session
+        window.removeEventFilter(refusal)
+        paint(dock)
+        assert dock.session.has_paint
+
+    def test_a_closed_viewer_is_not_kept_alive(self, make_napari_viewer: Any, open_dock: Any) -> None:
+        viewer = make_napari_viewer()
+        add_image(viewer)
+        session = weakref.ref(open_dock(viewer).session)
+        viewer.close()
+        QTest.qWait(10)
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        gc.collect()
+        assert session() is None
+
+
+class TestJournal:
+    def test_strokes_are_written_beside_the_users_data(self, viewer: Any, open_dock: Any, journals: Path) -> None:
+        add_image(viewer, "my cells/2")
+        dock = open_dock(viewer)
+        paint(dock)
+        dock.session.journal.sync()
+        (path,) = journals.glob("my_cells_2-*.journal")
+        assert len(list(read_journal(path))) >= 1
+
+    def test_each_image_has_its_own(self, viewer: Any, open_dock: Any, journals: Path) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        paint(dock)
+        first = dock.session.journal
+        dock.session.open(dock.session.source)
+        paint(dock)
+        dock.session.journal.sync()
+        assert dock.session.journal.path != first.path
+        assert len(list(journals.iterdir())) == 2
+
+    def test_none_is_left_where_nothing_was_painted(self, viewer: Any, open_dock: Any, journals: Path) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.session.close()
+        assert list(journals.iterdir()) == []
+
+    def test_a_folder_that_cannot_be_made_is_told(
+        self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").write_text("in the way")
+        monkeypatch.setenv("SPARSESEG_JOURNALS", str(tmp_path / "file" / "journals"))
+        add_image(viewer)
+        dock = open_dock(viewer)
+        paint(dock)
+        dock.session.journal.sync(timeout=5)
+        QTest.qWait(50)
+        assert "cannot be saved" in messages()[-1]
+        assert dock.session.has_paint
+
+
+class TestFiles:
+    def test_labels_are_exported_with_names_and_voxel_size(
+        self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: Any
+    ) -> None:
+        written = Mock()
+        monkeypatch.setattr(wishes, "write_labels", written)
+        monkeypatch.setattr(wishes, "ask_for_output", lambda *_: str(tmp_path / "out.tif"))
+        add_image(viewer, scale=(2, 0.5, 0.5), units=("um",) * 3)
+        dock = open_dock(viewer)
+        paint(dock)
+        dock._wishes.export_labels()
+        qtbot.wait_until(lambda: "exported" in (messages() or [""])[-1], timeout=5000)
+        (path, labels), options = written.call_args
+        assert path == tmp_path / "out.tif"
+        assert (labels == 2).sum() == LEFT.n_voxels
+        assert options["spacing"] == (2, 0.5, 0.5)
+        assert options["unit"] == "micrometer"
+        assert options["class_names"] == {1: "background", 2: "object"}
+
+    def test_what_cannot_be_exported_is_told(
+        self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch, qtbot: Any
+    ) -> None:
+        monkeypatch.setattr(wishes, "ask_for_output", lambda *_: "/nowhere/out.tif")
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock._wishes.export_labels()
+        qtbot.wait_until(lambda: "not exported" in (messages() or [""])[-1], timeout=5000)
+        assert shown_message(dock)[1]
+
+    def test_cancelled_dialogs_do_nothing(self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(wishes, "ask_for_output", lambda *_: "")
+        monkeypatch.setattr(wishes, "ask_for_input", lambda *_: "")
+        dock = open_dock(viewer)
+        dock.result_panel.export_requested.emit()
+        dock.result_panel.save_model_requested.emit()
+        dock.result_panel.load_model_requested.emit()
+        assert all(label.isHidden() for label in dock._messages.values())
+
+    def test_a_model_file_that_is_none_is_told(
+        self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "model.safetensors").write_bytes(b"no model")
+        monkeypatch.setattr(wishes, "ask_for_input", lambda *_: str(tmp_path / "model.safetensors"))
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.result_panel.load_model_requested.emit()
+        assert shown_message(dock)[1]
+
+    @pytest.mark.parametrize(
+        ("path", "n_frames", "names"),
+        [("a.tif", 1, ["a.tif"]), ("a.ome.zarr", 2, ["a_t000.ome.zarr", "a_t001.ome.zarr"])],
+    )
+    def test_each_time_point_has_its_file(self, path: str, n_frames: int, names: list[str]) -> None:
+        assert [p.name for p in frame_paths(Path(path), n_frames)] == names
+
+    @pytest.mark.parametrize(
+        ("path", "chosen", "name"),
+        [("a", "TIFF (*.tif)", "a.tif"), ("a.nrrd", "TIFF (*.tif)", "a.nrrd"), ("a", "All files (*)", "a")],
+    )
+    def test_a_name_gets_the_ending_of_the_filter(self, path: str, chosen: str, name: str) -> None:
+        assert with_ending(path, chosen) == name
+
+
+class TestCommands:
+    NAMES = (
+        ("start_training", "start"),
+        ("pause_training", "pause"),
+        ("update_once", "update_once"),
+    )
+
+    @pytest.mark.parametrize(("command", "method"), NAMES)
+    def test_act_on_the_current_viewer(
+        self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch, command: str, method: str
+    ) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        monkeypatch.setattr("napari.current_viewer", lambda: viewer)
+        called = Mock()
+        monkeypatch.setattr(dock.session.live, method, called)
+        getattr(commands, command)()
+        called.assert_called_once_with()
+
+    def test_mark_the_slice_on_screen_and_look_at_the_prediction(
+        self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        monkeypatch.setattr("napari.current_viewer", lambda: viewer)
+        commands.mark_slice_complete()
+        assert [painted.is_complete for painted in dock.session.live.painted_slices()] == [True]
+        (prediction,) = [layer for layer in viewer.layers if "prediction" in layer.name]
+        commands.toggle_prediction()
+        assert not prediction.visible
+        commands.toggle_outlines()
+        assert prediction.contour == 1
+        n_layers = len(viewer.layers)
+        commands.accept_slice()
+        commands.accept_all()
+        assert len(viewer.layers) > n_layers
+
+    def test_say_that_the_dock_must_be_opened(self, viewer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("napari.current_viewer", lambda: viewer)
+        commands.start_training()
+        assert messages()[-1] == "Open the dock first: Layers > Segment > Sparse Segmentation."
+
+    def test_tell_what_cannot_be_done(self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        open_dock(viewer)
+        monkeypatch.setattr("napari.current_viewer", lambda: viewer)
+        commands.accept_slice()
+        assert "nothing to accept" in messages()[-1]
+
+
+class Clicker:
+    """Opens menus with the mouse, counts the clicks and presses."""
+
+    def __init__(self, viewer: Any) -> None:
+        self.viewer, self.n_clicks = viewer, 0
+
+    def menu(self, *titles: str) -> None:
+        """Click on a menu of the menu bar, rest on its submenus, click on the last entry."""
+        bar = self.viewer.window._qt_window.menuBar()
+        action = _named(bar, titles[0])
+        self._click(bar, bar.actionGeometry(action).center())
+        menu = action.menu()
+        for title in titles[1:-1]:
+            action = _named(menu, title)
+            QTest.mouseMove(menu, menu.actionGeometry(action).center())
+            menu.setActiveAction(action)  # as resting on it does, after a while
+            menu = action.menu()
+            if not menu.isVisible():
+                menu.popup(menu.parentWidget().mapToGlobal(QPoint(10, 10)) if menu.parentWidget() else QPoint(10, 10))
+            QTest.qWait(50)
+        self._click(menu, menu.actionGeometry(_named(menu, titles[-1])).center())
+        QTest.qWait(50)
+
+    def stroke(self, stage: Any, start: tuple[int, ...], stop: tuple[int, ...]) -> None:
+        stage.drag(start, stop)
+        self.n_clicks += 1
+
+    def _click(self, widget: Any, position: QPoint) -> None:
+        QTest.mouseClick(widget, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, position)
+        self.n_clicks += 1
+
+
+def _named(menu: Any, title: str) -> Any:
+    if isinstance(menu, QMenu):
+        menu.aboutToShow.emit()
+    texts = [action.text().replace("&", "") for action in menu.actions()]
+    matching = [i for i, text in enumerate(texts) if text.startswith(title)]
+    assert matching, f"{title!r} is not among {texts}"
+    return menu.actions()[matching[0]]
+
+
+def widest_spot(truth: np.ndarray, class_id: int) -> tuple[int, int]:
+    """The middle of the widest area of a class, away from the border."""
+    from scipy import ndimage
+
+    distance = ndimage.distance_transform_edt(truth == class_id)
+    distance[:24], distance[-24:], distance[:, :24], distance[:, -24:] = 0, 0, 0, 0
+    y, x = np.unravel_index(distance.argmax(), truth.shape)
+    return int(y), int(x)
+
+
+def test_six_clicks_lead_from_an_empty_napari_to_a_prediction(
+    make_napari_viewer: Any, stage_of: Callable[[Any], Any], qtbot: Any
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    viewer.window._qt_window.resize(1400, 900)
+    mouse = Clicker(viewer)
+    mouse.menu("File", "Open Sample", "Sparse Segmentation", "Tissue")
+    qtbot.wait_until(lambda: len(viewer.layers) == 1, timeout=10_000)
+    mouse.menu("Layers", "Segment", "Sparse Segmentation")
+    qtbot.wait_until(lambda: len(viewer.layers) == 3, timeout=10_000)
+    session = find_session(viewer)
+    stage = stage_of(viewer)
+
+    truth = samples.tissue().truth
+    z = session.bridge.current_plane().index
+    y, x = widest_spot(truth[z], samples.NUCLEUS)
+    mouse.stroke(stage, (z, y - 3, x - 3), (z, y + 3, x + 3))
+    stage.key("1")
+    y, x = widest_spot(truth[z], samples.BACKGROUND)
+    mouse.stroke(stage, (z, y - 3, x - 3), (z, y + 3, x + 3))
+    assert mouse.n_clicks <= 6
+
+    def agreement() -> float:
+        shown = session.bridge.prediction_layer.data[z]
+        bright = truth[z] != samples.BACKGROUND
+        known = shown > 0
+        return float(((shown == 2) == bright)[known].mean()) if known.mean() > 0.9 else 0.0
+
+    qtbot.wait_until(lambda: agreement() > 0.65, timeout=60_000)
+    assert session.live.status.is_training
+    QTest.qWait(300)
+    stage.screenshot("six-clicks")
