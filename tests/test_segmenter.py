@@ -16,6 +16,7 @@ from scipy import ndimage
 from sklearn.base import clone
 
 from napari_sparseseg import ModelConfig, PredictionConfig, SparseSegmenter, TrainingConfig
+from napari_sparseseg.engine.checkpoint import save_model
 from napari_sparseseg.errors import InputError, InputTypeError, InputWarning, ModelFileError, NotFittedError
 
 MODEL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
@@ -650,6 +651,12 @@ class TestSaving:
         for path in (tmp_path / "text", tmp_path / "missing", tmp_path):
             with pytest.raises(ModelFileError):
                 SparseSegmenter.load(path)
+
+    @pytest.mark.parametrize("settings", [{}, {"spacing": None}, {"training": {"dropout": 7}}])
+    def test_a_file_without_usable_settings_is_refused(self, segmenter, tmp_path, settings):
+        save_model(tmp_path / "model", segmenter._fitted, settings=settings)
+        with pytest.raises(ModelFileError, match="settings"):
+            SparseSegmenter.load(tmp_path / "model")
 
     def test_an_unknown_device_is_refused(self, segmenter, tmp_path):
         segmenter.save(tmp_path / "model")

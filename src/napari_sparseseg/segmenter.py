@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from napari_sparseseg._inputs import check_budget, checked_spacing, open_volumes, read_paint, seed_of
 from napari_sparseseg._types import ArrayLike, Box
-from napari_sparseseg.errors import InputError, InputTypeError, NotFittedError
+from napari_sparseseg.errors import InputError, InputTypeError, ModelFileError, NotFittedError
 from napari_sparseseg.progress import duration, move_bar, open_bar
 from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.volume import ArrayVolume
@@ -201,16 +201,19 @@ class SparseSegmenter:
         chosen = choose_device(device).device
         fitted, header, tensors = load_model(path)
         fitted.network.to(chosen)
-        settings = dict(header["settings"])
-        segmenter = cls(
-            **{name: settings[name] for name in ("spacing", "channel_axis", "random_state", "background")},
-            model=fitted.spec.config,
-            training=config.TrainingConfig.of(settings["training"]),
-            prediction=config.PredictionConfig.of(settings["prediction"]),
-            device=device,
-            progress=progress,
-        )
-        segmenter.history_ = [TrainingStep(**step) for step in header["history"]]
+        try:
+            settings = header["settings"]
+            segmenter = cls(
+                **{name: settings[name] for name in ("spacing", "channel_axis", "random_state", "background")},
+                model=fitted.spec.config,
+                training=config.TrainingConfig.of(settings["training"]),
+                prediction=config.PredictionConfig.of(settings["prediction"]),
+                device=device,
+                progress=progress,
+            )
+            segmenter.history_ = [TrainingStep(**step) for step in header["history"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{path} does not hold the settings of a model ({error}); save it again") from error
         segmenter._take(fitted)
         if "training" in header:
             segmenter._trainer = segmenter._new_trainer(fitted, seed=0)

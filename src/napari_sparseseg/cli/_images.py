@@ -14,7 +14,7 @@ from napari_sparseseg._types import UNPAINTED
 from napari_sparseseg.cli._console import lengths
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats import open_annotation, open_image
-from napari_sparseseg.storage.formats._units import factor
+from napari_sparseseg.storage.units import factor
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike

@@ -15,7 +15,7 @@ from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._arrays import plain_int
 from napari_sparseseg.storage.formats._axes import named_axes, reading_order
 from napari_sparseseg.storage.formats._lazy import LazyArray, Source
-from napari_sparseseg.storage.formats._units import Steps
+from napari_sparseseg.storage.units import Steps
 
 
 @dataclass(frozen=True, slots=True)

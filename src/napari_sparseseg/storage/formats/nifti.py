@@ -15,7 +15,7 @@ from napari_sparseseg.storage.formats._errors import optional
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
 from napari_sparseseg.storage.formats._stack import Stack
-from napari_sparseseg.storage.formats._units import factor
+from napari_sparseseg.storage.units import factor
 
 _AXES = "CTZYX"  # its axes 1 to 5, from the back
 _UNITS = {"mm": "millimeter", "micron": "micrometer", "meter": "meter"}

@@ -17,7 +17,7 @@ from napari_sparseseg.storage.formats._errors import optional
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
 from napari_sparseseg.storage.formats._stack import Stack
-from napari_sparseseg.storage.formats._units import Steps, in_one_unit, unit_name
+from napari_sparseseg.storage.units import Steps, in_one_unit, unit_name
 
 MAGIC = b"NRRD000"
 _TYPES = {

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
-from napari_sparseseg.storage.formats._units import in_one_unit, unit_name
+from napari_sparseseg.storage.units import in_one_unit, unit_name
 
 _Multiscale = Multiscale04 | Multiscale05
 _MODELS: dict[str, type[ImageAttrs04 | ImageAttrs05]] = {"0.4": ImageAttrs04, "0.5": ImageAttrs05}

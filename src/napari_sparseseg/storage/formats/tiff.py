@@ -23,7 +23,7 @@ from napari_sparseseg.storage.formats._errors import reason
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
 from napari_sparseseg.storage.formats._stack import Stack
-from napari_sparseseg.storage.formats._units import Steps, in_one_unit, unit_name
+from napari_sparseseg.storage.units import Steps, in_one_unit, unit_name
 
 MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _HELD_BYTES = 2**29  # up to this size a packed image is unpacked once, in parallel, and kept: ten times as fast
