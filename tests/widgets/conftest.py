@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +177,10 @@ class Stage:
     def drag(self, *points: Sequence[float], steps: int = 4) -> None:
         """A stroke from point to point."""
         self.press(points[0])
-        for start, end in zip(points, points[1:], strict=False):
+        for start, end in pairwise(points):
             for point in np.linspace(start, end, steps + 1)[1:]:
                 self.move(point)
+        self.move(points[-1])  # a move may be dropped, the one to the end must not
         self.release(points[-1])
 
     def click(self, point: Sequence[float], button: str = "LeftButton") -> None:
@@ -223,6 +225,12 @@ class Stage:
 
         which = getattr(Qt.MouseButton, button)
         getattr(QTest, action)(self.canvas, which, Qt.KeyboardModifier.NoModifier, self.at(point))
+
+
+@pytest.fixture
+def make_live() -> type[FakeLive]:
+    """A live segmenter whose predictions the test makes."""
+    return FakeLive
 
 
 @pytest.fixture

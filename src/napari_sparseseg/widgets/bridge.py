@@ -89,9 +89,9 @@ class LayerBridge(QObject):
         self._remove_left_over(viewer, source)
         self._connect(viewer)
         self._pair, self._tools = self._new_pair(viewer, source)
+        self._show_classes(self._live.classes)
         self._pair.sync_all()
         self.restore_layers()
-        self._show_classes(self._live.classes)
         self.set_mode(self._mode)
         self._on_view_changed()
 
@@ -213,11 +213,15 @@ class LayerBridge(QObject):
         self.restore_layers()
         if self._tools is not None:
             self._tools.set_mode(mode)
+        else:
+            self._mode = mode
 
     def set_class(self, class_id: int) -> None:
         """Paint with this class from now on."""
         if self._tools is not None:
             self._tools.set_class(class_id)
+        else:
+            self._class_id = class_id
 
     def choose_class(self, number: int) -> None:
         """Paint with the class that stands at this place, from 1, in the list of classes."""
@@ -310,8 +314,8 @@ class LayerBridge(QObject):
     def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
         if self._pair is None or self._tools is None:
             return
+        self._tools.show_classes(classes)  # before the colours, with which napari announces the label again
         self._pair.show_classes(classes)
-        self._tools.show_classes(classes)
 
     def _on_predictions_cleared(self) -> None:
         self._feed.clear()
@@ -370,8 +374,14 @@ class LayerBridge(QObject):
                 # Not now: napari removes all layers when it closes, and there is nobody to tell then.
                 QTimer.singleShot(0, partial(_tell, weakref.ref(self), sentence.format(name=painted.name)))
 
+    def tell_loss(self, sentence: str) -> None:
+        """Emit `layers_lost`, unless everything is gone, as when the viewer closes."""
+        viewer = self._viewer()
+        if self._is_open and viewer is not None and len(viewer.layers):
+            self.layers_lost.emit(sentence)
+
 
 def _tell(bridge: weakref.ref[LayerBridge], sentence: str) -> None:
     alive = bridge()
-    if alive is not None and alive.is_open:
-        alive.layers_lost.emit(sentence)
+    if alive is not None:
+        alive.tell_loss(sentence)

@@ -74,6 +74,20 @@ for _layer_class in (SharedHistoryLabels, AnnotationLayer, PredictionLayer):
     _layer_class.__name__ = "Labels"
 
 
+def add_below_ours(viewer: Any, layer: Any) -> None:
+    """Add a layer beneath our two, which stay in view, and leave the selected one selected: the user goes on."""
+    active = viewer.layers.selection.active
+    viewer.add_layer(layer)
+    ours = [
+        index
+        for index, other in enumerate(viewer.layers)
+        if isinstance(other, SharedHistoryLabels) and other.history is not None
+    ]
+    if ours:
+        viewer.layers.move(len(viewer.layers) - 1, ours[0])
+    viewer.layers.selection.active = active
+
+
 def annotation_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
     """Colours of the annotation: the classes', the background fainter, whatever is no class grey."""
     colors: dict[int | None, RGBA] = {None: SET_COLOR, 0: CLEAR}

@@ -14,6 +14,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari_sparseseg._types import Shape3D
 from napari_sparseseg.live.events import TileUpdate
 from napari_sparseseg.widgets.axes import AxisMap, Index
+from napari_sparseseg.widgets.layers import add_below_ours
 from napari_sparseseg.widgets.redraw import redraw
 
 Bytes = npt.NDArray[np.uint8]
@@ -72,9 +73,7 @@ class Overlay:
     def __init__(self, viewer: Any, layer: Labels | Image) -> None:
         self.layer = layer
         self._viewer = weakref.ref(viewer)
-        active = viewer.layers.selection.active
-        viewer.add_layer(layer)
-        viewer.layers.selection.active = active
+        add_below_ours(viewer, layer)
 
     def remove(self) -> None:
         """Take the layer out of the viewer, if it is still there."""

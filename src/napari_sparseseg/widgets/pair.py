@@ -184,15 +184,22 @@ class LayerPair(QObject):
         whole = Box.whole(self.axes.frames_shape[1:])
         for frame, values in enumerate(frames):
             changed = values != self._codes(frame, whole)
-            if not changed.any():
-                continue
-            stroke = trimmed(Stroke(frame, whole, changed, 0))
-            region = Region(frame, stroke.box, stroke.mask)
-            try:
-                self._live.annotate_values(region, values[stroke.box.slices].astype(np.uint8))
-            except SparseSegError as error:
-                self.problem.emit(str(error))
-            self.sync(frame, stroke.box)
+            if changed.any() and self._are_classes(values[changed]):
+                stroke = trimmed(Stroke(frame, whole, changed, 0))
+                self._take_values(stroke, values[stroke.box.slices].astype(np.uint8))
+
+    def _take_values(self, stroke: Stroke, codes: Values) -> None:
+        try:
+            self._live.annotate_values(Region(stroke.frame, stroke.box, stroke.mask), codes)
+        except SparseSegError as error:
+            self.problem.emit(str(error))
+        self.sync(stroke.frame, stroke.box)
+
+    def _are_classes(self, labels: Any) -> bool:
+        unknown = sorted(set(np.unique(labels).tolist()) - self._class_ids - {0})
+        if unknown:
+            self.problem.emit(f"The layer keeps its voxels: there is no class {unknown[0]}")
+        return not unknown
 
     def _on_prediction_replaced(self, array: Any) -> None:
         frames = self._checked(array)

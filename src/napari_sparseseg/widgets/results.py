@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Labels
 
 from napari_sparseseg._types import Plane
-from napari_sparseseg.widgets.layers import SharedHistoryLabels, prediction_colormap
+from napari_sparseseg.widgets.layers import SharedHistoryLabels, add_below_ours, prediction_colormap
 
 if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
@@ -21,7 +21,8 @@ def add_everything(viewer: Any, live: LiveSegmenter, pair: LayerPair) -> Labels:
     frames = pair.axes.as_frames(layer.data)
     for frame in range(len(frames)):
         frames[frame] = live.labels(frame)
-    return _added(viewer, layer)
+    add_below_ours(viewer, layer)
+    return layer
 
 
 def add_slice(viewer: Any, live: LiveSegmenter, pair: LayerPair, plane: Plane) -> Labels:
@@ -32,7 +33,8 @@ def add_slice(viewer: Any, live: LiveSegmenter, pair: LayerPair, plane: Plane) -
     if layer is None:
         layer = _new_layer(live, pair)
         pair.axes.as_frames(layer.data)[plane.frame][box.slices] = labels
-        return _added(viewer, layer)
+        add_below_ours(viewer, layer)
+        return layer
     whole = np.zeros_like(layer.data)
     pair.axes.as_frames(whole)[plane.frame][box.slices] = 1
     places = np.nonzero(whole)
@@ -60,11 +62,3 @@ def _new_layer(live: LiveSegmenter, pair: LayerPair) -> Labels:
 
 def _name(pair: LayerPair) -> str:
     return f"{pair.source.name} labels"
-
-
-def _added(viewer: Any, layer: Labels) -> Labels:
-    """Add a layer and leave the selected one selected: the user goes on painting."""
-    active = viewer.layers.selection.active
-    viewer.add_layer(layer)
-    viewer.layers.selection.active = active
-    return layer
