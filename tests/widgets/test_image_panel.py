@@ -248,6 +248,26 @@ class TestRegionAndScale:
         source = use(panel, qtbot)
         assert (source.level, source.shape) == (2, (4, 16, 16))
 
+    def test_levels_stay_offered_when_the_image_is_in_use(
+        self, viewer: ViewerModel, make_panel: Any, qtbot: Any
+    ) -> None:
+        pyramid = viewer.add_image([np.zeros((4, n, n), np.uint8) for n in (64, 32)], multiscale=True, name="pyramid")
+        add(viewer, "cells")
+        viewer.layers.selection.active = pyramid
+        panel = make_panel()
+        source = panel.wished_source()
+        viewer.add_labels(np.zeros((4, 64, 64), np.uint8), name="annotation")
+        panel.show_source(source)
+        assert panel.wished_source().name == "pyramid"
+        assert panel._scale._levels.count() == 2
+        assert not panel._scale._levels.isHidden()
+
+    def test_a_coarser_image_knows_no_more_of_its_voxels(self, viewer: ViewerModel, make_panel: Any) -> None:
+        add(viewer, "cells", (8, 32, 32))
+        panel = make_panel()
+        choose(panel._scale._scales, "2 times")
+        assert panel._facts.text().endswith("voxel size unknown")
+
     def test_expected_time_and_a_remedy_for_big_images(self, viewer: ViewerModel, make_panel: Any) -> None:
         add(viewer, "big", (100, 2000, 2000))
         panel = make_panel()

@@ -111,11 +111,13 @@ class SparseSegDock(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(scroll, 1)
+        line = QVBoxLayout()
+        line.setContentsMargins(8, 0, 8, 4)
         for message in self._messages.values():
-            message.setContentsMargins(8, 0, 8, 4)
             message.setAccessibleName("Latest message")
             message.hide()
-            layout.addWidget(message)
+            line.addWidget(message)
+        layout.addLayout(line)
 
     # --- connecting ---
 

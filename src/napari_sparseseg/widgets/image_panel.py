@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from napari.layers import Image
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -88,6 +88,7 @@ class ImagePanel(QWidget):
             self._check([layer.name for layer in layers])
             if layers:
                 self._images_box.setCurrentText(layers[0].name)
+                self._scale.show_layer(layers[0])
                 self._scale.show_choice(source)
                 self._used = _key(layers, source)
         self._update()
@@ -98,10 +99,7 @@ class ImagePanel(QWidget):
         layers = self._images()
         self._watch(layers)
         self._fill(layers)
-        index = self._images_box.findData(chosen)
-        if index < 0 or (self._source is None and not self._is_users_choice):
-            index = self._preferred(layers)
-        self._images_box.setCurrentIndex(index)
+        self._images_box.setCurrentIndex(self._preferred(layers, self._images_box.findData(chosen)))
         still_there = [layer.name for layer in layers if _identity(layer) in checked]
         if chosen is not None and self._images_box.currentData() == chosen:
             self._check(still_there)
@@ -193,11 +191,15 @@ class ImagePanel(QWidget):
     def _images(self) -> list[Any]:
         return [layer for layer in self._viewer.layers if isinstance(layer, Image) and not self._is_own(layer)]
 
-    def _preferred(self, layers: list[Any]) -> int:
-        """The selected image, else the topmost."""
-        active = self._viewer.layers.selection.active
+    def _preferred(self, layers: list[Any], chosen: int) -> int:
+        """What was chosen before, if that was the user's wish; else the selected image, else the topmost."""
+        if chosen >= 0 and (self._source is not None or self._is_users_choice):
+            return chosen
+        active = _identity(self._viewer.layers.selection.active)
         ids = [_identity(layer) for layer in layers]
-        return ids.index(_identity(active)) if _identity(active) in ids else len(layers) - 1
+        if active in ids:
+            return ids.index(active)
+        return chosen if chosen >= 0 else len(layers) - 1
 
     def _fill(self, layers: list[Any]) -> None:
         for control in (self._images_box, self._list):
@@ -208,6 +210,7 @@ class ImagePanel(QWidget):
             item = QListWidgetItem(layer.name)
             item.setData(Qt.ItemDataRole.UserRole, _identity(layer))
             item.setCheckState(Qt.CheckState.Unchecked)
+            item.setSizeHint(QSize(0, _ROW_HEIGHT))
             self._list.addItem(item)
         for control in (self._images_box, self._list):
             control.blockSignals(False)

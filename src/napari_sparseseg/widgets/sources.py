@@ -44,6 +44,8 @@ class ImageSource:
     level: int = 0
     region: Box | None = None
     step: Shape3D = (1, 1, 1)
+    has_voxel_size: bool = True
+    """Whether the layer says how large a voxel is."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,11 +59,6 @@ class ImageSource:
     def n_voxels(self) -> int:
         """Voxels of one time point."""
         return int(np.prod(self.shape[-len(self.spacing) :]))
-
-    @property
-    def has_voxel_size(self) -> bool:
-        """Whether the layer says how large a voxel is."""
-        return any(size != 1 for size in self.spacing) or any(unit != "pixel" for unit in self.units)
 
 
 def source_of(
@@ -124,6 +121,7 @@ def source_of(
         level=level,
         region=region,
         step=step,
+        has_voxel_size=_has_voxel_size(first, kept),
     )
 
 
@@ -320,6 +318,11 @@ def _spacing(layer: Any, scale: Any, n_spatial: int) -> tuple[float, ...]:
         is_other = unit != units[-1] and unit.dimensionality == units[-1].dimensionality
         sizes.append(float((size * unit).to(units[-1]).magnitude) if is_other else size)
     return tuple(sizes)
+
+
+def _has_voxel_size(layer: Any, axes: Sequence[int]) -> bool:
+    scale, _ = _world(layer)
+    return any(abs(scale[axis]) != 1 or str(layer.units[axis]) != "pixel" for axis in axes)
 
 
 def _common_name(names: Sequence[str]) -> str:
