@@ -20,7 +20,7 @@ SCREEN = $(if $(filter Linux,$(shell uname -s)),$(if $(shell command -v xvfb-run
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo test check lint types imports format ci system-packages constraints clean distclean
+.PHONY: help venv demo test check lint types imports docs format ci system-packages constraints clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,11 +52,14 @@ types: venv ## mypy
 imports: venv ## import-linter: dependencies point down
 	$(BIN)/lint-imports
 
+docs: venv ## build the documentation, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 format: venv ## let ruff mend and format what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-ci: check test ## everything that must hold before a change lands
+ci: check docs test ## everything that must hold before a change lands
 
 system-packages: ## install the Debian packages that tests with windows need, where that is allowed
 	@scripts/system-packages.sh
@@ -65,7 +68,7 @@ constraints: ## write constraints.txt anew from the newest versions; TORCH=VERSI
 	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' TORCH='$(TORCH)' scripts/update-constraints.sh
 
 clean: ## remove what builds, tests and linters leave behind
-	rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf build dist site htmlcov .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean ## the same, and .venv
