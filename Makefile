@@ -52,8 +52,9 @@ types: venv ## mypy
 imports: venv ## import-linter: dependencies point down
 	$(BIN)/lint-imports
 
+# with --quiet, warnings would not be counted
 docs: venv ## build the documentation, warnings are errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: venv ## let ruff mend and format what it can
 	$(BIN)/ruff check --fix
