@@ -5,9 +5,19 @@ from __future__ import annotations
 import threading
 
 import pytest
+import torch
 from livekit import PATIENCE, QUICK, SMALL, Listener, make_image, make_truth
 
 from napari_sparseseg.live.live_segmenter import LiveSegmenter
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Small volumes gain nothing from several threads, which wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -138,7 +138,11 @@ class TestFreshness:
 
 
 class TestGlance:
-    SHAPE = (20, 150, 140)
+    SHAPE = (18, 70, 66)
+
+    @pytest.fixture(autouse=True)
+    def small_parts(self, monkeypatch):
+        monkeypatch.setattr("napari_sparseseg.live.predictor._GLANCE", 32)
 
     def glance_all(self, predictor, features, view):
         found = []
@@ -168,14 +172,14 @@ class TestGlance:
     def test_the_part_at_the_eye_comes_first(self):
         predictor, features, *_ = make(self.SHAPE)
         view = view_of(self.SHAPE, 0, 10)
-        first = predictor.glance(View(view.plane, view.box, (10, 149, 139)), features)
-        assert first.box == Box((10, 128, 128), (11, 150, 140))
+        first = predictor.glance(View(view.plane, view.box, (10, 69, 65)), features)
+        assert first.box == Box((10, 64, 64), (11, 70, 66))
 
     def test_moving_the_view_a_little_previews_nothing_again(self):
         predictor, features, *_ = make(self.SHAPE)
         plane = view_of(self.SHAPE, 0, 10).plane
-        self.glance_all(predictor, features, View(plane, Box((10, 3, 3), (11, 90, 90)), (10, 50, 50)))
-        assert predictor.glance(View(plane, Box((10, 4, 5), (11, 91, 92)), (10, 51, 51)), features) is None
+        self.glance_all(predictor, features, View(plane, Box((10, 3, 3), (11, 60, 60)), (10, 30, 30)))
+        assert predictor.glance(View(plane, Box((10, 4, 5), (11, 61, 62)), (10, 31, 31)), features) is None
 
     def test_tiles_are_not_overwritten_by_previews(self):
         predictor, features, *_ = make(self.SHAPE, context=1.0)
@@ -202,7 +206,7 @@ class TestGlance:
 
     def test_a_view_beside_the_image_shows_nothing(self):
         view = view_of(self.SHAPE, 0, 10)
-        beside = View(view.plane, Box((10, 150, 0), (11, 150, 0)), view.center)
+        beside = View(view.plane, Box((10, 70, 0), (11, 70, 0)), view.center)
         assert list(glance_parts(beside, self.SHAPE)) == []
 
 

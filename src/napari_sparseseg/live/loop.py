@@ -163,9 +163,11 @@ class LiveLoop:
     def _train(self) -> None:
         started = time.perf_counter()
         had_context = self.learner.step > 0
-        while (elapsed := time.perf_counter() - started) < _PIECE_SECONDS:
+        elapsed = 0.0
+        while elapsed < _PIECE_SECONDS:
             step = self.learner.train()
             self.reporter.step(step)
+            elapsed = time.perf_counter() - started
         self._owed = max(0.0, self._owed - elapsed)
         if not had_context and self.learner.step > 0:  # the pixel head has been fitted thoroughly
             self.repeat()
