@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from napari.utils.notifications import show_error, show_info
@@ -38,8 +39,16 @@ def session_of(viewer: Any) -> Session:
     """The session of a viewer, a new one if there is none."""
     found = find_session(viewer)
     if found is None:
+        # registered after Qt was loaded, hence called before Qt deletes its objects; once
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
         found = _sessions[unwrapped(viewer)] = Session(viewer)
     return found
+
+
+def _close_all() -> None:
+    for session in list(_sessions.values()):
+        session.close()
 
 
 class Session(QObject):
@@ -81,7 +90,7 @@ class Session(QObject):
         self._ending = Ending(self)
         self._ending.ended.connect(self.close)
         self._connect(viewer)
-        # the last resort, at the end of the process too: no thread may outlive the viewer
+        # the last resort: no thread may outlive the viewer
         self._finalizer = weakref.finalize(unwrapped(viewer), self.live.close)
 
     # --- image ---
@@ -222,9 +231,9 @@ class Session(QObject):
             _sessions.pop(viewer, None)
             viewer.layers.events.removed.disconnect(self._on_layer_removed)
             viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
-        self.relay.close()
-        self.bridge.close()
-        self.live.close()
+        for end in (self.relay.close, self.live.close, self.bridge.close):
+            with suppress(RuntimeError):  # where the process ends, Qt may have deleted what they hold
+                end()
         _finish(self.journal, self.live.status.revision > 0)
         self.closed.emit()
         self.source = None
