@@ -153,6 +153,9 @@ class Stage:
         return QPoint(round(x), round(y))
 
     def press(self, point: Sequence[float], button: str = "LeftButton") -> None:
+        from qtpy.QtTest import QTest
+
+        QTest.qWait(1)  # sliders that come or go change the canvas's size, and with it where a voxel lies
         self._mouse("mousePress", point, button)
 
     def move(self, point: Sequence[float], button: str = "LeftButton") -> None:

@@ -60,7 +60,7 @@ def test_strokes_land_in_the_store_where_they_are_drawn_in_each_orientation(set_
         painted[down], painted[along] = slice(5 + number, 8 + number), slice(7, 20)
         expected[tuple(painted)] = OBJECT
         assert Plane(0, across, index) in [slice_.plane for slice_ in stage.live.painted_slices()]
-    assert not stage.live.codes[0][expected == 0].any()
+    assert not np.argwhere((stage.live.codes[0] != 0) & (expected == 0)).tolist()
     assert_in_step(stage)
 
 
@@ -226,7 +226,7 @@ def test_a_stroke_in_progress_survives_tiles_that_arrive_meanwhile(set_stage):
 @pytest.mark.parametrize("ndisplay", [2, 3])
 def test_tiles_are_drawn_as_a_full_refresh_would_draw_them(set_stage, ndisplay):
     rng = np.random.default_rng(0)
-    stage = set_stage(np.zeros((24, 32, 40), np.uint8), scale=(2, 1, 1.5), translate=(5, -3, 7))
+    stage = set_stage(np.zeros((12, 16, 20), np.uint8), scale=(2, 1, 1.5), translate=(5, -3, 7))
     stage.tools("correct")
     stage.viewer.dims.ndisplay = ndisplay
     orders = list(permutations(range(3)))
@@ -234,15 +234,15 @@ def test_tiles_are_drawn_as_a_full_refresh_would_draw_them(set_stage, ndisplay):
         stage.viewer.dims.order = order
         stage.viewer.reset_view()
         for axis in range(3):
-            stage.viewer.dims.set_current_step(axis, 12)
-        stage.live.predict(rng.integers(0, 4, (24, 32, 40)))
-        box = Box((8, 8, 8), (16, 24, 24))
+            stage.viewer.dims.set_current_step(axis, 6)
+        stage.live.predict(rng.integers(0, 4, (12, 16, 20)))
+        box = Box((4, 4, 4), (8, 12, 12))
         stage.live.predict(rng.integers(0, 4, box.shape), box)
         stage.settle()
         picture, fresh = shown_on_canvas(stage, stage.prediction)
         np.testing.assert_array_equal(picture, fresh, err_msg=str(order))
     stage.prediction.contour = 1 if ndisplay == 2 else 0
-    stage.live.predict(OBJECT, Box((0, 5, 5), (24, 20, 20)))
+    stage.live.predict(OBJECT, Box((0, 3, 3), (12, 12, 12)))
     stage.settle()
     picture, fresh = shown_on_canvas(stage, stage.prediction)
     np.testing.assert_array_equal(picture, fresh)

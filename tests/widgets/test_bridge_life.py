@@ -7,6 +7,7 @@ import weakref
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from napari.layers import Labels
 
 from napari_sparseseg._types import Box, Plane
@@ -90,6 +91,27 @@ def test_layers_may_be_renamed_hidden_reordered_and_lose_their_image(set_stage):
     stage.bridge.restore_layers()
     assert "mine" in names(stage)
     assert stage.prediction.data[4, 30, 15] == OTHER
+
+
+def test_a_layer_that_another_one_takes_the_place_of_is_lost(make_live, qtbot):
+    viewer = ViewerModel()  # napari's window cannot do that
+    source = source_of([viewer.add_image(np.zeros((12, 40, 48), np.uint8), name="cells")])
+    live = make_live()
+    live.open(source.array)
+    relay = GuiRelay(live.events)
+    bridge = LayerBridge(viewer, live, relay)
+    bridge.open(source)
+    with qtbot.waitSignal(bridge.layers_lost):
+        viewer.layers[1] = Labels(np.zeros((12, 40, 48), np.uint8), name="intruder")
+    assert bridge.prediction_layer is None
+    assert bridge.annotation_layer is not None
+    live.predict(OTHER)
+    relay.flush()
+    qtbot.waitUntil(lambda: not bridge.is_busy)
+    bridge.set_mode("correct")
+    assert (bridge.prediction_layer.data == OTHER).all()
+    bridge.close()
+    relay.close()
 
 
 def test_a_layer_that_is_removed_in_the_middle_of_a_stroke_leaves_nothing_half_painted(set_stage):
@@ -191,13 +213,13 @@ def test_brush_on_stretched_voxels_confirms_what_it_paints(set_stage):
 
 
 def test_a_view_in_3d_shows_tiles_and_takes_corrections(set_stage):
-    stage = set_stage(np.zeros((24, 32, 40), np.uint8))
+    stage = set_stage(np.zeros((12, 16, 20), np.uint8))
     stage.viewer.dims.ndisplay = 3
-    labels = np.full((24, 32, 40), BACKGROUND, np.uint8)
-    labels[6:18, 8:24, 10:30] = OBJECT
+    labels = np.full((12, 16, 20), BACKGROUND, np.uint8)
+    labels[3:9, 4:12, 5:15] = OBJECT
     stage.live.predict(labels)
     stage.settle()
-    stage.tools("correct", OTHER, brush=9)
+    stage.tools("correct", OTHER, brush=5)
     stage.screenshot("volume")
     centre = stage.canvas.rect().center()
     stage.at = lambda _point: centre
