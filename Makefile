@@ -20,7 +20,7 @@ SCREEN = $(if $(filter Linux,$(shell uname -s)),$(if $(shell command -v xvfb-run
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo test check lint types imports docs format ci system-packages constraints clean distclean
+.PHONY: help venv demo test screenshots check lint types imports docs format ci system-packages constraints clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ imports: venv ## import-linter: dependencies point down
 # with --quiet, warnings would not be counted
 docs: venv ## build the documentation, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+screenshots: venv system-packages ## take the tutorial's pictures anew, in a real window
+	$(SCREEN) $(BIN)/python scripts/screenshots.py
 
 format: venv ## let ruff mend and format what it can
 	$(BIN)/ruff check --fix

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from napari_sparseseg._types import Box, Plane, Region
     from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
     from napari_sparseseg.errors import (
         InputError,
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
         ModelFileError,
         NotFittedError,
         SparseSegError,
+        TrainingError,
     )
+    from napari_sparseseg.live.events import View
+    from napari_sparseseg.live.live_segmenter import LiveSegmenter
     from napari_sparseseg.segmenter import SparseSegmenter
 
 _HOMES = {
     "SparseSegmenter": "segmenter",
+    "LiveSegmenter": "live.live_segmenter",
+    "Box": "_types",
+    "Plane": "_types",
+    "Region": "_types",
+    "View": "live.events",
     "ModelConfig": "config",
     "PredictionConfig": "config",
     "TrainingConfig": "config",
@@ -32,19 +41,26 @@ _HOMES = {
     "ModelFileError": "errors",
     "NotFittedError": "errors",
     "SparseSegError": "errors",
+    "TrainingError": "errors",
 }
 
 __all__ = [
+    "Box",
     "InputError",
     "InputTypeError",
     "InputWarning",
+    "LiveSegmenter",
     "ModelConfig",
     "ModelFileError",
     "NotFittedError",
+    "Plane",
     "PredictionConfig",
+    "Region",
     "SparseSegError",
     "SparseSegmenter",
     "TrainingConfig",
+    "TrainingError",
+    "View",
     "__version__",
 ]
 

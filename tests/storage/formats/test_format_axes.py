@@ -18,7 +18,7 @@ from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage.formats import ImageFile, open_annotation, open_image
 from napari_sparseseg.storage.formats._axes import named_axes, reading_order
 from napari_sparseseg.storage.formats._lazy import LazyArray, LoadedOnce, Source
-from napari_sparseseg.storage.formats._units import factor, in_one_unit, unit_name
+from napari_sparseseg.storage.units import factor, in_one_unit, unit_name
 
 
 def saved(tmp_path, image):
