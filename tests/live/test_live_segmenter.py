@@ -358,6 +358,12 @@ class TestPaint:
         live.heard.wait_until(lambda: "your last 3 strokes" in live.status.dice_source)
         assert 0.5 < live.status.dice <= 1
 
+    def test_a_mask_of_another_shape_is_refused_and_scores_nothing(self, live, image):
+        live.open(image)
+        with pytest.raises(InputError, match="mask"):
+            live.annotate(Region(0, Box((4, 0, 0), (5, 3, 3)), np.ones((1, 2, 2), bool)), 2)
+        assert (len(live._opened().score), live.status.revision) == (0, 0)
+
     def test_painted_slices_are_listed(self, live, image):
         live.open(image)
         paint_both(live)
@@ -377,6 +383,14 @@ class TestPaint:
 
 
 class TestClasses:
+    def test_names_and_colours_can_be_changed_without_an_image(self, live):
+        live.rename_class(2, "nucleus")
+        live.recolor_class(2, (1.0, 0.0, 0.0))
+        assert (live.classes[1].name, live.classes[1].color) == ("nucleus", (1.0, 0.0, 0.0))
+        assert [classes[1].name for classes in live.heard.classes] == ["nucleus", "nucleus"]
+        with pytest.raises(InputError, match="two classes are needed"):
+            live.remove_class(2)
+
     def test_a_class_added_while_training_grows_the_head_and_removed_shrinks_it(self, live, image):
         train(live, image)
         info = live.add_class("third")
