@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_sparseseg._types import Annotation
+from napari_sparseseg._types import Annotation, Box
 from napari_sparseseg.config import TrainingConfig
 from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn
 from napari_sparseseg.engine.classes import ClassTable
@@ -287,10 +287,11 @@ class Trainer:
         targets: Sequence[tuple[Paint, npt.NDArray[np.intp]]],
     ) -> Tensor:
         device = patches.device
+        inner = _box_of(np.concatenate(rows))
         with mixed_precision(device):
-            logits = self.network.unet(patches.movedim(-1, 1)).movedim(1, -1)
+            logits = self.network.unet(patches.movedim(-1, 1), inner).movedim(1, -1)
         painted = torch.cat(
-            [logits[number][tuple(torch.from_numpy(r.T.copy()).to(device))] for number, r in enumerate(rows)]
+            [logits[n][tuple(torch.from_numpy((r - inner.start).T.copy()).to(device))] for n, r in enumerate(rows)]
         )
         allowed = np.concatenate([paint.allowed[numbers] for paint, numbers in targets])
         weights = np.concatenate([paint.weights[numbers] for paint, numbers in targets])
@@ -339,6 +340,12 @@ class Trainer:
         rarest = float(painted.min())
         grown = min(1.0, self.step / _GROWN_UP)
         return 0.75 * grown * min(1.0, self._pixel_loss / _EXPLAINED) * min(1.0, rarest / _ENOUGH_PAINT)
+
+
+def _box_of(positions: npt.NDArray[np.int64]) -> Box:
+    """The box around some voxels: only there does the loss ask for logits, mostly on a single plane."""
+    low, high = positions.min(0).tolist(), (positions.max(0) + 1).tolist()
+    return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
 
 
 def _of_mean_weight_one(annotations: Sequence[Annotation]) -> list[Annotation]:
