@@ -32,6 +32,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtTest import QTest
 from scipy import ndimage
 
+from napari_sparseseg.live.board import Generation
 from napari_sparseseg.live.events import LiveState, PaintChange, TileUpdate
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.session import Session, session_of
@@ -212,13 +213,18 @@ def correction_to_update(painter: Painter, session: Session, class_id: int) -> f
     with shown_tiles(session) as tiles:
         painter.stroke(class_id, (200 + 40 * class_id, 240), n_moves=6, mode="correct")
         started = time.perf_counter()
-        wait_until(lambda: session.live.status.revision >= changes[-1].revision)
-        n_tiles, before = len(tiles), max((t.generation for t in tiles), default=0)
-        wait_until(lambda: any(t.generation >= before for t in tiles[n_tiles:]))
+        wait_until(lambda: generation(session).revision >= changes[-1].revision)
+        wanted = generation(session).number
+        wait_until(lambda: any(tile.generation >= wanted for tile in tiles))
         seconds = time.perf_counter() - started
     session.live.events.paint_changed.disconnect(changes.append)
     session.live.undo()
     return seconds
+
+
+def generation(session: Session) -> Generation:
+    """The weights that predict now, and what they have learnt."""
+    return session.live._worker.loop.predictor.generation
 
 
 def slice_change_to_prediction(viewer: napari.Viewer, session: Session, z: int) -> float:
