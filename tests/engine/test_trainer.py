@@ -127,15 +127,17 @@ class TestSteps:
 class TestGradient:
     @pytest.fixture
     def seen(self, monkeypatch):
-        """Logits of the U-Net and where they were painted, of one training step."""
-        trainer = make_trainer(IMAGE, CODES)
+        """Logits of the U-Net, where they lie in the patch and where it was painted, of one training step."""
+        codes = CODES.copy()
+        codes[:, ::2, ::3] = 0  # unpainted voxels between painted ones
+        trainer = make_trainer(IMAGE, codes)
         seen = {}
         forward, loss = trainer.network.unet.forward, trainer._loss
 
-        def kept_forward(features):
-            logits = forward(features)
+        def kept_forward(features, inner):
+            logits = forward(features, inner)
             logits.retain_grad()
-            seen["logits"] = logits
+            seen["logits"], seen["inner"] = logits, inner
             return logits
 
         def kept_loss(patches, rows, targets):
@@ -153,11 +155,24 @@ class TestGradient:
         gradient = seen["logits"].grad.abs().sum(dim=1)  # batch, z, y, x
         painted = torch.zeros(gradient.shape, dtype=torch.bool)
         for number, rows in enumerate(seen["rows"]):
-            painted[(number, *torch.from_numpy(rows.T))] = True
+            painted[(number, *torch.from_numpy((rows - seen["inner"].start).T))] = True
         assert painted.any()
         assert not painted.all()
         assert (gradient[~painted] == 0).all()
         assert (gradient[painted] > 0).all()
+
+    def test_equals_that_of_decoding_the_whole_patch(self):
+        whole, part = make_trainer(IMAGE, CODES), make_trainer(IMAGE, CODES)
+        forward = whole.network.unet.forward
+
+        def decode_everything(features, inner):
+            return forward(features)[(slice(None), slice(None), *inner.slices)]
+
+        whole.network.unet.forward = decode_everything
+        unet_steps(whole, 3)
+        unet_steps(part, 3)
+        for of_whole, of_part in zip(whole.network.unet.parameters(), part.network.unet.parameters(), strict=True):
+            torch.testing.assert_close(of_part, of_whole, rtol=1e-3, atol=1e-4)
 
     def test_held_out_paint_is_never_learnt_from(self):
         trainer = make_trainer(make_blobs((14, 60, 60))[0], paint_planes(make_blobs((14, 60, 60))[1], *PLANES))
