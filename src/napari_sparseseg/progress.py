@@ -15,7 +15,7 @@ def open_bar(title: str, wanted: bool | None) -> Any:
     from tqdm.auto import tqdm
 
     if wanted is None:
-        wanted = "ipykernel" in sys.modules or sys.stderr.isatty()
+        wanted = _is_notebook() or sys.stderr.isatty()
     columns, rows = _terminal_size()
     return tqdm(
         total=1.0,
@@ -27,6 +27,12 @@ def open_bar(title: str, wanted: bool | None) -> Any:
         ncols=columns,
         nrows=rows,
     )
+
+
+def _is_notebook() -> bool:
+    """As tqdm.auto finds out; that ipykernel is loaded says nothing, napari's console does that too."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return "IPKernelApp" in getattr(shell, "config", ())
 
 
 def move_bar(bar: Any, share: float, text: str) -> None:

@@ -13,7 +13,7 @@ def explain(error: Exception) -> str:
         return str(error)
     if is_out_of_memory(error):
         return (
-            "Memory ran out. Choose a smaller patch size or feature cache under Advanced, a smaller working region, or "
+            "Memory ran out. Choose a smaller patch size or feature cache under Settings, a smaller working region, or "
             "close other programs; then press Train"
         )
     if "torch" not in sys.modules:
