@@ -1,7 +1,7 @@
 # Development in two commands: `make demo` and `make test`. `make` alone lists all targets.
 # Options: PYTHON=python3.12 (which interpreter .venv is made with), TORCH_INDEX=URL (where torch comes from;
 # https://download.pytorch.org/whl/cpu spares the CUDA build on Linux), DEMO_ARGS="...", ARGS="..." for pytest,
-# QT=pyqt6 (the Qt binding that the tests use; default pyside6).
+# QT=pyqt6 (the Qt binding that the tests use; default pyside6), WORKERS=4 (processes that share the tests).
 
 PYTHON ?=
 TORCH_INDEX ?=
@@ -9,6 +9,8 @@ TORCH ?=
 DEMO_ARGS ?=
 ARGS ?=
 QT ?= pyside6
+# Tests run in so many processes, each of which computes on one thread.
+WORKERS ?= 2
 export QT_API := $(QT)
 
 BIN := .venv/bin
@@ -33,7 +35,7 @@ demo: venv ## learn from three painted slices of a generated volume; DEMO_ARGS="
 
 test: venv system-packages ## run all tests and hold the coverage, or some tests: ARGS="-k sampler"
 ifeq ($(strip $(ARGS)),)
-	$(SCREEN) $(BIN)/python -m pytest --cov=napari_sparseseg --cov-report=
+	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --cov=napari_sparseseg --cov-report=
 	@echo "Coverage of the engine and the storage ($(MIN_COVERAGE) % or more):"
 	@$(BIN)/python -m coverage report --include='$(GATED)' --fail-under=$(MIN_COVERAGE)
 else
