@@ -261,7 +261,7 @@ class TestWrittenWhole:
             return rename(self, target)
 
         monkeypatch.setattr(type(path), "rename", failing)
-        with pytest.raises(OSError, match="disk is gone"):
+        with pytest.raises(InputError, match=r"could not be written \(disk is gone\)"):
             write_labels(path, old + 1, overwrite=True)
         np.testing.assert_array_equal(zarr.open_array(path / "0", mode="r")[...], old)
         assert list(path.parent.iterdir()) == [path]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,24 @@ def test_what_was_written_comes_back(tmp_path, name, labels):
 def test_without_voxel_size_none_is_written(tmp_path, name):
     write_series(tmp_path / name, iter(SERIES), len(SERIES))
     assert read(tmp_path / name)[0].spacing is None
+
+
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_the_unit_is_kept(tmp_path, name):
+    write_series(tmp_path / name, iter(SERIES), len(SERIES), spacing=(2, 1, 1), unit="nanometer")
+    found = read(tmp_path / name)[0]
+    assert (found.spacing, found.unit) == ((2, 1, 1), "nanometer")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_full_disk_is_told(tmp_path, name, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="could not be written"):
+        write_series(tmp_path / name, iter(SERIES), len(SERIES))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", NAMES)

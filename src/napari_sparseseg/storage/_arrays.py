@@ -132,6 +132,26 @@ def checked_spacing(spacing: Sequence[float] | None, n_axes: int, name: str) -> 
     return z, y, x
 
 
+def full_index(index: Any, shape: tuple[int, ...]) -> list[Any]:
+    """One part of an index for each axis, with the dots and what is missing at the end written out."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    n_dots = sum(part is Ellipsis for part in parts)
+    n_missing = len(shape) - (len(parts) - n_dots)
+    if n_dots > 1 or n_missing < 0:
+        raise IndexError(f"too many indices for an array of {len(shape)} axes: {index!r}")
+    where = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
+    return [*parts[:where], *[slice(None)] * n_missing, *parts[where + n_dots :]]
+
+
+def chunk_depth(array: Any) -> int:
+    """Size of an array's chunks along z (zarr, h5py: a number for each axis; dask: a tuple of them); 1 without."""
+    chunks = getattr(array, "chunks", None)
+    if not chunks or len(array.shape) < 3:
+        return 1
+    first = chunks[0]
+    return max(1, int(max(first) if isinstance(first, tuple) else first))
+
+
 def index_text(index: tuple[int, ...]) -> str:
     """How messages write the position of a voxel, in the user's own axes."""
     return f"index ({', '.join(str(i) for i in index)})"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED, Annotation, ArrayLike, Box, Shape3D
 from napari_sparseseg.errors import InputError, InputTypeError
-from napari_sparseseg.storage._arrays import check_array_like, index_text, plain_int, shape_of
+from napari_sparseseg.storage._arrays import check_array_like, chunk_depth, index_text, plain_int, shape_of
 from napari_sparseseg.storage.volume import FEW_CHANNELS, ArrayVolume
 
 _SLAB_VOXELS = 2**22
@@ -42,7 +42,7 @@ def read_annotation(
     sets = _checked_sets(allowed)
     paint = _open_like(annotation, volume, name)
     weights = _open_weight(weight, volume)
-    painted = [_read_slab(paint, weights, slab) for slab in _slabs(paint.shape, _chunk_depth(annotation))]
+    painted = [_read_slab(paint, weights, slab) for slab in _slabs(paint.shape, chunk_depth(annotation))]
     result = Annotation(
         shape=volume.shape,
         coordinates=np.concatenate([part.coordinates for part in painted]),
@@ -126,7 +126,7 @@ def _check_codes(codes: npt.NDArray[Any], coordinates: npt.NDArray[Any], paint: 
     _refuse(codes < 0, codes, coordinates, paint, remedy)
     remedy = (
         f"255 is reserved and the largest usable label is {MAX_CODE}: relabel, e.g. with "
-        "skimage.segmentation.relabel_sequential (one label for each class, not for each object)"
+        "skimage.segmentation.relabel_sequential (one label for each class, not for each object; or is this the image?)"
     )
     _refuse(codes > MAX_CODE, codes, coordinates, paint, remedy)
 
@@ -165,15 +165,6 @@ def _slabs(shape: Shape3D, chunk_depth: int) -> Iterator[Box]:
         step = max(1, step // chunk_depth) * chunk_depth
     for z in range(0, depth, step):
         yield Box((z, 0, 0), (min(z + step, depth), height, width))
-
-
-def _chunk_depth(array: Any) -> int:
-    """Size of the array's chunks along z (zarr, h5py: a number for each axis; dask: a tuple for each axis)."""
-    chunks = getattr(array, "chunks", None)
-    if not chunks or len(array.shape) < 3:
-        return 1
-    first = chunks[0]
-    return max(1, int(max(first) if isinstance(first, tuple) else first))
 
 
 def _open_weight(weight: ArrayLike | float | None, volume: ArrayVolume) -> ArrayVolume | float:

@@ -60,11 +60,12 @@ def _from(first: _Frame, others: Iterator[_Frame]) -> Iterator[_Frame]:
 
 
 def _write_npy(path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], *_: Any) -> None:
-    # not numpy.save: it needs all time points at once
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    for number, frame in enumerate(frames):
-        array[number] = frame
-    array.flush()
+    from napari_sparseseg.storage.formats.npy import write_header
+
+    # not numpy.save, which needs all time points at once, nor a memory map, in which a full disk kills the process
+    with path.open("wb") as file:
+        write_header(file, np.dtype(np.uint8), shape)
+        file.writelines(frame.astype(np.uint8, copy=False).tobytes() for frame in frames)
 
 
 def _write_tiff(
@@ -72,11 +73,8 @@ def _write_tiff(
 ) -> None:
     import tifffile
 
-    axes = "TZYX" if len(shape) == 4 else "TYX"
-    metadata: dict[str, Any] = {"axes": axes}
-    for letter, size in zip(axes[1:], spacing or (), strict=False):
-        metadata[f"PhysicalSize{letter}"] = size
-        metadata[f"PhysicalSize{letter}Unit"] = "µm" if unit == "micrometer" else "pixel"
+    from napari_sparseseg.storage.formats.tiff import ome_metadata
+
     with path.open("wb") as file:
         tifffile.imwrite(
             file,
@@ -86,7 +84,7 @@ def _write_tiff(
             ome=True,
             photometric="minisblack",
             compression="zlib",
-            metadata=metadata,
+            metadata=ome_metadata("TZYX" if len(shape) == 4 else "TYX", spacing, unit),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,24 @@ from pathlib import Path
 from napari_sparseseg.errors import InputError, InputTypeError
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+_LENGTH_BYTES = 8
+_ATTEMPTS, _PAUSE = 20, 0.05  # seconds
 
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a zarr array or group, of format 2 or 3."""
     return any((path / name).is_file() for name in ZARR_FILES)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as models do: with the length of the JSON that follows, in eight bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(_LENGTH_BYTES + 1)
+    # the length as well: a TIFF, too, may have a brace at that place
+    is_length = int.from_bytes(start[:_LENGTH_BYTES], "little") < path.stat().st_size
+    return is_length and start[_LENGTH_BYTES:] == b"{"
 
 
 @contextmanager
@@ -28,19 +42,34 @@ def written_whole(
     What was written is on the disk, and not only in the system's memory, before it appears under its name. If the
     body fails, or the machine, what was at `path` before is still there, and whole.
 
-    Raises what `checked_target` raises, before the body and again after it.
+    Raises what `checked_target` raises, before the body and again after it, and `InputError` for whatever the system
+    refuses in between, such as a disk that is full.
     """
     target = checked_target(path, overwrite=overwrite, is_kind=is_kind, kind=kind)
     token = uuid.uuid4().hex[:8]
     partial = target.with_name(f".{target.name}.{token}.partial")
     try:
-        yield partial
-        _sync(partial)
-        check_free(target, overwrite=overwrite, is_kind=is_kind, kind=kind)  # somebody else may have written meanwhile
-        _replace(target, partial, target.with_name(f".{target.name}.{token}.old"))
-        _sync_entry(target.parent)
+        with writable(target):
+            yield partial
+            _sync(partial)
+            # somebody else may have written meanwhile
+            check_free(target, overwrite=overwrite, is_kind=is_kind, kind=kind)
+            _replace(target, partial, target.with_name(f".{target.name}.{token}.old"))
+            _sync_entry(target.parent)
     finally:
-        _remove(partial)
+        _discard(partial)
+
+
+@contextmanager
+def writable(target: Path) -> Iterator[None]:
+    """Turn what the system refuses while `target` is written, for want of room for instance, into an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{target} could not be written ({error.strerror or error}); check the room on the disk and the "
+            "permissions of its folder"
+        ) from error
 
 
 def checked_target(
@@ -54,7 +83,7 @@ def checked_target(
         raise InputTypeError(f"path is of type {type(path).__name__}, but a str or pathlib.Path is needed")
     if "://" in os.fspath(path):
         raise InputError(f"path {os.fspath(path)!r} is a URL; write to a local folder and upload that")
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))  # not Path.resolve, which fails where links form a loop
     check_free(target, overwrite=overwrite, is_kind=is_kind, kind=kind)
     return target
 
@@ -67,6 +96,15 @@ def check_free(target: Path, *, overwrite: bool, is_kind: Callable[[Path], bool]
         raise InputError(f"{target} exists and is not a {kind}, so it is not replaced; choose another path")
     if not overwrite:
         raise InputError(f"{target} exists; pass overwrite=True to replace it, or choose another path")
+
+
+def check_folder(target: Path) -> None:
+    """Raise `InputError` if the folder of `target` does not exist or may not be written to."""
+    folder = target.parent
+    if not folder.is_dir():
+        raise InputError(f"{target} cannot be written, since there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{target} cannot be written, since {folder} may not be written to; choose another folder")
 
 
 def _replace(target: Path, new: Path, aside: Path) -> None:
@@ -83,14 +121,19 @@ def _replace(target: Path, new: Path, aside: Path) -> None:
     except OSError:
         aside.rename(target)
         raise
-    _remove(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _discard(partial: Path) -> None:
+    if not partial.is_dir():
+        partial.unlink(missing_ok=True)
+        return
+    # after an error, threads of zarr still write the chunks that were under way, and make their folders anew
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(partial, ignore_errors=True)
+        time.sleep(_PAUSE)
+        if not partial.exists():
+            return
 
 
 def _sync(path: Path) -> None:

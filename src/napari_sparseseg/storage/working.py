@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage._arrays import check_array_like, real_dtype_of, shape_of, to_numpy
+from napari_sparseseg.storage._arrays import check_array_like, full_index, real_dtype_of, shape_of, to_numpy
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike, Box, Shape3D
@@ -33,7 +33,7 @@ class _LazyArray:
 
     def __getitem__(self, index: Any, /) -> npt.NDArray[Any]:
         """Voxels at an index of slices and whole numbers, as numpy would give them."""
-        parts = _full_index(index, self.shape)
+        parts = full_index(index, self.shape)
         ranges, within = zip(
             *(_range_of(part, size) for part, size in zip(parts, self.shape, strict=True)), strict=True
         )
@@ -203,17 +203,6 @@ def _counts(size: int, step: int, axis: int, n_axes: int) -> npt.NDArray[np.floa
 
 
 # ---------------------------------------------------------------- index arithmetic
-
-
-def _full_index(index: Any, shape: tuple[int, ...]) -> list[Any]:
-    """One slice or whole number for each axis."""
-    parts = list(index) if isinstance(index, tuple) else [index]
-    n_dots = sum(part is Ellipsis for part in parts)
-    n_missing = len(shape) - (len(parts) - n_dots)
-    if n_dots > 1 or n_missing < 0:
-        raise IndexError(f"too many indices for an array of {len(shape)} axes: {index!r}")
-    where = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
-    return [*parts[:where], *[slice(None)] * n_missing, *parts[where + n_dots :]]
 
 
 def _range_of(part: Any, size: int) -> tuple[_Range, slice | int]:

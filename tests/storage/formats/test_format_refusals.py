@@ -67,6 +67,18 @@ class TestPaths:
         with pytest.raises(InputError, match=r"a.tif is a folder and no zarr; give the path of an image file in it"):
             open_image(tmp_path / "a.tif")
 
+    @pytest.mark.skipif(os.name == "nt", reason="no pipes with names")
+    def test_pipes_are_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "a.tif")
+        with pytest.raises(InputError, match=r"a.tif is a pipe or a device, .*; save it as a file first"):
+            open_image(tmp_path / "a.tif")
+
+    @pytest.mark.parametrize("name", ["a.zarr", "a.ome.zarr", "a.zarr.zip"])
+    def test_packed_zarrs_are_to_be_unpacked(self, tmp_path, name):
+        (tmp_path / name).write_bytes(b"PK\3\4")
+        with pytest.raises(InputError, match=r"is a file, but a zarr is a folder; if it is an archive, unpack it"):
+            open_image(tmp_path / name)
+
     @pytest.mark.parametrize("path", ["a\0b.tif", "a" * 5000 + ".tif"])
     def test_impossible_names(self, path):
         with pytest.raises(InputError, match=r"cannot be the name of a file|does not exist"):
@@ -102,6 +114,24 @@ class TestPaths:
         monkeypatch.setattr(Path, "iterdir", denied)
         with pytest.raises(InputError, match=r"a.zarr may not be read"):
             open_image(tmp_path / "a.zarr")
+
+    def test_folders_that_may_not_be_entered(self, tmp_path, monkeypatch):
+        def denied(self, **options):
+            raise PermissionError(13, "Permission denied", str(self))
+
+        monkeypatch.setattr(Path, "exists", denied)
+        with pytest.raises(InputError, match=r"a.tif may not be read; change its permissions"):
+            open_image(tmp_path / "a.tif")
+
+    def test_libraries_that_libraries_need(self, tmp_path, monkeypatch):
+        np.save(tmp_path / "a.npy", make_image())
+
+        def lacks(*arguments, **options):
+            raise ImportError("Install s3fs to access S3")
+
+        monkeypatch.setattr(np, "load", lacks)
+        with pytest.raises(InputError, match=r"a library that is not installed \(Install s3fs to access S3\); get it"):
+            open_image(tmp_path / "a.npy")
 
     def test_what_does_not_fit_into_memory(self, tmp_path, monkeypatch):
         np.save(tmp_path / "a.npy", make_image())
@@ -250,6 +280,11 @@ class TestWrittenWhole:
         write_labels(tmp_path / "a.npy", make_image(dtype=np.uint8))
         assert (tmp_path / "far" / "b.npy").is_file()
         assert (tmp_path / "a.npy").is_symlink()
+
+    def test_replaces_links_that_lead_nowhere(self, tmp_path):
+        (tmp_path / "a.npy").symlink_to(tmp_path / "a.npy")
+        write_labels(tmp_path / "a.npy", make_image(dtype=np.uint8))
+        assert (tmp_path / "a.npy").is_file()
 
     def test_a_source_may_replace_itself(self, tmp_path):
         path = tmp_path / "a.tif"

@@ -74,7 +74,7 @@ class TestPlain:
     def test_unknown_codecs_are_named(self, path, monkeypatch):
         tifffile.imwrite(path, make_image(), compression="zlib")
         monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", _NoCodecs())
-        with pytest.raises(InputError, match=r"needs the library imagecodecs .*pip install imagecodecs"):
+        with pytest.raises(InputError, match=r'needs the library imagecodecs .*pip install "napari-sparseseg\[tiff\]"'):
             open_image(path)
 
 

@@ -9,7 +9,7 @@ from napari_sparseseg.storage.volume import FEW_CHANNELS
 
 UNKNOWN = "?"
 _LETTERS = "TCZYX"
-_HOW = 'say which is which with axes, one letter of T, C, Z, Y, X for each, e.g. axes="CZYX"'
+_HOW = 'say which is which, one letter of T, C, Z, Y, X for each, e.g. with axes="CZYX" (--axes CZYX for commands)'
 
 
 def named_axes(axes: str, shape: tuple[int, ...], wanted: str | None, path: Path | str) -> str:

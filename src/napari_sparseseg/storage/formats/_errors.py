@@ -23,12 +23,21 @@ def readable(
     except SparseSegError:
         raise
     except PermissionError as error:
-        raise InputError(f"{path} may not be read; change its permissions, or copy it to a folder of yours") from error
+        raise may_not_be_read(path) from error
+    except ImportError as error:
+        raise InputError(
+            f"{path} needs a library that is not installed ({reason(error)}); get it with pip or conda"
+        ) from error
     except MemoryError as error:
         raise InputError(f"{path} does not fit into memory; convert it to OME-Zarr, which is read in parts") from error
     # libraries raise anything at damaged files: struct, zlib and index errors, assertions, attributes of None
     except Exception as error:
         raise InputError(f"{path} cannot be read as {what} ({reason(error)}); {remedy}") from error
+
+
+def may_not_be_read(path: Path | str) -> InputError:
+    """What to say where the system denies a file."""
+    return InputError(f"{path} may not be read; change its permissions, or copy it to a folder of yours")
 
 
 def reason(error: BaseException) -> str:

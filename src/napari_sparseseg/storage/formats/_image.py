@@ -70,7 +70,9 @@ class ImageFile:
             )
         if self.time_axis is None:
             return self
-        return replace(self, array=_taken(self.array, self.time_axis, number % self.n_frames), axes=_less(self.axes))
+        return replace(
+            self, array=_taken(self.array, self.time_axis, number % self.n_frames), axes=self.axes.replace("T", "")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +176,6 @@ def _taken(array: Any, axis: int, index: int) -> ArrayLike:
         return array.taken(axis, index)
     taken: ArrayLike = array[(slice(None),) * axis + (index,)]
     return taken
-
-
-def _less(axes: str) -> str:
-    return axes.replace("T", "")
 
 
 def _position(axes: str, letter: str) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg.storage._arrays import plain_int, to_numpy
+from napari_sparseseg.storage._arrays import full_index, plain_int, to_numpy
 from napari_sparseseg.storage.formats._errors import readable
 
 
@@ -36,6 +36,11 @@ class LazyArray:
         self.dtype: np.dtype[Any] = np.dtype(base.dtype)
 
     @property
+    def source_name(self) -> str:
+        """What messages call it: the path."""
+        return str(self._source.path)
+
+    @property
     def ndim(self) -> int:
         return len(self.shape)
 
@@ -52,12 +57,14 @@ class LazyArray:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:
-        parts = _expanded(index, self.shape)
+        parts = [
+            _checked_part(part, size) for part, size in zip(full_index(index, self.shape), self.shape, strict=True)
+        ]
         full: list[int | slice] = [self._fixed.get(axis, 0) for axis in range(len(self._base.shape))]
         for axis, part in zip(self._order, parts, strict=True):
             full[axis] = part
         with readable(self._source.path, "an image", "it is damaged: copy it anew from its source"):
-            block = to_numpy(self._base[tuple(full)], str(self._source.path))
+            block = to_numpy(self._base[tuple(full)], self.source_name)
         shown = [axis for axis, part in zip(self._order, parts, strict=True) if isinstance(part, slice)]
         return block.transpose([sorted(shown).index(axis) for axis in shown])
 
@@ -92,18 +99,6 @@ class LoadedOnce:
 
 def _reopened(source: Source, order: tuple[int, ...], fixed: dict[int, int]) -> LazyArray:
     return LazyArray(source.reopen(source.path, source.options).array, source, order, fixed)
-
-
-def _expanded(index: Any, shape: tuple[int, ...]) -> list[int | slice]:
-    """One integer or slice, within the array, for each axis."""
-    given = list(index) if isinstance(index, tuple) else [index]
-    places = [i for i, part in enumerate(given) if part is Ellipsis]
-    place = places[0] if places else len(given)
-    rest = len(shape) - (len(given) - len(places))
-    if len(places) > 1 or rest < 0:
-        raise IndexError(f"index {index!r} has too many parts for an array of shape {shape}")
-    parts = [*given[:place], *[slice(None)] * rest, *given[place + 1 :]]
-    return [_checked_part(part, size) for part, size in zip(parts, shape, strict=True)]
 
 
 def _checked_part(part: Any, size: int) -> int | slice:

@@ -11,9 +11,9 @@ from typing import Any
 
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import plain_int
-from napari_sparseseg.storage.formats._errors import readable
+from napari_sparseseg.storage.formats._errors import may_not_be_read, readable
 from napari_sparseseg.storage.formats._image import ImageFile, Opened, ReadOptions, presented, without_channel
-from napari_sparseseg.storage.whole import ZARR_FILES
+from napari_sparseseg.storage.whole import ZARR_FILES, is_safetensors
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -130,6 +130,8 @@ def _checked_path(path: Any) -> Path | str:
     place = Path(text)
     try:
         exists = place.exists()
+    except PermissionError as error:
+        raise may_not_be_read(place) from error
     except (OSError, ValueError) as error:  # a name with a null byte, or too long
         raise InputError(f"{text!r} cannot be the name of a file ({error}); check the path") from error
     if not exists:
@@ -148,9 +150,15 @@ def _format_of(place: Path | str) -> _Format:
     if place.is_dir():
         return _checked_folder(place)
     name = place.name.lower()
+    if not place.is_file():
+        raise InputError(f"{place} is a pipe or a device, which is not read in parts; save it as a file first")
+    if name.endswith((".zarr", ".zarr.zip")):
+        raise InputError(f"{place} is a file, but a zarr is a folder; if it is an archive, unpack it")
     for kind in _FORMATS:
-        if name.endswith(kind.suffixes) and kind is not _ZARR:
+        if name.endswith(kind.suffixes):
             return kind
+    if is_safetensors(place):
+        raise InputError(f"{place} is a model and no image; give the path of an image")
     raise InputError(
         f"{place} is of no format that is read here; convert it to one of {', '.join(annotation_suffixes())}, e.g. "
         "with Fiji"

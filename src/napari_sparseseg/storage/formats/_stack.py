@@ -57,11 +57,3 @@ class Stack:
                     ".ome.zarr instead"
                 )
         return slab.astype(self.dtype.newbyteorder("<"), copy=False)
-
-
-def chunk_depth(array: Any) -> int:
-    """Size of an array's chunks along its first axis (zarr: a number; dask: a tuple of them); 1 if it has none."""
-    chunks = getattr(array, "chunks", None)
-    if not chunks:
-        return 1
-    return max(1, int(max(chunks[0]) if isinstance(chunks[0], tuple) else chunks[0]))

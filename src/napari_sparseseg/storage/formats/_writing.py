@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,11 +13,11 @@ import numpy as np
 
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.errors import InputError, InputTypeError
-from napari_sparseseg.storage._arrays import checked_spacing
-from napari_sparseseg.storage.formats._errors import optional, reason
-from napari_sparseseg.storage.formats._stack import Stack, chunk_depth
+from napari_sparseseg.storage._arrays import checked_spacing, chunk_depth
+from napari_sparseseg.storage.formats._errors import optional
+from napari_sparseseg.storage.formats._stack import Stack
 from napari_sparseseg.storage.volume import ArrayVolume
-from napari_sparseseg.storage.whole import checked_target, is_zarr, written_whole
+from napari_sparseseg.storage.whole import check_folder, checked_target, is_zarr, written_whole
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -123,13 +122,11 @@ def write_labels(
         from napari_sparseseg.storage import ome
 
         options: dict[str, Any] = {"spacing": spacing, "unit": unit, "class_names": class_names, "colors": colors}
-        with _disk(target):
-            ome.write_labels(target, labels, overwrite=overwrite, **options)
+        ome.write_labels(target, labels, overwrite=overwrite, **options)
         return
     stack = _stack(labels, spacing, unit, is_wide=kind.is_wide)
     write = _writer(kind)
     with (
-        _disk(target),
         written_whole(target, overwrite=overwrite, is_kind=kind.is_kind, kind=kind.name) as partial,
         partial.open("wb") as file,
     ):
@@ -139,11 +136,7 @@ def write_labels(
 def _checked(path: str | os.PathLike[str], overwrite: bool) -> tuple[Path, _Format]:
     kind = _format_of(path)
     target = checked_target(path, overwrite=overwrite, is_kind=kind.is_kind, kind=kind.name)
-    folder = target.parent
-    if not folder.is_dir():
-        raise InputError(f"{target} cannot be written, since there is no folder {folder}; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{target} cannot be written, since {folder} may not be written to; choose another folder")
+    check_folder(target)
     if kind.library:
         optional(kind.library[0], target, kind.library[1])
     return target, kind
@@ -174,18 +167,7 @@ def _stack(labels: ArrayLike, spacing: Sequence[float] | None, unit: str | None,
     return Stack(
         volume=volume,
         dtype=volume.dtype if is_wide or volume.dtype.itemsize < 8 else np.dtype(f"{volume.dtype.kind}4"),
-        chunk_depth=chunk_depth(labels) if n_axes == 3 else 1,
+        chunk_depth=chunk_depth(labels),
         spacing=None if spacing is None else voxel[-n_axes:],
         unit=unit,
     )
-
-
-@contextmanager
-def _disk(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{target} could not be written ({reason(error)}); check the room on the disk and the permissions of "
-            "its folder"
-        ) from error

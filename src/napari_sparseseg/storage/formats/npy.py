@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -12,8 +12,6 @@ from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._stack import Stack
-
-MAGIC = b"\x93NUMPY"
 
 
 def open_npy(path: Path | str, _options: ReadOptions) -> Opened:
@@ -34,7 +32,11 @@ def refuse_npz(path: Path | str, _options: ReadOptions) -> Opened:
 
 def write_npy(file: BinaryIO, _path: Path, stack: Stack) -> None:
     """Write labels as one array, which holds no voxel size."""
-    dtype = stack.dtype.newbyteorder("<")
-    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": stack.shape}
-    np.lib.format.write_array_header_1_0(file, description)
+    write_header(file, stack.dtype.newbyteorder("<"), stack.shape)
     file.writelines(slab.tobytes() for slab in stack.slabs())
+
+
+def write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """What stands before the voxels, which follow in C order."""
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, description)

@@ -19,7 +19,6 @@ from napari_sparseseg.storage.formats._lazy import LoadedOnce
 from napari_sparseseg.storage.formats._stack import Stack
 from napari_sparseseg.storage.units import Steps, in_one_unit, unit_name
 
-MAGIC = b"NRRD000"
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),

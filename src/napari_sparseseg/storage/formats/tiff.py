@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +25,6 @@ from napari_sparseseg.storage.formats._lazy import LoadedOnce
 from napari_sparseseg.storage.formats._stack import Stack
 from napari_sparseseg.storage.units import Steps, in_one_unit, unit_name
 
-MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _HELD_BYTES = 2**29  # up to this size a packed image is unpacked once, in parallel, and kept: ten times as fast
 _CLASSIC_BYTES = 2**32 - 2**25  # what a TIFF holds that is no BigTIFF, with room for what describes the pages
 _DAMAGE = ("invalid page offset", "corrupted", "failed to reshape")
@@ -129,8 +128,8 @@ def _check_unpackable(level: Any, path: Path | str) -> None:
         if "imagecodecs" not in str(error):
             raise
         raise InputError(
-            f"{path} is packed in a way that needs the library imagecodecs ({reason(error)}); get it with pip install "
-            "imagecodecs"
+            f"{path} is packed in a way that needs the library imagecodecs ({reason(error)}); get it with "
+            'pip install "napari-sparseseg[tiff]"'
         ) from error
 
 
@@ -292,13 +291,20 @@ def _imagej_options(stack: Stack) -> dict[str, Any]:
 
 
 def _ome_options(stack: Stack) -> dict[str, Any]:
-    axes = "ZYX"[-len(stack.shape) :]
+    return {"metadata": ome_metadata("ZYX"[-len(stack.shape) :], stack.spacing, stack.unit)}
+
+
+def ome_metadata(axes: str, spacing: Sequence[float] | None, unit: str | None) -> dict[str, Any]:
+    """What tifffile is told of an OME-TIFF; `spacing` is along the last axes.
+
+    Raises `InputError` for a unit that OME does not know.
+    """
     metadata: dict[str, Any] = {"axes": axes}
-    if stack.spacing is None:
-        return {"metadata": metadata}
-    unit = _OME_UNITS.get(stack.unit or "", "pixel" if stack.unit is None else None)
-    if unit is None:
-        raise InputError(f"the unit {stack.unit!r} is not known to TIFF; use e.g. 'micrometer'")
-    for letter, size in zip(axes, stack.spacing, strict=True):
-        metadata |= {f"PhysicalSize{letter}": size, f"PhysicalSize{letter}Unit": unit}
-    return {"metadata": metadata}
+    if spacing is None:
+        return metadata
+    name = "pixel" if unit is None else _OME_UNITS.get(unit)
+    if name is None:
+        raise InputError(f"the unit {unit!r} is not known to TIFF; use e.g. 'micrometer'")
+    for letter, size in zip(axes[-len(spacing) :], spacing, strict=True):
+        metadata |= {f"PhysicalSize{letter}": size, f"PhysicalSize{letter}Unit": name}
+    return metadata
