@@ -115,10 +115,12 @@ def seed_of(random_state: Any) -> int:
 
 
 def _named(given: Any, name: str) -> Iterator[tuple[Any, str]]:
-    if isinstance(given, list | tuple):
-        yield from ((item, f"{name} {number}") for number, item in enumerate(given))
-    else:
-        yield given, name
+    """Each array with what messages call it: the path of its file if it has one."""
+    if not isinstance(given, list | tuple):
+        yield given, getattr(given, "source_name", None) or name
+        return
+    for number, item in enumerate(given):
+        yield item, getattr(item, "source_name", None) or f"{name} {number}"
 
 
 def _check_number(name: str, value: Any) -> None:

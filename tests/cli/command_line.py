@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import tifffile
+import torch
 from scipy import ndimage
+from typer.testing import CliRunner
+
+from napari_sparseseg.cli import app
 
 # installed beside the interpreter, as `pip install` leaves it
 COMMAND = str(Path(sys.executable).with_name("napari-sparseseg"))
@@ -37,6 +42,20 @@ def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.Com
     command = [COMMAND, *map(str, arguments)]
     environment = os.environ | ONE_THREAD | (env or {})
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
+
+
+def call(*arguments, **options):
+    """Run a command in this process, which spares loading torch anew."""
+    return CliRunner().invoke(app, [str(a) for a in arguments], **options)
+
+
+@contextmanager
+def one_thread():
+    """Compute on one thread: two on a busy machine wait for each other."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def write_tiff(path, array, axes="ZYX", spacing=SPACING):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, make_volume, paint, run, write_tiff
+from command_line import SMALL, call, make_volume, one_thread, paint, run, write_tiff
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Files:
     annotation: Path
     truth: Path
     model: Path
+    printed: str = ""  # when the model was trained
 
 
 @pytest.fixture(scope="session")
@@ -34,22 +35,11 @@ def files(tmp_path_factory):
     done = run("train", found.image, found.annotation, "-o", found.model, *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    return found
+    return replace(found, printed=done.stdout)
 
 
 @pytest.fixture
 def invoke():
     """Run a command in this process, which has torch already."""
-    import torch
-    from typer.testing import CliRunner
-
-    from napari_sparseseg.cli import app
-
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads on a busy machine wait for each other
-
-    def call(*arguments):
-        return CliRunner().invoke(app, [str(a) for a in arguments])
-
-    yield call
-    torch.set_num_threads(n_threads)
+    with one_thread():
+        yield call

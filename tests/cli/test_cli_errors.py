@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +15,11 @@ import torch
 from command_line import SMALL, make_volume, paint, run, write_tiff
 
 from napari_sparseseg import demo
+from napari_sparseseg.cli import main
 from napari_sparseseg.errors import InputError, InputWarning
 from napari_sparseseg.segmenter import SparseSegmenter
+from napari_sparseseg.storage.ome import write_labels
+from napari_sparseseg.storage.whole import written_whole
 
 
 def fail_with(monkeypatch, error):
@@ -27,6 +34,7 @@ class TestSentences:
         ("error", "sentence"),
         [
             (InputError("The volume is too small; take a larger one."), "The volume is too small; take a larger one."),
+            (InputError("a.tif exists; pass overwrite=True to"), "a.tif exists; add --overwrite to"),
             (OSError(errno.ENOSPC, "No space left on device", "x.tif"), "x.tif: No space left on device"),
             (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         ],
@@ -67,6 +75,20 @@ class TestSentences:
         fail_with(monkeypatch, KeyboardInterrupt())
         result = invoke("demo")
         assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+    def test_a_scheduler_s_end_leaves_nothing(self, monkeypatch, tmp_path):
+        def end(*_, **__):
+            with written_whole(tmp_path / "a", overwrite=False, is_kind=Path.is_file, kind="file") as partial:
+                partial.touch()
+                signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(demo, "run_demo", end)
+        monkeypatch.setattr(sys, "argv", ["napari-sparseseg", "demo"])
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit, match="143"):
+            main()
+        assert signal.getsignal(signal.SIGTERM) == before
+        assert not list(tmp_path.iterdir())
 
     def test_warnings_of_ours_are_a_sentence_and_others_are_left_out(self, invoke, monkeypatch):
         def complain(*_, **__):
@@ -123,6 +145,9 @@ class TestBeforeTheWork:
     def test_usage_of_train(self, invoke, files, tmp_path, options, text):
         self.check(invoke("train", files.image, files.annotation, "-o", tmp_path / "m", *options), 2, text)
 
+    def test_an_argument_that_is_empty(self, invoke, files):
+        self.check(invoke("predict", files.model, files.image, "-o", ""), 2, "an argument is empty")
+
     def test_a_file_without_its_pair(self, invoke, files, tmp_path):
         self.check(invoke("train", files.image, "-o", tmp_path / "m"), 2, "give each image with its annotation")
 
@@ -142,15 +167,38 @@ class TestBeforeTheWork:
         self.check(invoke("train", files.image, files.annotation, "-o", tmp_path / "m", *options), 1, text)
         assert not list(tmp_path.iterdir())
 
-    def test_an_annotation_of_another_shape(self, invoke, files, tmp_path, monkeypatch):
-        monkeypatch.undo()
-        other = write_tiff(tmp_path / "other.tif", np.ones((6, 24, 30), np.uint8))
-        self.check(invoke("train", files.image, other, "-o", tmp_path / "m"), 1, "shape")
+    @pytest.mark.parametrize(
+        ("shape", "hint"), [((6, 24, 30), "both must be alike"), ((32, 24, 6), "axes are in another order")]
+    )
+    def test_an_annotation_of_another_shape(self, invoke, files, tmp_path, shape, hint):
+        other = write_tiff(tmp_path / "other.tif", np.ones(shape, np.uint8))
+        result = invoke("train", files.image, other, "-o", tmp_path / "m")
+        self.check(result, 1, f"other.tif has shape {shape}, but {files.image} has (6, 24, 32)")
+        self.check(result, 1, hint)
         assert not (tmp_path / "m").exists()
+
+    def test_an_image_in_place_of_the_annotation(self, invoke, files, tmp_path, monkeypatch):
+        monkeypatch.undo()  # it is read within the fit
+        result = invoke("train", files.annotation, files.image, "-o", tmp_path / "m")
+        self.check(result, 1, f"{files.image} holds ")
+        self.check(result, 1, "or is this the image?")
+
+    def test_one_pair_of_several_is_named_by_its_file(self, invoke, files, tmp_path, monkeypatch):
+        monkeypatch.undo()
+        wrong = write_tiff(tmp_path / "wrong.tif", np.full((6, 24, 32), 300, np.uint16))
+        pairs = [files.image, files.annotation, files.image, wrong]
+        self.check(invoke("train", *pairs, "-o", tmp_path / "m"), 1, f"{wrong} holds 300")
 
     def test_a_model_is_not_overwritten(self, invoke, files):
         result = invoke("train", files.image, files.annotation, "-o", files.model)
         self.check(result, 1, "add --overwrite to replace it")
+
+    def test_nothing_but_a_model_gives_way_to_a_model(self, invoke, files, tmp_path):
+        other = write_tiff(tmp_path / "other.tif", np.ones((6, 24, 32), np.uint8))
+        before = other.read_bytes()
+        result = invoke("train", files.image, files.annotation, "-o", other, "--overwrite")
+        self.check(result, 1, "is not a model, so it is not replaced")
+        assert other.read_bytes() == before
 
     @pytest.mark.parametrize("which", ["image", "annotation"])
     def test_an_input_is_never_overwritten(self, invoke, files, which):
@@ -182,6 +230,37 @@ class TestBeforeTheWork:
         (tmp_path / "p.npy").write_text("mine")
         self.check(invoke(*base, tmp_path / "p.npy"), 1, "add --overwrite")
 
+    @pytest.mark.parametrize("place", ["", "images/"])
+    def test_an_output_never_replaces_a_folder_with_an_input(self, invoke, files, tmp_path, place):
+        image = tmp_path / "all.zarr" / place / "a.ome.zarr"
+        write_labels(tmp_path / "all.zarr", np.ones((6, 24, 32), np.uint8))
+        write_labels(image, np.ones((6, 24, 32), np.uint8))
+        result = invoke("predict", files.model, image, "-o", tmp_path / "all.zarr", "--overwrite")
+        self.check(result, 1, f"all.zarr holds the input {image}")
+        assert image.is_dir()
+
+    def test_an_input_under_another_name_is_not_replaced(self, invoke, files, tmp_path):
+        (tmp_path / "link.tif").symlink_to(files.image)
+        result = invoke("predict", files.model, tmp_path / "link.tif", "-o", files.image, "--overwrite")
+        self.check(result, 1, "is an input as well")
+
+    @pytest.mark.parametrize("name", ["labels.tif", "labels.ome.zarr", "mine"])
+    def test_several_images_need_a_folder(self, invoke, files, tmp_path, name):
+        (tmp_path / "mine").write_text("mine")
+        result = invoke("predict", files.model, files.image, files.truth, "-o", tmp_path / name)
+        self.check(result, 2, "of several images the output is a folder")
+        assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+    @pytest.mark.parametrize("command", ["train", "predict", "evaluate"])
+    def test_a_folder_that_may_not_be_written_to(self, invoke, files, tmp_path, monkeypatch, command):
+        arguments = {
+            "train": [files.image, files.annotation, "-o", tmp_path / "m"],
+            "predict": [files.model, files.image, "-o", tmp_path / "l.tif"],
+            "evaluate": [files.model, files.image, files.truth, "--csv", tmp_path / "s.csv"],
+        }
+        monkeypatch.setattr(os, "access", lambda _, mode: mode == os.R_OK)
+        self.check(invoke(command, *arguments[command]), 1, "may not be written to; choose another folder")
+
     def test_several_images_of_one_name(self, invoke, files, tmp_path):
         result = invoke("predict", files.model, files.image, "elsewhere/image.nii.gz", "-o", tmp_path / "out")
         self.check(result, 2, "would both become")
@@ -196,9 +275,12 @@ class TestBeforeTheWork:
         self.check(result, 1, "truth_labels.tif exists")
 
     def test_a_model_that_is_none(self, invoke, files, tmp_path):
-        self.check(
-            invoke("predict", files.image, files.image, "-o", tmp_path / "l.tif"), 1, "not a readable model file"
-        )
+        self.check(invoke("predict", files.image, files.model, "-o", tmp_path / "l.tif"), 1, "the model comes first")
+        self.check(invoke("evaluate", files.image, files.model, files.truth), 1, "the model comes first")
+        (tmp_path / "m").write_text("notes")
+        arguments = ["predict", tmp_path / "m", files.image, "-o", tmp_path / "l.tif"]
+        self.check(invoke(*arguments), 1, "not a readable model file")
+        self.check(invoke("train", files.model, files.annotation, "-o", tmp_path / "n"), 1, "is a model and no image")
 
     def test_a_model_that_is_cut_short(self, invoke, files, tmp_path):
         (tmp_path / "cut").write_bytes(files.model.read_bytes()[:-100])
@@ -208,6 +290,12 @@ class TestBeforeTheWork:
     @pytest.mark.parametrize("n_files", [1, 4])
     def test_evaluate_takes_two_or_three_files(self, invoke, files, n_files):
         self.check(invoke("evaluate", *[files.truth] * n_files), 2, "labels and their truth")
+
+    def test_truth_that_rather_is_an_image(self, invoke, files, tmp_path):
+        self.check(invoke("evaluate", files.model, files.truth, files.image), 1, "is it the image")
+        self.check(invoke("evaluate", files.truth, files.image), 1, "is it the image")
+        fractions = write_tiff(tmp_path / "f.tif", np.full((6, 24, 32), 0.5, np.float32))
+        self.check(invoke("evaluate", fractions, files.truth), 1, f"{fractions} holds fractions")
 
     def test_the_table_is_checked_before_scoring(self, invoke, files, tmp_path):
         (tmp_path / "s.csv").write_text("mine")
@@ -238,6 +326,50 @@ def test_a_failure_while_learning_leaves_the_old_model(invoke, files, tmp_path, 
     assert invoke("train", files.image, files.annotation, "-o", model, "--overwrite").exit_code == 1
     assert model.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+class TestSavingTheModel:
+    @pytest.fixture
+    def saving(self, invoke, files, tmp_path, monkeypatch):
+        """Train without learning; what is passed is called before the model is written."""
+
+        def save(meanwhile):
+            trained = SparseSegmenter.load(files.model)
+
+            def take_what_was_learnt(self, *_, **__):
+                self._take(trained._fitted)
+                self.history_ = trained.history_
+                meanwhile()
+
+            monkeypatch.setattr(SparseSegmenter, "partial_fit", take_what_was_learnt)
+            return invoke("train", files.image, files.annotation, "-o", tmp_path / "m")
+
+        return save
+
+    def test_of_somebody_else_is_not_replaced(self, saving, tmp_path):
+        result = saving(lambda: (tmp_path / "m").write_text("theirs"))
+        assert result.exit_code == 1
+        assert "add --overwrite to replace it" in result.stderr
+        assert (tmp_path / "m").read_text() == "theirs"
+
+    def test_on_a_full_disk_says_so(self, saving, tmp_path, monkeypatch):
+        def full(handle):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        result = saving(lambda: monkeypatch.setattr(os, "fsync", full))
+        assert result.exit_code == 1
+        assert f"{tmp_path / 'm'} could not be written (No space left on device); check the room" in result.stderr
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("argument", ["~/a.npy", "~\\a.npy"] if os.name == "nt" else ["~/a.npy"])
+def test_the_home_folder_is_found_without_a_shell(invoke, tmp_path, monkeypatch, argument):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    np.save(tmp_path / "a.npy", np.ones((3, 8, 9), np.uint8))
+    assert invoke("info", argument).exit_code == 0
+    assert invoke("evaluate", argument, argument, f"--csv={argument[:2]}s.csv").exit_code == 0
+    assert (tmp_path / "s.csv").is_file()
 
 
 def test_images_with_and_without_channels_do_not_mix(invoke, files, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from command_line import SMALL, SPACING, make_volume, paint, run, write_tiff
+from command_line import SMALL, SPACING, call, make_volume, one_thread, paint, run, write_tiff
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
@@ -152,14 +152,13 @@ class TestPredict:
         assert invoke("predict", files.model, files.image, "-o", tmp_path, "--suffix", "-seg.npy").exit_code == 0
         assert [p.name for p in tmp_path.iterdir()] == ["image-seg.npy"]
 
-    def test_several_images_go_on_after_one_that_fails(self, files, tmp_path):
+    def test_several_images_go_on_after_one_that_fails(self, invoke, files, tmp_path):
         broken = tmp_path / "broken.tif"
         broken.write_bytes(files.image.read_bytes()[:500])
         out = tmp_path / "out"
-        done = run(
-            "predict", files.model, broken, tmp_path / "none.tif", files.image, "-o", out, "--suffix", ".seg.tif"
-        )
-        assert done.returncode == 1
+        images = [broken, tmp_path / "none.tif", files.image]
+        done = invoke("predict", files.model, *images, "-o", out, "--suffix", ".seg.tif")
+        assert done.exit_code == 1
         assert [p.name for p in out.iterdir()] == ["image.seg.tif"]
         assert done.stdout.startswith(str(out / "image.seg.tif"))
         errors = done.stderr.splitlines()
@@ -175,6 +174,11 @@ class TestPredict:
         assert "2 x 0.5 x 0.5 µm instead of 2 x 0.5 x 0.25 µm when the model learnt" in result.stderr
         close = ["-o", tmp_path / "m.tif", "--spacing", "2.1,0.5,0.26"]
         assert invoke("predict", files.model, files.image, *close).stderr == ""
+        scored = invoke("evaluate", files.model, files.image, files.truth, "--spacing", "2,0.5,0.5")
+        assert "when the model learnt" in scored.stderr
+        coarse = write_tiff(tmp_path / "coarse.tif", tifffile.imread(files.image), spacing=(2, 1, 1))
+        more = ["-o", tmp_path / "m", "--continue", files.model, "--steps", 0]
+        assert "when the model learnt" in invoke("train", coarse, files.annotation, *more).stderr
 
     def test_other_channels_than_the_model_s(self, invoke, files, tmp_path):
         np.save(tmp_path / "two.npy", np.zeros((2, 6, 24, 32), np.uint8))
@@ -192,8 +196,9 @@ def series(tmp_path_factory):
     ink = [paint(truth) if t != 1 else np.zeros_like(truth) for t, (_, truth) in enumerate(frames)]
     write_tiff(folder / "ink.tif", np.stack(ink), axes="TZYX")
     write_tiff(folder / "truth.tif", np.stack([truth for _, truth in frames]), axes="TZYX")
-    done = run("train", folder / "image.tif", folder / "ink.tif", "-o", folder / "model", *SMALL)
-    assert (done.returncode, done.stderr) == (0, "")
+    with one_thread():
+        done = call("train", folder / "image.tif", folder / "ink.tif", "-o", folder / "model", *SMALL)
+    assert (done.exit_code, done.stderr) == (0, "")
     return folder
 
 
@@ -355,6 +360,18 @@ class TestInfo:
         assert rows["Axes"] == "Z 6, Y 24, X 32"
         assert rows["Voxel"] == "size  2 x 0.5 x 0.25 µm (z, y, x)"
         assert rows["Voxels"].startswith("uint16, 9.22 kB")
+
+    def test_of_an_image_that_begins_like_a_model(self, invoke, tmp_path):
+        voxels = np.full((8, 9), ord("{"), np.uint8)
+        tifffile.imwrite(tmp_path / "a.tif", voxels)
+        content = bytearray((tmp_path / "a.tif").read_bytes())
+        # voxels in front and the directory behind, as libtiff writes it
+        moved = len(content)
+        content += content[8 : 8 + 2 + 12 * int.from_bytes(content[8:10], "little") + 4]
+        content[4:8] = moved.to_bytes(4, "little")
+        content[8:80] = voxels.tobytes()
+        (tmp_path / "a.tif").write_bytes(content)
+        assert table(invoke("info", tmp_path / "a.tif").stdout)["Axes"] == "Y 8, X 9"
 
     def test_of_an_image_that_says_little(self, invoke, tmp_path):
         np.save(tmp_path / "a.npy", np.zeros((3, 8, 9), np.float32))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import cleandoc
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +20,7 @@ from napari_sparseseg.errors import InputWarning, SparseSegError
 
 _FAILED = 1
 _INTERRUPTED = 130  # what a shell expects after Ctrl-C: 128 + SIGINT
+_TERMINATED = 143  # 128 + SIGTERM
 _ISSUES = "https://github.com/napari-sparseseg/napari-sparseseg/issues"
 
 
@@ -43,6 +47,9 @@ class _Commands(_QuietHelp, TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take `--debug` wherever it stands: people add it to the end of the command that failed."""
+        if "" in args:  # it would stand for the folder that one is in
+            raise typer.BadParameter("an argument is empty; is a variable of the shell not set?")
+        args = [_from_home(arg) for arg in args]
         end = args.index("--") if "--" in args else len(args)
         if "--debug" in args[:end]:
             args = ["--debug", *(a for a in args[:end] if a != "--debug"), *args[end:]]
@@ -84,13 +91,22 @@ def add(function: Callable[..., None], *examples: str) -> None:
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="napari-sparseseg")
+    # job schedulers end a process so: what was half written shall be removed, as after Ctrl-C
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        app(prog_name="napari-sparseseg")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(_TERMINATED)
 
 
 def sentence(error: BaseException) -> str:
     """What went wrong, in one sentence for users."""
     if isinstance(error, SparseSegError):
-        return str(error)
+        return str(error).replace("pass overwrite=True", "add --overwrite")  # the library speaks to Python
     if _is_out_of_memory(error):
         return (
             "memory ran out; close other programs, make --tile-voxels (predict) or --set training.cache_mb=256 (train) "
@@ -103,6 +119,14 @@ def sentence(error: BaseException) -> str:
         f"unexpected {type(error).__name__}{f' ({lines[0]:.200})' if lines else ''}; this is a bug: run with --debug "
         f"to see where, and please report it at {_ISSUES}"
     )
+
+
+def _from_home(argument: str) -> str:
+    """Replace `~` where the shell has left it: bash does behind `--output=`, the prompt of Windows everywhere."""
+    option, equals, value = argument.partition("=")
+    if option.startswith("-") and equals:
+        return f"{option}={_from_home(value)}"
+    return str(Path(argument).expanduser()) if argument.startswith(("~/", f"~{os.sep}")) else argument
 
 
 def _is_for_typer(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Image, annotation and label files as the segmenter takes them: one volume per time point, channels first."""
+"""Files as the segmenter takes them: models, and images and labels as one volume per time point, channels first."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import UNPAINTED
-from napari_sparseseg.cli._console import lengths
+from napari_sparseseg._types import MAX_CLASSES, UNPAINTED
+from napari_sparseseg.cli._console import lengths, on_terminal, warn
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage.formats import open_annotation, open_image
+from napari_sparseseg.storage.formats import image_suffixes, open_annotation, open_image
 from napari_sparseseg.storage.units import factor
+from napari_sparseseg.storage.whole import is_safetensors
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike
+    from napari_sparseseg.segmenter import SparseSegmenter
     from napari_sparseseg.storage.formats import ImageFile
 
 _UNIT = "micrometer"
@@ -57,6 +59,12 @@ class Image:
         return None if self.file.channel_axis is None else 0
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis but the channels."""
+        sizes = zip(self.file.axes, self.file.array.shape, strict=True)
+        return tuple(size for letter, size in sizes if letter != "C")
+
+    @property
     def times(self) -> range:
         """Numbers of its time points; one if it has no time axis."""
         return range(self.file.n_frames)
@@ -76,11 +84,24 @@ class _ChannelsFirst:
         others = [size for i, size in enumerate(array.shape) if i != axis]
         self.shape = (array.shape[axis], *others)
         self.dtype = array.dtype
+        self.source_name = getattr(array, "source_name", None)
 
     def __getitem__(self, index: Any, /) -> Any:
         channels, *others = index
         others.insert(self._axis, channels)
         return np.moveaxis(np.asarray(self._array[tuple(others)]), self._axis, 0)
+
+
+def open_model(path: Path, *, device: str) -> SparseSegmenter:
+    """A model that was saved.
+
+    Raises `InputError` if `path` is an image instead: then the arguments were mixed up.
+    """
+    from napari_sparseseg.segmenter import SparseSegmenter
+
+    if path.exists() and path.name.lower().endswith(image_suffixes()) and not is_safetensors(path):
+        raise InputError(f"{path} is an image, but a model is needed at its place; the model comes first, then images")
+    return SparseSegmenter.load(path, device=device, progress=on_terminal())
 
 
 def open_labels(path: Path | str, image: Image | None = None) -> ImageFile:
@@ -113,10 +134,36 @@ def painted_times(annotation: ImageFile) -> Iterator[int]:
             yield time
 
 
+def check_shape(path: Path | str, shape: Sequence[int], other: Path | str, wanted: Sequence[int]) -> None:
+    """Raise `InputError` unless two files have one shape, channels left out."""
+    if tuple(shape) == tuple(wanted):
+        return
+    is_turned = sorted(shape) == sorted(wanted)
+    hint = "their axes are in another order, save one of them anew" if is_turned else "both must be alike"
+    raise InputError(f"{path} has shape {tuple(shape)}, but {other} has {tuple(wanted)}; {hint}")
+
+
 def read_all(labels: ImageFile, time: int) -> npt.NDArray[Any]:
     """All voxels of one time point."""
     array = labels.frame(time).array
     return np.asarray(array[(slice(None),) * len(array.shape)])
+
+
+def read_classes(labels: ImageFile, time: int) -> npt.NDArray[Any]:
+    """As `read_all`, of truth or labels that are scored, whose values stand for classes.
+
+    Raises `InputError` for what rather is an image: fractions, and more values than there can be classes.
+    """
+    values = read_all(labels, time)
+    if values.dtype.kind == "f" and not (values == np.trunc(values)).all():
+        raise InputError(f"{labels.path} holds fractions, but labels are whole numbers; is it the image?")
+    n_values = len(np.unique(values))
+    if n_values > MAX_CLASSES + 1:
+        raise InputError(
+            f"{labels.path} holds {n_values:,} different values, but there are at most {MAX_CLASSES} classes; is it "
+            "the image, or are objects numbered instead of classes?"
+        )
+    return values
 
 
 def difference(
@@ -132,8 +179,20 @@ def difference(
     return f"{lengths(spacing[-n:], unit)} instead of {lengths(other[-n:], other_unit or unit)}"
 
 
+def warn_of_other_voxels(image: Image, segmenter: SparseSegmenter) -> None:
+    """Warn if the voxels are not as large as those that the model learnt from."""
+    if segmenter.spacing is None:
+        return
+    other = difference(image.spacing, segmenter.spacing, image.unit)
+    if other:
+        warn(
+            f"{image.path} has voxels of {other} when the model learnt, more than 10 % off: the same objects look "
+            "larger or smaller to it. Resample the image, or train on images like it."
+        )
+
+
 def _in_micrometres(file: ImageFile) -> tuple[tuple[float, ...] | None, str | None]:
     scale = factor(file.unit, _UNIT) if file.unit else None
     if file.spacing is None or scale is None:
-        return file.spacing, file.unit
+        return file.spacing, None  # a unit that we do not know, formats for the output may not know either
     return tuple(float(f"{size * scale:.12g}") for size in file.spacing), _UNIT

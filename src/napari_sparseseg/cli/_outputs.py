@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +15,18 @@ from napari_sparseseg.errors import InputError
 
 if TYPE_CHECKING:
     from napari_sparseseg.cli._images import Image
+    from napari_sparseseg.segmenter import SparseSegmenter
 
 
 def check_free(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
-    """Raise `InputError` if `path` is taken, is one of the inputs, or if its folder does not exist."""
-    if any(path.resolve() == Path(source).resolve() for source in inputs):
-        raise InputError(f"{path} is an input as well, and inputs are never replaced; choose another name")
+    """Raise `InputError` if `path` is taken, is or holds one of the inputs, or if its folder cannot be written to."""
+    from napari_sparseseg.storage.whole import check_folder
+
+    for source in inputs:
+        _check_apart(path, source)
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; add --overwrite to replace it, or choose another name")
-    if not path.parent.is_dir():
-        raise InputError(
-            f"the folder {path.parent} does not exist; make it first, or choose another name for {path.name}"
-        )
+    check_folder(path)
 
 
 def check_file(path: Path, *, overwrite: bool, inputs: Sequence[Path | str], example: str) -> None:
@@ -35,12 +36,30 @@ def check_file(path: Path, *, overwrite: bool, inputs: Sequence[Path | str], exa
     check_free(path, overwrite=overwrite, inputs=inputs)
 
 
+def check_model(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
+    """As `check_free`, for a model, which replaces nothing but a model."""
+    from napari_sparseseg.storage.whole import is_safetensors
+
+    check_file(path, overwrite=overwrite, inputs=inputs, example="model.safetensors")
+    if path.exists() and not is_safetensors(path):
+        raise InputError(f"{path} exists and is not a model, so it is not replaced; choose another name")
+
+
 def check_labels(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
     """As `check_free`, for labels, whose format is told by the ending."""
     from napari_sparseseg.storage.formats import check_output
 
     check_free(path, overwrite=overwrite, inputs=inputs)
     check_output(path, overwrite=overwrite)
+
+
+def _check_apart(path: Path, source: Path | str) -> None:
+    target, place = Path(os.path.realpath(path)), Path(os.path.realpath(source))
+    # by the file too: on some systems names differ in capitals only
+    if target == place or (target.exists() and place.exists() and target.samefile(place)):
+        raise InputError(f"{path} is an input as well, and inputs are never replaced; choose another name")
+    if target in place.parents:
+        raise InputError(f"{path} holds the input {source}, and inputs are never replaced; choose another name")
 
 
 def check_holds_time(labels: Path, probabilities: Path | None) -> None:
@@ -55,12 +74,10 @@ def check_holds_time(labels: Path, probabilities: Path | None) -> None:
 
 
 def check_probabilities(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
-    """As `check_free`, for probabilities."""
+    """As `check_labels`, for probabilities."""
     if path.suffix not in (".npy", ".zarr"):
         raise InputError(f"probabilities are written as .ome.zarr or .npy, but {path} is neither; choose one of these")
-    check_free(path, overwrite=overwrite, inputs=inputs)
-    if path.exists() and path.is_dir() != (path.suffix == ".zarr"):
-        raise InputError(f"{path} exists and is no {path.suffix} image, so it is not replaced; choose another name")
+    check_labels(path, overwrite=overwrite, inputs=inputs)
 
 
 def write_probabilities(
@@ -76,6 +93,15 @@ def write_probabilities(
 
     scaled = np.rint(probabilities[0] * np.float32(255)).astype(np.uint8)
     write_image(path, scaled, channel_axis=0, spacing=image.spacing, unit=image.unit, overwrite=overwrite)
+
+
+def write_model(path: Path, segmenter: SparseSegmenter, *, overwrite: bool) -> None:
+    """Write a model, unless somebody else has written to `path` since it was checked."""
+    from napari_sparseseg.storage.whole import writable
+
+    check_model(path, overwrite=overwrite, inputs=())
+    with writable(path):
+        segmenter.save(path)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], *, overwrite: bool) -> None:

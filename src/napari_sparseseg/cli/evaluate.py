@@ -12,7 +12,7 @@ import typer
 
 from napari_sparseseg.cli import _options
 from napari_sparseseg.cli._app import add
-from napari_sparseseg.cli._console import on_terminal, print_table, short_unit
+from napari_sparseseg.cli._console import print_table, short_unit
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -103,39 +103,36 @@ class _Score:
 def _score_model(
     model: Path, path: str, truth_path: str, *, axes: str | None, spacing: Sequence[float] | None, device: str
 ) -> Iterator[_Score]:
-    from napari_sparseseg.cli._images import Image, open_labels, painted_times, read_all
-    from napari_sparseseg.segmenter import SparseSegmenter
+    from napari_sparseseg.cli._images import (
+        Image,
+        check_shape,
+        open_labels,
+        open_model,
+        painted_times,
+        read_classes,
+        warn_of_other_voxels,
+    )
 
+    segmenter = open_model(model, device=device)
     image = Image.open(path, axes=axes, spacing=spacing)
     truth = open_labels(truth_path, image)
-    _check_shape(truth_path, truth.array.shape, path, _without_channels(image))
-    segmenter = SparseSegmenter.load(model, device=device, progress=on_terminal())
+    check_shape(truth_path, truth.array.shape, path, image.shape)
+    warn_of_other_voxels(image, segmenter)
     segmenter.set_params(channel_axis=image.channel_axis)
     for number in painted_times(truth):
-        labels = segmenter.predict(image.volume(number))
-        yield from _scores(labels, read_all(truth, number), image, number)
+        known = read_classes(truth, number)
+        yield from _scores(segmenter.predict(image.volume(number)), known, image, number)
 
 
 def _score_labels(path: str, truth_path: str, *, axes: str | None, spacing: Sequence[float] | None) -> Iterator[_Score]:
-    from napari_sparseseg.cli._images import Image, open_labels, painted_times, read_all
+    from napari_sparseseg.cli._images import Image, check_shape, open_labels, painted_times, read_classes
 
     image = Image.open(path, axes=axes, spacing=spacing)
     labels = open_labels(path, image)
     truth = open_labels(truth_path, image)
-    _check_shape(truth_path, truth.array.shape, path, labels.array.shape)
+    check_shape(truth_path, truth.array.shape, path, labels.array.shape)
     for number in painted_times(truth):
-        yield from _scores(read_all(labels, number), read_all(truth, number), image, number)
-
-
-def _without_channels(image: Image) -> tuple[int, ...]:
-    return tuple(n for letter, n in zip(image.file.axes, image.file.array.shape, strict=True) if letter != "C")
-
-
-def _check_shape(truth_path: str, truth: tuple[int, ...], path: str, wanted: tuple[int, ...]) -> None:
-    from napari_sparseseg.errors import InputError
-
-    if tuple(truth) != tuple(wanted):
-        raise InputError(f"{truth_path} has shape {tuple(truth)}, but {path} has {tuple(wanted)}; both must be alike")
+        yield from _scores(read_classes(labels, number), read_classes(truth, number), image, number)
 
 
 def _scores(labels: npt.NDArray[Any], truth: npt.NDArray[Any], image: Image, time: int) -> Iterator[_Score]:

@@ -35,18 +35,12 @@ def info(
     axes: _options.Axes = None,
 ) -> None:
     """Show what a model has learnt, or how an image is understood."""
-    if file.endswith(_MODEL_SUFFIX) or _looks_like_a_model(Path(file)):
+    from napari_sparseseg.storage.whole import is_safetensors
+
+    if file.endswith(_MODEL_SUFFIX) or is_safetensors(Path(file)):
         print_table(_model_rows(Path(file)))
     else:
         print_table(_image_rows(file, axes))
-
-
-def _looks_like_a_model(path: Path) -> bool:
-    """Whether JSON begins behind eight bytes, as in every safetensors file."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
 
 
 def _model_rows(path: Path) -> list[tuple[str, str]]:

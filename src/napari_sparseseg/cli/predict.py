@@ -14,7 +14,7 @@ import typer
 
 from napari_sparseseg.cli import _options
 from napari_sparseseg.cli._app import add
-from napari_sparseseg.cli._console import counted, note, on_terminal, print_table, warn
+from napari_sparseseg.cli._console import counted, note, print_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,12 +90,14 @@ def predict(
     if in_folder and probabilities is not None:
         raise typer.BadParameter("probabilities are written for a single image only", param_hint="--probabilities")
     sizes = _options.parse_spacing(spacing)
+    if in_folder:
+        _check_folder(output)
     outputs = _outputs_in(output, images, suffix) if in_folder else [output]
     _check_outputs(outputs, probabilities, overwrite=overwrite, inputs=[model, *images])
 
-    from napari_sparseseg.segmenter import SparseSegmenter
+    from napari_sparseseg.cli._images import open_model
 
-    segmenter = SparseSegmenter.load(model, device=device, progress=on_terminal())
+    segmenter = open_model(model, device=device)
     if tile_voxels is not None:
         segmenter.set_params(prediction__tile_voxels=tile_voxels)
     work = _Work(segmenter, axes, sizes, overwrite=overwrite)
@@ -108,6 +110,16 @@ def predict(
 def _is_folder(path: Path) -> bool:
     """Whether an output of one image is meant as a folder for it."""
     return path.is_dir() and path.suffix != ".zarr"
+
+
+def _check_folder(output: Path) -> None:
+    """Refuse what is or looks like a file: it is easily forgotten that an asterisk may stand for several images."""
+    from napari_sparseseg.storage.formats import label_suffixes
+
+    if not output.is_dir() and (output.exists() or output.name.lower().endswith(label_suffixes())):
+        raise typer.BadParameter(
+            f"of several images the output is a folder, and {output} is the name of a file", param_hint="--output"
+        )
 
 
 def _outputs_in(folder: Path, images: Sequence[str], suffix: str) -> list[Path]:
@@ -166,7 +178,7 @@ class _Work:
 
     def predict(self, path: str, output: Path, probabilities: Path | None = None) -> _Done:
         """Segment one image, time point by time point, and write its labels."""
-        from napari_sparseseg.cli._images import Image
+        from napari_sparseseg.cli._images import Image, warn_of_other_voxels
         from napari_sparseseg.cli._outputs import check_holds_time, write_probabilities
         from napari_sparseseg.storage.formats import write_labels
         from napari_sparseseg.storage.series import write_series
@@ -176,7 +188,7 @@ class _Work:
         n_times, is_series = len(image.times), image.file.time_axis is not None
         if is_series:
             check_holds_time(output, probabilities)
-        _warn_of_other_voxels(image, self._segmenter)
+        warn_of_other_voxels(image, self._segmenter)
         self._segmenter.set_params(channel_axis=image.channel_axis)
         n_voxels: Counter[int] = Counter()
         likely: list[npt.NDArray[np.float32]] | None = None if probabilities is None else []
@@ -214,19 +226,6 @@ def _most_likely(probabilities: npt.NDArray[np.float32], classes: npt.NDArray[np
     lookup = classes.astype(np.min_scalar_type(int(classes.max())))
     labels: npt.NDArray[Any] = lookup[probabilities.argmax(0)]
     return labels
-
-
-def _warn_of_other_voxels(image: Image, segmenter: SparseSegmenter) -> None:
-    from napari_sparseseg.cli._images import difference
-
-    if segmenter.spacing is None:
-        return
-    other = difference(image.spacing, segmenter.spacing, image.unit)
-    if other:
-        warn(
-            f"{image.path} has voxels of {other} when the model learnt, more than 10 % off: the same objects look "
-            "larger or smaller to it. Resample the image, or train on images like it."
-        )
 
 
 def _counts(labels: npt.NDArray[Any]) -> dict[int, int]:

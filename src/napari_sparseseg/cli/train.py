@@ -128,13 +128,13 @@ def train(
     if continue_from is not None:
         _refuse_what_the_model_fixes(values, spacing=spacing, background=background)
 
-    from napari_sparseseg.cli._outputs import check_file
+    from napari_sparseseg.cli._outputs import check_model, write_model
 
-    check_file(output, overwrite=overwrite, inputs=files, example="model.safetensors")
+    check_model(output, overwrite=overwrite, inputs=files)
     paint = _open_pairs(files, axes, sizes)
     segmenter = _make_segmenter(paint, values, continue_from, device=device, seed=seed, background=background)
     _fit(segmenter, paint, seconds=_SECONDS if seconds is None and steps is None else seconds, steps=steps)
-    segmenter.save(output)
+    write_model(output, segmenter, overwrite=overwrite)
     _print_result(segmenter, output, paint.images[0].unit)
 
 
@@ -157,12 +157,13 @@ def _refuse_what_the_model_fixes(values: dict[str, Any], **options: object) -> N
 
 
 def _open_pairs(files: Sequence[str], axes: str | None, spacing: Sequence[float] | None) -> _Paint:
-    from napari_sparseseg.cli._images import Image, open_labels, painted_times
+    from napari_sparseseg.cli._images import Image, check_shape, open_labels, painted_times
 
     images, volumes, annotations = [], [], []
     for path, painted in zip(files[::2], files[1::2], strict=True):
         image = Image.open(path, axes=axes, spacing=spacing)
         annotation = open_labels(painted, image)
+        check_shape(painted, annotation.array.shape, path, image.shape)
         images.append(image)
         for number in painted_times(annotation):
             volumes.append(image.volume(number))
@@ -201,12 +202,15 @@ def _make_segmenter(
     seed: int | None,
     background: int | None,
 ) -> SparseSegmenter:
+    from napari_sparseseg.cli._images import open_model, warn_of_other_voxels
     from napari_sparseseg.segmenter import SparseSegmenter
 
     image = paint.images[0]
     if continue_from is not None:
-        segmenter = SparseSegmenter.load(continue_from, device=device, progress=on_terminal())
+        segmenter = open_model(continue_from, device=device)
         segmenter.set_params(channel_axis=image.channel_axis, random_state=seed)
+        for each in paint.images:
+            warn_of_other_voxels(each, segmenter)
     else:
         segmenter = SparseSegmenter(
             spacing=_spacing_of(paint.images),
