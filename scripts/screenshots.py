@@ -73,7 +73,7 @@ class Tutorial:
         self.hand.key(Qt.Key.Key_2)
         for place in self.places(NUCLEUS, 24, 2):
             self.dab(place)
-        self.wait_for(lambda: bool(self.session.live.labels(0)[24].any()))
+        self.wait_for(lambda: bool(self.session.live.labels(0)[24].all()))
         QTest.qWait(700)
         self.picture("2-first-prediction")
 

@@ -48,8 +48,12 @@ class LiveSegmenter:
     ----------
     device
         "auto" takes a GPU that torch can use, else the CPU; or a torch device such as "cuda:1".
-    model, training, prediction
-        `ModelConfig`, `TrainingConfig`, `PredictionConfig`; None takes the defaults.
+    model
+        Shape of the network; None takes the defaults.
+    training
+        How it learns; None takes the defaults.
+    prediction
+        How it predicts; None takes the defaults.
     journal
         Where each stroke is noted before it counts; None keeps them in memory only.
 
