@@ -65,6 +65,13 @@ def test_a_name_is_stripped_and_unique(classes):
         classes.rename(1, "  ")
 
 
+@pytest.mark.parametrize(("name", "reason"), [(" object ", "another name"), (" ", "at least one letter")])
+def test_a_new_class_needs_a_name_of_its_own(classes, name, reason):
+    with pytest.raises(InputError, match=reason):
+        classes.add(name)
+    assert classes.ids == (1, 2)
+
+
 def test_the_background_role_belongs_to_one_class(classes):
     classes.set_background(2)
     assert [info.is_background for info in classes.all] == [False, True]

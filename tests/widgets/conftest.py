@@ -14,6 +14,7 @@ import pytest
 
 from napari_sparseseg._types import Box, Plane, Region, Shape3D
 from napari_sparseseg.live.events import ClassInfo, LiveEvents, PaintChange, PaintedSlice, TileUpdate, View
+from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit
 from napari_sparseseg.widgets.sources import ImageSource, source_of
 
@@ -98,8 +99,8 @@ class FakeLive:
 
     def labels(self, frame: int, box: Box | None = None) -> Any:
         box = box or Box.whole(self.store.shape[1:])
-        codes = self.store.codes[frame][box.slices]
-        return np.where((codes > 0) & (codes < 128), codes, self.predicted[frame][box.slices])
+        where = (frame, *box.slices)
+        return with_paint(self.predicted[where].copy(), self.store.codes[where], self.allowed)
 
     def predict(self, labels: Any, box: Box | None = None, *, frame: int = 0, **more: Any) -> TileUpdate:
         """Predict these labels in a box, and tell of it as the compute thread would."""

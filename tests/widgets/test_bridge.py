@@ -201,6 +201,16 @@ def test_painting_over_a_prediction_that_is_right_confirms_it(set_stage):
     assert_in_step(stage)
 
 
+def test_tiles_that_come_out_of_order_show_what_is_known_last(set_stage):
+    stage = set_stage()
+    stage.bridge.go_to(Plane(0, 0, 5))
+    stage.live.predict(OBJECT, Box((9, 0, 0), (10, 40, 48)))  # a preview, off the screen by the time it is drawn
+    stage.live.predict(OTHER, Box((4, 0, 0), (12, 16, 16)))
+    stage.settle()
+    np.testing.assert_array_equal(stage.prediction.data, stage.live.predicted[0])
+    assert (stage.prediction.data[9, :16, :16] == OTHER).all()
+
+
 def test_a_stroke_in_progress_survives_tiles_that_arrive_meanwhile(set_stage):
     stage = set_stage()
     stage.live.predict(BACKGROUND)

@@ -51,22 +51,18 @@ class ClassList:
         return class_id in self._classes
 
     def add(self, name: str | None = None, color: Color | None = None, class_id: int | None = None) -> ClassInfo:
-        """Add a class under the lowest free id, or the given one."""
+        """Add a class under the lowest free id, or the given one; a name is refused as by `rename`."""
         wanted = class_id or next((i for i in range(1, MAX_CLASSES + 1) if i not in self._classes), None)
         if wanted is None or not 1 <= wanted <= MAX_CLASSES:
             raise InputError(f"there can be at most {MAX_CLASSES} classes, with ids from 1 on; remove one first")
-        info = ClassInfo(wanted, name or f"class {wanted}", color or _COLORS[(wanted - 2) % len(_COLORS)])
+        called = f"class {wanted}" if name is None else self._checked(wanted, name)
+        info = ClassInfo(wanted, called, color or _COLORS[(wanted - 2) % len(_COLORS)])
         self._classes = {**self._classes, wanted: info}
         return info
 
     def rename(self, class_id: int, name: str) -> None:
         """Raises `InputError` for an empty name and for one that another class has."""
-        cleaned = name.strip()
-        if not cleaned:
-            raise InputError(f"class {class_id} needs a name; type at least one letter")
-        if any(info.name == cleaned and info.class_id != class_id for info in self.all):
-            raise InputError(f"there is a class {cleaned!r} already; choose another name")
-        self._change(class_id, name=cleaned)
+        self._change(class_id, name=self._checked(class_id, name))
 
     def recolor(self, class_id: int, color: Color) -> None:
         self._change(class_id, color=color)
@@ -82,6 +78,14 @@ class ClassList:
         if len(self._classes) <= _FEWEST:
             raise InputError(f"class {class_id} cannot be removed: two classes are needed; add another first")
         self._classes = {i: info for i, info in self._classes.items() if i != class_id}
+
+    def _checked(self, class_id: int, name: str) -> str:
+        cleaned = name.strip()
+        if not cleaned:
+            raise InputError(f"class {class_id} needs a name; type at least one letter")
+        if any(info.name == cleaned and info.class_id != class_id for info in self.all):
+            raise InputError(f"there is a class {cleaned!r} already; choose another name")
+        return cleaned
 
     def _change(self, class_id: int, **changes: object) -> None:
         self._check(class_id)

@@ -29,6 +29,7 @@ from napari_sparseseg.live.events import (
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.settings import Settings
+from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.live.switchboard import Switchboard
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
@@ -162,7 +163,7 @@ class LiveSegmenter:
         return self._classes.all
 
     def add_class(self, name: str | None = None, color: Color | None = None) -> ClassInfo:
-        """Add a class under the lowest free id, 1..127."""
+        """Add a class under the lowest free id, 1..127; raises `InputError` for a name that another class has."""
         info = self._classes.add(name, color)
         self._tell_classes()
         return info
@@ -235,6 +236,16 @@ class LiveSegmenter:
         """Make the stroke again that was taken back last; False if there is none."""
         return self._take(self._store.redo())
 
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a stroke to take back."""
+        return self._work is not None and self._work.store.can_undo
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a stroke to make again."""
+        return self._work is not None and self._work.store.can_redo
+
     def code_for_any_of(self, class_ids: Sequence[int]) -> int:
         """The code to `annotate` with that means "one of these classes"."""
         for class_id in class_ids:
@@ -255,6 +266,10 @@ class LiveSegmenter:
         if self._work is None:
             return ()
         return tuple(PaintedSlice(*found) for found in self._work.store.painted_slices())
+
+    def painted_classes(self) -> tuple[int, ...]:
+        """Ids of the classes that voxels were painted with, ascending."""
+        return self._work.store.painted_classes() if self._work else ()
 
     @property
     def codes(self) -> npt.NDArray[np.uint8] | None:
@@ -350,13 +365,14 @@ class LiveSegmenter:
         return np.zeros(grid_of(shape, live_tile_shape(shape)), np.uint8) if states is None else states
 
     def labels(self, frame: int, box: Box | None = None) -> npt.NDArray[np.uint8]:
-        """What the prediction layer should show: predicted class ids, paint of one class over them; a copy."""
+        """What the prediction layer should show: predicted class ids, and what was painted over them; a copy.
+
+        0 where nothing is known, or where the class that was predicted has been ruled out since.
+        """
         work = self._opened()
         where = (frame, *(box or Box.whole(work.image.shape[1:])).slices)
-        painted = work.store.codes[where].copy()  # it may be changing
-        is_pinned = (painted != UNPAINTED) & (painted < FIRST_SET)
-        shown: npt.NDArray[np.uint8] = np.where(is_pinned, painted, work.labels[where])
-        return shown
+        codes = work.store.codes[where].copy()  # another thread may be painting
+        return with_paint(work.labels[where].copy(), codes, self.allowed)
 
     def estimate_seconds(self, n_voxels: int) -> float:
         """Expected time to predict so many voxels on this machine: as measured so far, or a first guess."""

@@ -5,27 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from time import perf_counter
 
-import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_sparseseg._types import MAX_CLASSES, Box, Plane
+from napari_sparseseg._types import Box, Plane
 from napari_sparseseg.live.events import TileUpdate
-from napari_sparseseg.widgets.shadow import Values
 
 INTERVAL_MS = 15
 BUDGET_SECONDS = 0.004
-
-
-def with_paint(labels: Values, codes: Values, allowed: Callable[[int], frozenset[int]]) -> Values:
-    """What the prediction layer shows: painted classes over the labels, and nothing where paint rules the label out."""
-    if not codes.any():
-        return labels
-    merged = np.where((codes > 0) & (codes <= MAX_CLASSES), codes, labels)
-    if codes.max() > MAX_CLASSES:
-        for code in np.unique(codes[codes > MAX_CLASSES]).tolist():
-            possible = sorted(allowed(code))
-            merged[(codes == code) & ~np.isin(labels, possible)] = possible[0] if len(possible) == 1 else 0
-    return merged
 
 
 class PredictionFeed(QObject):

@@ -13,7 +13,6 @@ from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.live.events import ClassInfo, TileUpdate
 from napari_sparseseg.widgets.axes import AxisMap
 from napari_sparseseg.widgets.capture import Stroke, trimmed
-from napari_sparseseg.widgets.feed import with_paint
 from napari_sparseseg.widgets.layers import (
     AnnotationLayer,
     History,
@@ -79,14 +78,14 @@ class LayerPair(QObject):
         viewer = self._viewer()
         if viewer is None:
             return
-        had_annotation = self.annotation.layer is not None
+        goes_beneath = self.annotation.layer is not None and self.prediction.layer is None
         self.prediction.show(
             history, colormap=prediction_colormap(classes), opacity=PREDICTION_OPACITY, **self.placement
         )
         self.annotation.show(
             history, colormap=annotation_colormap(classes), opacity=ANNOTATION_OPACITY, **self.placement
         )
-        if had_annotation:
+        if goes_beneath:
             viewer.layers.move(len(viewer.layers) - 1, viewer.layers.index(self.annotation.layer))
 
     def forget(self) -> None:
@@ -104,9 +103,8 @@ class LayerPair(QObject):
 
     def sync(self, frame: int, box: Box) -> None:
         """Write what `live` holds into both layers within a box."""
-        codes = self._codes(frame, box)
-        self.annotation.write(frame, box, codes)
-        self.prediction.write(frame, box, with_paint(self._live.labels(frame, box), codes, self._live.allowed))
+        self.annotation.write(frame, box, self._codes(frame, box))
+        self.prediction.write(frame, box, self._live.labels(frame, box))
         if not self._is_taking:
             self.redraw()
 
@@ -119,10 +117,12 @@ class LayerPair(QObject):
                 self.sync(frame, whole)
 
     def write_tile(self, tile: TileUpdate) -> None:
-        """Write a predicted tile; drawn by the next `redraw`. Edits in place that nobody told of are taken in first."""
+        """Write a predicted tile; drawn by the next `redraw`. Edits in place that nobody told of are taken in first.
+
+        Not as it was predicted but as it is by now: tiles come out of order, and those of a preview overlap others.
+        """
         self.prediction.take_unheard(tile.frame, tile.box)
-        codes = self._codes(tile.frame, tile.box)
-        self.prediction.write(tile.frame, tile.box, with_paint(tile.labels, codes, self._live.allowed))
+        self.prediction.write(tile.frame, tile.box, self._live.labels(tile.frame, tile.box))
 
     def redraw(self) -> None:
         """Draw what was written."""
