@@ -132,7 +132,8 @@ def _unit_ratio(viewer: Any, layer: Layer) -> Any:
     if world is None or own is None or len(world) < len(own):
         return np.ones(layer.ndim)
     pairs = zip(own, world[-len(own) :], strict=True)
-    return np.array([_in_base(unit) / _in_base(other) for unit, other in pairs])
+    # to compare is fast, to convert is not, and this is asked for with each tile and each step of a slider
+    return np.array([1.0 if unit == other else _in_base(unit) / _in_base(other) for unit, other in pairs])
 
 
 def _in_base(unit: Any) -> float:
