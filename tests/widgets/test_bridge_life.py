@@ -93,6 +93,34 @@ def test_layers_may_be_renamed_hidden_reordered_and_lose_their_image(set_stage):
     assert stage.prediction.data[4, 30, 15] == OTHER
 
 
+def test_what_lies_on_top_of_our_layers_stays_there(set_stage):
+    stage = set_stage()
+    stage.viewer.add_points(np.zeros((1, 3)), name="seeds")
+    for mode in ("correct", "paint"):
+        stage.bridge.set_mode(mode)
+        assert names(stage) == ["cells", "cells prediction", "cells annotation", "seeds"]
+
+
+def test_the_brush_stays_as_large_as_it_was(set_stage, qtbot):
+    stage = set_stage()
+    resized = []
+    stage.bridge.brush_resized.connect(resized.append)
+    stage.prediction.brush_size = 17
+    assert resized == [17]
+    stage.viewer.layers.remove(stage.annotation)
+    stage.bridge.set_mode("paint")
+    assert stage.annotation.brush_size == stage.prediction.brush_size == 17
+    left = stage.annotation
+    stage.live.open(np.zeros((12, 40, 48), np.uint8))
+    stage.bridge.open(stage.source)
+    assert stage.annotation.brush_size == stage.prediction.brush_size == stage.bridge.brush_size == 17
+    left.brush_size = 3  # an ordinary layer by now
+    assert stage.bridge.brush_size == 17
+    stage.bridge.set_brush(4)
+    assert stage.annotation.brush_size == stage.prediction.brush_size == 4
+    assert resized == [17, 4]
+
+
 def test_a_layer_that_another_one_takes_the_place_of_is_lost(make_live, qtbot):
     viewer = ViewerModel()  # napari's window cannot do that
     source = source_of([viewer.add_image(np.zeros((12, 40, 48), np.uint8), name="cells")])
@@ -272,6 +300,35 @@ def test_accepting_copies_into_ordinary_layers(set_stage):
     assert not stage.live.codes.any()
     everything.data[...] = 0
     assert (stage.prediction.data == OTHER).all()
+
+
+def test_accepted_slices_gather_in_their_own_layer_whatever_it_is_called(set_stage):
+    stage = set_stage()
+    stage.live.predict(OTHER)
+    stage.settle()
+    stage.bridge.go_to(Plane(0, 0, 4))
+    users = stage.viewer.add_labels(np.zeros((12, 40, 48), np.uint8), name="cells labels")
+    layer = stage.bridge.accept(everything=False)
+    everything = stage.bridge.accept(everything=True)
+    layer.name = "mine"
+    stage.bridge.go_to(Plane(0, 1, 7))
+    assert stage.bridge.accept(everything=False) is layer
+    assert not users.data.any()
+    assert everything is not layer
+    assert (layer.data[:, 7] == OTHER).all()
+    assert (layer.data != 0).sum() == 40 * 48 + 12 * 48 - 48
+
+
+def test_slices_of_a_time_series_are_accepted_at_their_time(set_stage):
+    stage = set_stage(np.zeros((3, 6, 40, 48), np.uint8), axis_labels=("t", "z", "y", "x"))
+    layer = None
+    for frame in (0, 2):
+        stage.live.predict(OTHER, frame=frame)
+        stage.settle()
+        stage.bridge.go_to(Plane(frame, 2, 7))
+        layer = stage.bridge.accept(everything=False)
+    assert (layer.data[[0, 2], :, :, 7] == OTHER).all()
+    assert (layer.data != 0).sum() == 2 * 6 * 40
 
 
 def test_extras_are_there_while_they_are_wanted(set_stage, qtbot):

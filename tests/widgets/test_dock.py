@@ -30,6 +30,7 @@ from napari_sparseseg.storage.journal import read_journal
 from napari_sparseseg.widgets import commands, image_panel, wishes
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.session import find_session
+from napari_sparseseg.widgets.sources import source_of
 from napari_sparseseg.widgets.wishes import frame_paths, with_ending
 
 SHAPE = (10, 48, 48)
@@ -281,6 +282,17 @@ class TestWishes:
         ours[0].brush_size = 23
         assert dock.paint_panel._brush.value() == 23
 
+    def test_the_brush_stays_with_another_image_and_another_dock(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.paint_panel.brush_resized.emit(17)
+        dock.image_panel.source_chosen.emit(dock.image_panel.wished_source())
+        assert dock.session.bridge.annotation_layer.brush_size == 17
+        assert dock.paint_panel._brush.value() == 17
+        dock.parent().destroyOnClose()
+        QTest.qWait(50)
+        assert open_dock(viewer).paint_panel._brush.value() == 17
+
 
 class TestQuestions:
     def test_reset_is_asked_for(self, viewer: Any, open_dock: Any, answer: Mock) -> None:
@@ -308,6 +320,15 @@ class TestQuestions:
         answer.return_value = True
         dock.class_panel.class_removed.emit(3)
         assert [info.class_id for info in dock.session.live.classes] == [1, 2]
+
+    def test_another_image_is_asked_for_if_a_script_has_painted(
+        self, viewer: Any, open_dock: Any, answer: Mock
+    ) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.session.live.annotate(Region(0, LEFT), 2)
+        dock.image_panel.source_chosen.emit(dock.image_panel.wished_source())
+        answer.assert_called_once()
 
     def test_another_image_is_asked_for_only_if_there_is_paint(self, viewer: Any, open_dock: Any, answer: Mock) -> None:
         layers = {name: add_image(viewer, name, shape) for name, shape in (("a", SHAPE), ("b", (6, 40, 56)))}
@@ -359,6 +380,39 @@ class TestShowing:
         dock.session.bridge.go_to(Plane(0, 0, 2))
         QTest.qWait(60)
         assert not dock.paint_panel._complete.isChecked()
+
+    def test_undo_and_redo_are_offered_where_there_is_something(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        panel = dock.paint_panel
+
+        def offered() -> tuple[bool, bool]:
+            dock.session.relay.flush()
+            return panel._undo.isEnabled(), panel._redo.isEnabled()
+
+        assert offered() == (False, False)
+        paint(dock)
+        assert offered() == (True, False)
+        QTest.mouseClick(panel._undo, Qt.MouseButton.LeftButton)
+        assert offered() == (False, True)
+        QTest.mouseClick(panel._redo, Qt.MouseButton.LeftButton)
+        assert offered() == (True, False)
+        dock.session.live.add_class("wall")
+        dock.session.live.remove_class(3)
+        assert offered() == (False, False)
+
+    def test_extra_layers_come_along_to_another_image(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.result_panel.uncertainty_toggled.emit(True)
+        dock.result_panel.freshness_toggled.emit(True)
+        other = add_image(viewer, "others", (6, 40, 56))
+        dock.image_panel.source_chosen.emit(source_of([other]))
+        names = {layer.name for layer in viewer.layers}
+        assert {"others uncertainty", "others freshness"} <= names
+        assert not {"cells uncertainty", "cells freshness"} & names
+        assert dock.result_panel._uncertainty.isChecked()
+        assert dock.result_panel._freshness.isChecked()
 
     def test_a_slice_can_be_complete_only_if_there_is_a_background(self, viewer: Any, open_dock: Any) -> None:
         add_image(viewer)
@@ -458,6 +512,17 @@ class TestClosing:
         assert [painted.plane for painted in second.paint_panel._slices] == [Plane(0, 0, 4)]
         assert second.train_panel.curve.n_points == 1
         assert len([layer for layer in viewer.layers if layer.name.startswith("cells")]) == 3
+
+    def test_a_renamed_image_is_still_in_use_in_another_dock(self, viewer: Any, open_dock: Any) -> None:
+        layer = add_image(viewer)
+        first = open_dock(viewer)
+        layer.name = "nuclei"
+        add_image(viewer, "cells")
+        first.parent().destroyOnClose()
+        QTest.qWait(50)
+        panel = open_dock(viewer).image_panel
+        assert panel._images_box.currentText() == "nuclei"
+        assert panel._use.isHidden()
 
     def test_a_hidden_dock_goes_on(self, viewer: Any, open_dock: Any) -> None:
         add_image(viewer)

@@ -274,6 +274,15 @@ class TestRegionAndScale:
         assert "about 6:40 min" in panel._scale._expected.text()
         assert "2 times coarser it takes 0:50 min" in panel._scale._expected.text()
 
+    def test_a_large_image_that_cannot_be_used_is_explained(
+        self, viewer: ViewerModel, make_panel: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(image_panel, "LARGEST_AT_ONCE", 1000)
+        add(viewer, "cells", (2, 3, 4, 8, 8))
+        panel = make_panel()
+        assert "none of (y, x), (z, y, x)" in panel._problem.text()
+        assert panel._use.isHidden()
+
     def test_an_image_that_is_too_large_is_not_for_opening_by_itself(
         self, viewer: ViewerModel, make_panel: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -43,6 +43,7 @@ class LayerBridge(QObject):
     mode_changed = Signal(str)
     """"paint" or "correct"."""
     class_changed = Signal(int)
+    brush_resized = Signal(int)
     view_changed = Signal()
     """Another plane, or another part of it, is on screen."""
     layers_lost = Signal(str)
@@ -64,6 +65,7 @@ class LayerBridge(QObject):
         self._tools: ToolSync | None = None
         self._mode: Mode = "paint"
         self._class_id = 2
+        self._brush_size = 10
         self._eye: tuple[float, float, float] | None = None
         self._watcher: ViewWatcher | None = None
         self._relay = relay
@@ -140,9 +142,10 @@ class LayerBridge(QObject):
         pair = LayerPair(viewer, self._live, source)
         pair.problem.connect(self.problem)
         pair.painted_at.connect(self._on_painted_at)
-        tools = ToolSync(viewer, *pair.both, self._class_id, self._mode)
+        tools = ToolSync(viewer, *pair.both, class_id=self._class_id, mode=self._mode, brush_size=self._brush_size)
         tools.mode_changed.connect(self._on_mode_changed)
         tools.class_changed.connect(self._on_class_changed)
+        tools.brush_resized.connect(self._on_brush_resized)
         tools.problem.connect(self.problem)
         return pair, tools
 
@@ -196,7 +199,7 @@ class LayerBridge(QObject):
             if is_same or not layer.data.any():
                 viewer.layers.remove(layer)
 
-    # --- modes and classes ---
+    # --- mode, class and brush ---
 
     @property
     def mode(self) -> Mode:
@@ -222,6 +225,18 @@ class LayerBridge(QObject):
             self._tools.set_class(class_id)
         else:
             self._class_id = class_id
+
+    @property
+    def brush_size(self) -> int:
+        """Diameter of the brush on both layers, in voxels."""
+        return self._brush_size
+
+    def set_brush(self, size: int) -> None:
+        """Paint with a brush of this diameter from now on."""
+        if self._tools is not None:
+            self._tools.set_brush(size)
+        else:
+            self._on_brush_resized(size)
 
     def choose_class(self, number: int) -> None:
         """Paint with the class that stands at this place, from 1, in the list of classes."""
@@ -354,6 +369,10 @@ class LayerBridge(QObject):
     def _on_class_changed(self, class_id: int) -> None:
         self._class_id = class_id
         self.class_changed.emit(class_id)
+
+    def _on_brush_resized(self, size: int) -> None:
+        self._brush_size = size
+        self.brush_resized.emit(size)
 
     def _on_layer_exchanged(self, event: Any) -> None:
         old = event.old_value

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from napari_sparseseg._types import Plane
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.live.events import ClassInfo, LiveStatus
+from napari_sparseseg.live.events import ClassInfo, LiveStatus, PaintedSlice
 from napari_sparseseg.widgets.class_panel import ClassPanel
 from napari_sparseseg.widgets.controls import MessageLabel
 from napari_sparseseg.widgets.image_panel import ImagePanel
@@ -38,6 +38,7 @@ class SparseSegDock(QWidget):
         self.session = session_of(napari_viewer)
         self._is_attached = True
         self._has_background = False
+        self._slices: tuple[PaintedSlice, ...] = ()
         # by then napari has put the dock into its window, added all layers of a sample, or put the dock elsewhere
         self._docked, self._opening = _soon(self, self._on_docked), _soon(self, self._open_by_itself)
         self._retiring = _soon(self, self._retire)
@@ -139,7 +140,7 @@ class SparseSegDock(QWidget):
             (session.relay.curve_cleared, self.train_panel.clear_curve),
             (session.bridge.mode_changed, self.paint_panel.show_mode),
             (session.bridge.class_changed, self._on_class_changed),
-            (session.brush_resized, self.paint_panel.show_brush),
+            (session.bridge.brush_resized, self.paint_panel.show_brush),
             (session.bridge.view_changed, self._show_plane),
             (session.bridge.extra_removed, self._on_extra_removed),
         ]
@@ -162,7 +163,7 @@ class SparseSegDock(QWidget):
     def _connect_paint(self) -> None:
         panel, bridge = self.paint_panel, self.session.bridge
         panel.mode_chosen.connect(bridge.set_mode)
-        panel.brush_resized.connect(self.session.set_brush)
+        panel.brush_resized.connect(bridge.set_brush)
         panel.slice_chosen.connect(bridge.go_to)
         panel.complete_toggled.connect(self._wishes.set_complete)
         panel.undo_requested.connect(lambda: self._wishes.obey(bridge.undo))
@@ -198,6 +199,7 @@ class SparseSegDock(QWidget):
         self.image_panel.show_source(session.source)
         self._show_classes(session.live.classes)
         self.paint_panel.show_mode(session.bridge.mode)
+        self.paint_panel.show_brush(session.bridge.brush_size)
         self.train_panel.show_auto_start(session.live.auto_start)
         self.train_panel.add_points(session.curve)
         self._show_status(session.live.status)
@@ -216,18 +218,25 @@ class SparseSegDock(QWidget):
         self.result_panel.show_classes(classes)
         self._has_background = any(info.is_background for info in classes)
         self._show_plane()
+        self._show_undo()  # with a class, what was done before goes too
 
     def _show_slices(self) -> None:
         source = self.session.source
-        slices = self.session.live.painted_slices()
+        self._slices = self.session.live.painted_slices()
         self.paint_panel.show_slices(
-            slices, is_time_series=source is not None and source.time_axis is not None, axis_labels=_axis_names(source)
+            self._slices,
+            is_time_series=source is not None and source.time_axis is not None,
+            axis_labels=_axis_names(source),
         )
         self._show_plane()
 
+    def _show_undo(self) -> None:
+        live = self.session.live
+        self.paint_panel.show_undo(live.can_undo, live.can_redo)
+
     def _show_plane(self) -> None:
         plane: Plane | None = self.session.bridge.current_plane()
-        complete = any(s.plane == plane and s.is_complete for s in self.session.live.painted_slices())
+        complete = any(s.plane == plane and s.is_complete for s in self._slices)
         reason = "" if self._has_background else _NO_BACKGROUND
         self.paint_panel.show_plane(plane)
         self.paint_panel.show_complete(complete, plane is not None and self._has_background, reason)
@@ -263,10 +272,11 @@ class SparseSegDock(QWidget):
             message.hide()
         self.image_panel.show_source(source)
         self.train_panel.clear_curve()
-        self._show_slices()
+        self._on_paint()
 
     def _on_paint(self) -> None:
         self._show_slices()
+        self._show_undo()
 
     def _on_class_changed(self, class_id: int) -> None:
         self.class_panel.show_classes(self.session.live.classes, class_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from napari.layers import Image
@@ -84,7 +85,7 @@ class ImagePanel(QWidget):
         self._source = source
         self._used = None
         if source is not None:
-            layers = [layer for layer in self._images() if layer.name in source.layer_names]
+            layers = [layer for layer in self._images() if source.is_of(layer)]
             self._check([layer.name for layer in layers])
             if layers:
                 self._images_box.setCurrentText(layers[0].name)
@@ -266,7 +267,8 @@ class ImagePanel(QWidget):
         layers = self._chosen_layers()
         self._scale.show_layer(layers[0] if layers else None)
         if self.is_large:
-            self._scale.suggest(self.wished_source())
+            with suppress(InputError):  # which `_update` explains
+                self._scale.suggest(self.wished_source())
             self._scale.set_unfolded(True)
 
     def _on_use_clicked(self) -> None:

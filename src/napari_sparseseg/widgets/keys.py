@@ -14,9 +14,6 @@ CLASS_KEYS_TIP = (
     "Keys 1 to 9 choose the class to paint, while the annotation or the prediction layer is selected. "
     "They replace napari's tool keys there; the letters E P F L Z still choose the tool."
 )
-PREDICTION_KEY_TIP = f"Hide or show the prediction (key {PREDICTION_KEY})"
-OUTLINES_KEY_TIP = f"Show the prediction as outlines or filled (key {OUTLINES_KEY})"
-UNDO_TIP = "Ctrl+Z takes the last stroke back, Ctrl+Shift+Z makes it again, on whichever layer it was made"
 
 
 class KeyActions(Protocol):

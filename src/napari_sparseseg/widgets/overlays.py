@@ -12,17 +12,17 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_sparseseg._types import Shape3D
+from napari_sparseseg.live.board import FRESH, NEVER, STALE
 from napari_sparseseg.live.events import TileUpdate
 from napari_sparseseg.widgets.axes import AxisMap, Index
-from napari_sparseseg.widgets.layers import add_below_ours
+from napari_sparseseg.widgets.layers import CLEAR, add_below_ours
 from napari_sparseseg.widgets.redraw import redraw
 
 Bytes = npt.NDArray[np.uint8]
 
-STALE, FRESH = 1, 2
 FRESHNESS_COLORS = {
-    None: (0.0, 0.0, 0.0, 0.0),
-    0: (0.0, 0.0, 0.0, 0.0),
+    None: CLEAR,
+    NEVER: CLEAR,
     STALE: (0.9, 0.6, 0.0, 1.0),
     FRESH: (0.0, 0.62, 0.45, 1.0),
 }

@@ -16,9 +16,7 @@ from qtpy.QtWidgets import (
 
 from napari_sparseseg.live.events import ClassInfo, LiveStatus
 from napari_sparseseg.widgets.controls import Section, row
-
-HIDE_KEY, OUTLINE_KEY = "H", "O"
-"""Keys that the tooltips name; the bridge binds them."""
+from napari_sparseseg.widgets.keys import OUTLINES_KEY, PREDICTION_KEY
 
 _NOTHING_YET = "There is no prediction yet."
 _ACCEPT_SLICE_TIP = "Copy the prediction of this slice into an ordinary Labels layer."
@@ -104,8 +102,8 @@ class ResultPanel(QWidget):
 
     def _build_look(self) -> QHBoxLayout:
         self._hide, self._outlines = QPushButton("Show / hide"), QPushButton("Outlines")
-        self._hide.setToolTip(f"Hide the prediction, or show it again ({HIDE_KEY} on the canvas).")
-        self._outlines.setToolTip(f"Draw outlines instead of areas, and back ({OUTLINE_KEY} on the canvas).")
+        self._hide.setToolTip(f"Hide the prediction, or show it again ({PREDICTION_KEY} on the canvas).")
+        self._outlines.setToolTip(f"Draw outlines instead of areas, and back ({OUTLINES_KEY} on the canvas).")
         return _equal_row(self._hide, self._outlines)
 
     def _build_maps(self) -> QWidget:

@@ -8,11 +8,14 @@ import numpy as np
 from napari.layers import Labels
 
 from napari_sparseseg._types import Plane
-from napari_sparseseg.widgets.layers import SharedHistoryLabels, add_below_ours, prediction_colormap
+from napari_sparseseg.widgets.layers import add_below_ours, prediction_colormap
 
 if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
     from napari_sparseseg.widgets.pair import LayerPair
+
+
+_SLICES_OF = "sparseseg_slices_of"  # in the metadata of the layer of accepted slices
 
 
 def add_everything(viewer: Any, live: LiveSegmenter, pair: LayerPair) -> Labels:
@@ -32,21 +35,23 @@ def add_slice(viewer: Any, live: LiveSegmenter, pair: LayerPair, plane: Plane) -
     layer = _slices_layer(viewer, pair)
     if layer is None:
         layer = _new_layer(live, pair)
+        layer.metadata[_SLICES_OF] = pair.source.name
         pair.axes.as_frames(layer.data)[plane.frame][box.slices] = labels
         add_below_ours(viewer, layer)
         return layer
-    whole = np.zeros_like(layer.data)
-    pair.axes.as_frames(whole)[plane.frame][box.slices] = 1
-    places = np.nonzero(whole)
-    pair.axes.as_frames(whole)[plane.frame][box.slices] = labels
-    layer.data_setitem(places, whole[places])
+    index = pair.axes.to_layer(plane.frame, box)
+    places = np.mgrid[index]
+    values = np.empty(places.shape[1:], np.uint8)
+    pair.axes.as_frames(values)[0][...] = labels
+    layer.data_setitem(tuple(axis.ravel() for axis in places), values.ravel())
     return layer
 
 
 def _slices_layer(viewer: Any, pair: LayerPair) -> Labels | None:
+    """The layer that was made for accepted slices; another of its name may be the user's own."""
     for layer in viewer.layers:
-        is_plain = isinstance(layer, Labels) and not isinstance(layer, SharedHistoryLabels)
-        if is_plain and layer.name == _name(pair) and layer.data.shape == pair.axes.shape:
+        is_ours = isinstance(layer, Labels) and layer.metadata.get(_SLICES_OF) == pair.source.name
+        if is_ours and layer.data.shape == pair.axes.shape:
             return layer
     return None
 
@@ -54,11 +59,7 @@ def _slices_layer(viewer: Any, pair: LayerPair) -> Labels | None:
 def _new_layer(live: LiveSegmenter, pair: LayerPair) -> Labels:
     return Labels(
         np.zeros(pair.axes.shape, np.uint8),
-        name=_name(pair),
+        name=f"{pair.source.name} labels",
         colormap=prediction_colormap(live.classes),
         **pair.placement,
     )
-
-
-def _name(pair: LayerPair) -> str:
-    return f"{pair.source.name} labels"

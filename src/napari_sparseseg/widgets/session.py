@@ -20,7 +20,6 @@ from napari_sparseseg.storage.journal import FileJournal
 from napari_sparseseg.widgets.bridge import LayerBridge
 from napari_sparseseg.widgets.ending import Ending
 from napari_sparseseg.widgets.journals import new_journal
-from napari_sparseseg.widgets.layers import SharedHistoryLabels
 from napari_sparseseg.widgets.relay import GuiRelay
 from napari_sparseseg.widgets.sources import ImageSource, unwrapped
 
@@ -64,13 +63,11 @@ class Session(QObject):
     heard = Signal(str, bool)
     """Something to be told; emitted on any thread."""
     configured = Signal()
-    brush_resized = Signal(int)
     closed = Signal()
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self._viewer = weakref.ref(unwrapped(viewer))
-        self._layers: list[weakref.ref[Any]] = []
         self._own: weakref.WeakSet[Any] = weakref.WeakSet()
         self._before: list[weakref.ref[Any]] | None = None
         self._dock: weakref.ref[Any] | None = None
@@ -109,15 +106,15 @@ class Session(QObject):
         before, self.journal = self.journal, journal
         _finish(before, was_painted)
         self.source = source
-        viewer = self._viewer()
-        names = source.layer_names
-        self._layers = [weakref.ref(layer) for layer in (viewer.layers if viewer else ()) if layer.name in names]
         self.bridge.open(source)
+        wished = {"probability": self.probability, "uncertainty": self.uncertainty, "freshness": self.freshness}
+        self.show_maps(**{name: wish for name, wish in wished.items() if wish not in (None, False)})
         self.source_changed.emit(source)
 
     @property
     def has_paint(self) -> bool:
-        return any(painted.n_voxels for painted in self.live.painted_slices())
+        """Whether anything was painted; also what no slice is known of, as of a script's paint."""
+        return bool(self.live.painted_classes()) or any(painted.n_voxels for painted in self.live.painted_slices())
 
     def configure(self, **settings: Any) -> None:
         """Change settings of the live segmenter, as its own `configure`; raises what that raises."""
@@ -167,24 +164,6 @@ class Session(QObject):
         layer = unwrapped(layer)
         return layer in self._own or (self._before is not None and weakref.ref(layer) not in self._before)
 
-    def set_brush(self, size: int) -> None:
-        """Change the brush; the bridge keeps that of both layers equal."""
-        for layer in self._paint_layers():
-            layer.brush_size = size
-            return
-
-    def _paint_layers(self) -> list[SharedHistoryLabels]:
-        viewer = self._viewer()
-        layers = () if viewer is None else viewer.layers
-        return [layer for layer in layers if isinstance(layer, SharedHistoryLabels) and layer.history is not None]
-
-    def _on_layer_inserted(self, event: Any) -> None:
-        if isinstance(event.value, SharedHistoryLabels):
-            event.value.events.brush_size.connect(self._on_brush_resized)
-
-    def _on_brush_resized(self, event: Any) -> None:
-        self.brush_resized.emit(int(event.source.brush_size))
-
     # --- dock ---
 
     def take_dock(self, dock: QWidget) -> None:
@@ -230,7 +209,6 @@ class Session(QObject):
         if viewer is not None:
             _sessions.pop(viewer, None)
             viewer.layers.events.removed.disconnect(self._on_layer_removed)
-            viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         for end in (self.relay.close, self.live.close, self.bridge.close):
             with suppress(RuntimeError):  # where the process ends, Qt may have deleted what they hold
                 end()
@@ -242,7 +220,6 @@ class Session(QObject):
 
     def _connect(self, viewer: Any) -> None:
         unwrapped(viewer).layers.events.removed.connect(self._on_layer_removed)
-        unwrapped(viewer).layers.events.inserted.connect(self._on_layer_inserted)
         self.relay.curve.connect(self._on_curve)
         self.relay.curve_cleared.connect(self._on_curve_cleared)
         self.relay.failed.connect(self._on_failed)
@@ -265,9 +242,7 @@ class Session(QObject):
         self.curve = []
 
     def _on_layer_removed(self, event: Any) -> None:
-        gone = weakref.ref(unwrapped(event.value))
-        if gone in self._layers:
-            self._layers.remove(gone)
+        if self.source is not None and self.source.is_of(event.value):
             self._removed = event.value.name
             # not now: napari removes all layers when it closes, and there is nobody to tell then
             self._after_removal.start(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,7 @@ class ImageSource:
     axis_labels: tuple[str, ...]
     name: str
     layer_names: tuple[str, ...]
+    layers: tuple[weakref.ref[Any], ...] = field(default=(), repr=False)
     level: int = 0
     region: Box | None = None
     step: Shape3D = (1, 1, 1)
@@ -50,6 +52,10 @@ class ImageSource:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(size for axis, size in enumerate(self.array.shape) if axis != self.channel_axis)
+
+    def is_of(self, layer: Any) -> bool:
+        """Whether the image is that of this layer, or has it as a channel; whatever the layer is called by now."""
+        return weakref.ref(unwrapped(layer)) in self.layers
 
     @property
     def n_channels(self) -> int:
@@ -118,6 +124,7 @@ def source_of(
         axis_labels=tuple(first.axis_labels[axis] for axis in kept),
         name=_common_name([layer.name for layer in layers]),
         layer_names=tuple(layer.name for layer in layers),
+        layers=tuple(weakref.ref(unwrapped(layer)) for layer in layers),
         level=level,
         region=region,
         step=step,

@@ -18,19 +18,30 @@ class ToolSync(QObject):
 
     mode_changed = Signal(str)
     class_changed = Signal(int)
+    brush_resized = Signal(int)
     problem = Signal(str)
 
-    def __init__(self, viewer: Any, annotation: PaintLayer, prediction: PaintLayer, class_id: int, mode: Mode) -> None:
+    def __init__(
+        self,
+        viewer: Any,
+        annotation: PaintLayer,
+        prediction: PaintLayer,
+        *,
+        class_id: int,
+        mode: Mode,
+        brush_size: int,
+    ) -> None:
         super().__init__()
         self.mode: Mode = mode
         self.class_id = class_id
+        self.brush_size = brush_size
         self._viewer = weakref.ref(viewer)
         self._layers: dict[Mode, PaintLayer] = {"paint": annotation, "correct": prediction}
         self._class_ids: tuple[int, ...] = ()
         self._is_syncing = False
         for painted in self._layers.values():
             painted.label_chosen.connect(self._on_label_chosen)
-            painted.brush_resized.connect(self._on_brush_resized)
+            painted.brush_resized.connect(self.set_brush)
         viewer.layers.selection.events.active.connect(self._on_active_layer)
 
     def close(self) -> None:
@@ -65,12 +76,18 @@ class ToolSync(QObject):
         self._set_labels()
         self._note_mode(mode)
 
+    def set_brush(self, size: int) -> None:
+        """Paint with a brush of this diameter from now on, on both layers."""
+        is_new = size != self.brush_size
+        self.brush_size = size
+        self._set_brushes()
+        if is_new:
+            self.brush_resized.emit(size)
+
     def refresh(self) -> None:
-        """Bring a layer that has just been added into line with the other."""
+        """Bring a layer that has just been added into line."""
         self._set_labels()
-        sizes = [painted.layer.brush_size for painted in self._layers.values() if painted.layer is not None]
-        if sizes:
-            self._on_brush_resized(sizes[0])
+        self._set_brushes()
 
     def _note_mode(self, mode: Mode) -> None:
         if mode != self.mode:
@@ -85,6 +102,11 @@ class ToolSync(QObject):
                     painted.layer.selected_label = self.class_id
         finally:
             self._is_syncing = False
+
+    def _set_brushes(self) -> None:
+        for painted in self._layers.values():
+            if painted.layer is not None and painted.layer.brush_size != self.brush_size:
+                painted.layer.brush_size = self.brush_size
 
     def _on_active_layer(self, event: Any) -> None:
         for mode, painted in self._layers.items():
@@ -103,8 +125,3 @@ class ToolSync(QObject):
             if label >= 128
             else f"There is no class {label}; add it in the list of classes first"
         )
-
-    def _on_brush_resized(self, size: int) -> None:
-        for painted in self._layers.values():
-            if painted.layer is not None and painted.layer.brush_size != size:
-                painted.layer.brush_size = size

@@ -86,10 +86,6 @@ class TrainPanel(QWidget):
         """Empty the curve."""
         self.curve.clear()
 
-    def add_to_more(self, widget: QWidget) -> None:
-        """Put a widget, such as the form of the settings, at the end of the folded part."""
-        self._more.body.addWidget(widget)
-
     def _show_all(self, status: LiveStatus) -> None:
         self._show_buttons(status)
         self._state.show_status(status)

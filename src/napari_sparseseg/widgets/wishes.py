@@ -83,9 +83,7 @@ class Wishes(QObject):
         """Remove a class; asks if it was painted."""
         live = self._session.live
         names = {info.class_id: info.name for info in live.classes}
-        codes = live.codes
-        is_painted = codes is not None and bool((codes == class_id).any())
-        if is_painted and not ask(
+        if class_id in live.painted_classes() and not ask(
             self._widget,
             "Remove the class?",
             f"“{names.get(class_id, class_id)}” has been painted. Its paint is removed with it.",
@@ -102,7 +100,7 @@ class Wishes(QObject):
         if ask(
             self._widget,
             "Reset the model?",
-            "What was learnt and the predictions are dropped. Your paint stays, and training starts anew from it.",
+            "What was learnt and the predictions are dropped. Your paint stays, and learning begins anew from it.",
             "Reset",
         ):
             with self._session.guarded():
