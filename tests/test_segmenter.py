@@ -20,7 +20,7 @@ from napari_sparseseg.engine.checkpoint import save_model
 from napari_sparseseg.errors import InputError, InputTypeError, InputWarning, ModelFileError, NotFittedError
 
 MODEL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
-TRAINING = TrainingConfig(warm_start_steps=150, patch_voxels=2048, check_every=5)
+TRAINING = TrainingConfig(warm_start_steps=60, patch_voxels=2048, check_every=5)
 SHAPE = (10, 26, 22)
 INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 FLOATS = ["float16", "float32", "float64", "longdouble"]

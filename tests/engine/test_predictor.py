@@ -109,7 +109,14 @@ def limit_memory(monkeypatch, predictor, error, most_voxels):
     return tried
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+# each volume with one error, each error with one volume
+@pytest.mark.parametrize(
+    ("case", "error"),
+    [
+        *(pytest.param(case, OUT_OF_MEMORY[0], id=name) for name, case in VOLUMES.items()),
+        *(pytest.param(VOLUMES["cubes"], error, id=str(error)[:12]) for error in OUT_OF_MEMORY[1:]),
+    ],
+)
 def test_without_memory_tiles_are_halved_until_they_fit(monkeypatch, case, error):
     shape = case[0]
     expected = assemble(make_predictor(*case, 0.5), shape)
