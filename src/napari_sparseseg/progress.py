@@ -42,9 +42,12 @@ def move_bar(bar: Any, share: float, text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: `48 s`, `3:05 min`."""
+    """Seconds as people read them: `48 s`, `3:05 min`, `2:10 h`."""
     whole = max(0, round(seconds))
-    return f"{whole} s" if whole < 100 else f"{whole // 60}:{whole % 60:02d} min"
+    if whole < 100:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
 def _bar_width(columns: int) -> int:

@@ -26,6 +26,15 @@ def read_csv(path):
 
 
 class TestTrain:
+    def test_numbered_objects_are_not_taken_for_classes_in_silence(self, invoke, files, tmp_path):
+        objects = np.zeros((6, 24, 32), np.uint8)
+        objects[3] = np.arange(24 * 32).reshape(24, 32) // 30 + 1
+        write_tiff(tmp_path / "objects.tif", objects)
+        out = tmp_path / "model.safetensors"
+        done = invoke("train", files.image, tmp_path / "objects.tif", "-o", out, "--steps", "1")
+        assert done.exit_code == 0, done.output
+        assert "26 classes were learnt" in done.stderr
+
     def test_the_model_knows_classes_steps_and_voxel_size(self, files):
         model = SparseSegmenter.load(files.model)
         assert model.classes_.tolist() == [1, 2]
@@ -129,6 +138,11 @@ class TestPredict:
         np.testing.assert_array_equal(values.sum(0) // 10, 25)  # 254 to 256
         sure = np.abs(values[0].astype(int) - values[1]) > 1
         np.testing.assert_array_equal(found[sure], 1 + (values[1] > values[0])[sure])
+
+    def test_a_suffix_means_a_folder_for_a_single_image_too(self, invoke, files, tmp_path):
+        done = invoke("predict", files.model, files.image, "-o", tmp_path / "out", "--suffix", "_labels.tif")
+        assert done.exit_code == 0, done.output
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{files.image.name.split('.')[0]}_labels.tif"]
 
     def test_probabilities_as_they_are(self, invoke, files, tmp_path):
         out, likely = tmp_path / "l.npy", tmp_path / "p.npy"

@@ -53,13 +53,13 @@ def predict(
         ),
     ],
     suffix: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="TEXT",
-            help="In a folder, what takes the place of an image's ending; it tells the format.",
+            help=f"What takes the place of each image's ending, in a folder; it tells the format. [default: {_SUFFIX}]",
             rich_help_panel=_OUTPUT,
         ),
-    ] = _SUFFIX,
+    ] = None,
     probabilities: Annotated[
         Path | None,
         typer.Option(
@@ -86,13 +86,15 @@ def predict(
     ] = None,
 ) -> None:
     """Segment images with a model, and write the labels."""
-    in_folder = len(images) > 1 or _is_folder(output)
+    in_folder = len(images) > 1 or suffix is not None or _is_folder(output)
     if in_folder and probabilities is not None:
         raise typer.BadParameter("probabilities are written for a single image only", param_hint="--probabilities")
     sizes = _options.parse_spacing(spacing)
     if in_folder:
         _check_folder(output)
-    outputs = _outputs_in(output, images, suffix) if in_folder else [output]
+    outputs = _outputs_in(output, images, _SUFFIX if suffix is None else suffix) if in_folder else [output]
+    if in_folder:
+        output.mkdir(parents=True, exist_ok=True)
     _check_outputs(outputs, probabilities, overwrite=overwrite, inputs=[model, *images])
 
     from napari_sparseseg.cli._images import open_model
@@ -145,11 +147,9 @@ def _stem(image: str) -> str:
 def _check_outputs(
     outputs: Sequence[Path], probabilities: Path | None, *, overwrite: bool, inputs: Sequence[Path | str]
 ) -> None:
-    """Check everything that will be written, and make the folder of several outputs."""
+    """Check everything that will be written."""
     from napari_sparseseg.cli._outputs import check_labels, check_probabilities
 
-    if len(outputs) > 1:
-        outputs[0].parent.mkdir(parents=True, exist_ok=True)
     for output in outputs:
         check_labels(output, overwrite=overwrite, inputs=inputs)
     if probabilities is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LEARNING = "Learning"
 _SECONDS = 60.0
+_MANY_CLASSES = 20  # kinds of things are fewer; numbered objects are more
 _FIXED_BY_THE_MODEL = ("spacing", "background")
 
 
@@ -136,6 +137,7 @@ def train(
     _fit(segmenter, paint, seconds=_SECONDS if seconds is None and steps is None else seconds, steps=steps)
     write_model(output, segmenter, overwrite=overwrite)
     _print_result(segmenter, output, paint.images[0].unit)
+    _warn_of_result(segmenter, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +249,23 @@ def _fit(segmenter: SparseSegmenter, paint: _Paint, *, seconds: float | None, st
     segmenter.partial_fit(list(paint.volumes), list(paint.annotations), max_seconds=seconds, max_steps=steps)
 
 
+def _warn_of_result(segmenter: SparseSegmenter, steps: int | None) -> None:
+    if len(segmenter.classes_) > _MANY_CLASSES:
+        warn(
+            f"{len(segmenter.classes_)} classes were learnt. If the annotation numbers objects (a label for each "
+            "cell), give all objects of a kind one label instead, and the background another."
+        )
+    if segmenter.n_steps_ == 0 and steps != 0:
+        warn("the time was enough for the pixel classifier only; with more --seconds the network learns as well.")
+
+
 def _print_result(segmenter: SparseSegmenter, output: Path, unit: str | None) -> None:
     last = segmenter.history_[-1] if segmenter.history_ else None
     dice = last.dice if last else None
     estimate = (
         f"{dice:.3f}, estimated on paint that was held out; it lies beside what was learnt, which flatters"
         if dice is not None
-        else "not estimated: too little paint to hold any out"
+        else "not estimated: no part of the paint could be held out"
     )
     rows = [
         ("Classes", ", ".join(map(str, segmenter.classes_))),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from qtpy.QtCore import QEvent, QPointF, QRect, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPalette
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
@@ -245,14 +243,6 @@ def row(*widgets: QWidget | None, spacing: int = 6) -> QHBoxLayout:
         else:
             layout.addWidget(widget)
     return layout
-
-
-def duration_text(seconds: float) -> str:
-    """A duration as people read it: 0:07 min, 3:05 min, 2:10 h."""
-    whole = max(0, math.ceil(seconds))
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
 def count_text(number: int) -> str:

@@ -23,7 +23,8 @@ from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 from typing_extensions import override
 
 from napari_sparseseg.live.events import CurvePoint
-from napari_sparseseg.widgets.controls import count_text, duration_text, is_dark, text_color
+from napari_sparseseg.progress import duration
+from napari_sparseseg.widgets.controls import count_text, is_dark, text_color
 
 REPAINT_MS = 200
 _MARGINS = (30, 16, 26, 15)  # left, top, right, bottom: room for the numbers and the legend
@@ -159,7 +160,7 @@ class LearningCurve(QWidget):
         dice = at.dice[index]
         parts = [
             f"step {count_text(round(at.step[index]))}",
-            duration_text(float(at.seconds[index])),
+            duration(float(at.seconds[index])),
             f"loss {at.loss[index]:.3g}",
         ]
         return " · ".join(parts + ([] if np.isnan(dice) else [f"Dice ~{dice:.2f}"]))
@@ -244,8 +245,8 @@ class LearningCurve(QWidget):
     def _draw_ends(self, painter: QPainter, area: QRectF, first: float, last: float) -> None:
         painter.setPen(text_color(self, "muted"))
         box = QRectF(area.left(), area.bottom() + 2, area.width(), 13)
-        start = duration_text(first) if self._over_time else count_text(round(first))
-        end = duration_text(last) if self._over_time else f"step {count_text(round(last))}"
+        start = duration(first) if self._over_time else count_text(round(first))
+        end = duration(last) if self._over_time else f"step {count_text(round(last))}"
         painter.drawText(box, Qt.AlignmentFlag.AlignLeft, start)
         painter.drawText(box, Qt.AlignmentFlag.AlignRight, end)
 

@@ -25,6 +25,7 @@ from napari_sparseseg.widgets.train_panel import TrainPanel
 from napari_sparseseg.widgets.wishes import Wishes
 
 WIDTH = 350
+_MESSAGE_MS = 15_000
 _NO_BACKGROUND = "Say first which class is the background (the round button beside its name)."
 
 
@@ -42,6 +43,7 @@ class SparseSegDock(QWidget):
         # by then napari has put the dock into its window, added all layers of a sample, or put the dock elsewhere
         self._docked, self._opening = _soon(self, self._on_docked), _soon(self, self._open_by_itself)
         self._retiring = _soon(self, self._retire)
+        self._fading = _soon(self, self._hide_messages)
         self._build()
         self._wishes = Wishes(self.session, self)
         self._connect_session()
@@ -251,9 +253,15 @@ class SparseSegDock(QWidget):
         )
 
     def _show_message(self, text: str, is_error: bool) -> None:
+        """For a while: what is true for longer stands in the status."""
+        self._fading.start(_MESSAGE_MS)
         self._messages[is_error].show_text(text)
         for kind, message in self._messages.items():
             message.setVisible(kind == is_error)
+
+    def _hide_messages(self) -> None:
+        for message in self._messages.values():
+            message.hide()
 
     # --- what happens ---
 
@@ -268,8 +276,7 @@ class SparseSegDock(QWidget):
         self._wishes.open_image(source)
 
     def _on_source_changed(self, source: ImageSource | None) -> None:
-        for message in self._messages.values():
-            message.hide()
+        self._hide_messages()
         self.image_panel.show_source(source)
         self.train_panel.clear_curve()
         self._on_paint()

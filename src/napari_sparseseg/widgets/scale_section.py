@@ -11,7 +11,8 @@ from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.widgets.controls import MessageLabel, Section, count_text, duration_text
+from napari_sparseseg.progress import duration
+from napari_sparseseg.widgets.controls import MessageLabel, Section, count_text
 from napari_sparseseg.widgets.sources import (
     FACTORS,
     ImageSource,
@@ -106,7 +107,7 @@ class ScaleSection(Section):
             return
         seconds = self._seconds_of(source.n_voxels)
         size = size_text(source.shape[-len(source.spacing) :])
-        text = f"{size}: about {duration_text(seconds)} to predict everything once."
+        text = f"{size}: about {duration(seconds)} to predict everything once."
         self._expected.show_text(f"{text} {self._hint(source)}")
 
     def _hint(self, source: ImageSource) -> str:
@@ -115,7 +116,7 @@ class ScaleSection(Section):
         if factor == 1:
             return "What is on screen comes first."
         seconds = self._seconds_of(n_voxels_at(shape, step_for(factor, source.spacing)))
-        return f"{factor} times coarser it takes {duration_text(seconds)}."
+        return f"{factor} times coarser it takes {duration(seconds)}."
 
     def _build(self) -> None:
         self._scales.addItems(["Full", *(f"{factor} times coarser" for factor in FACTORS[1:])])

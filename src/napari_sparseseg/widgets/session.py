@@ -249,7 +249,11 @@ class Session(QObject):
 
     def _on_image_gone(self) -> None:
         self.live.pause()
-        self.tell(f"The image “{self._removed}” was removed, so training pauses. Your paint is kept.")
+        if self.has_paint:
+            self.tell(f"The image “{self._removed}” was removed, so training pauses. Your paint is kept.")
+        else:
+            self.source = None  # nothing is lost: the next image is taken by itself
+            self.source_changed.emit(None)
 
 
 def _finish(journal: FileJournal | None, was_painted: bool) -> None:

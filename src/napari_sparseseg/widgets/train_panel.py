@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 from typing_extensions import override
 
 from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus
+from napari_sparseseg.progress import duration
 from napari_sparseseg.widgets.controls import (
     SPACING,
     ElidedLabel,
@@ -25,7 +26,6 @@ from napari_sparseseg.widgets.controls import (
     MessageLabel,
     Section,
     count_text,
-    duration_text,
     row,
     text_color,
 )
@@ -240,7 +240,7 @@ class _Figures(QWidget):
         share = status.n_fresh / status.n_tiles if status.n_tiles else 0.0
         self._bar.show_share(share)
         self._tiles.show_text(_tiles_text(status.n_fresh, status.n_tiles), _TILES_TIP)
-        left = f"{duration_text(status.seconds_left)} left" if status.seconds_left else ""
+        left = f"{duration(status.seconds_left)} left" if status.seconds_left else ""
         self._left.show_text(left, "Until every tile shows the latest paint and weights.")
 
 

@@ -46,7 +46,7 @@ class Wishes(QObject):
             "Use another image?",
             f"You have painted on “{session.source.name if session.source else 'an image'}”. Working on "
             f"“{source.name}” starts anew: the layers that you painted stay as ordinary layers, but what was learnt "
-            "is forgotten.",
+            "is forgotten, and painting cannot go on there later. Save the model first if you want to keep it.",
             "Use it",
         ):
             return
