@@ -104,7 +104,7 @@ def test_a_dice_that_is_not_known_is_left_out(curve):
     curve.add([CurvePoint(1, 0.5, 1.0, None)])
     curve._redraw()
     picture(curve)
-    assert curve.text_at(100) == "step 1 · 1 s · loss 1"
+    assert curve.text_at(100) == "step 1 · 0 s · loss 1"
 
 
 def test_a_click_changes_between_time_and_steps(curve, qtbot):

@@ -469,6 +469,26 @@ class TestLayers:
             False,
         )
 
+    def test_an_image_that_was_removed_unpainted_makes_room_for_the_next(self, viewer: Any, open_dock: Any) -> None:
+        layer = add_image(viewer)
+        dock = open_dock(viewer)
+        viewer.layers.remove(layer)
+        QTest.qWait(20)
+        assert dock.session.source is None
+        other = viewer.add_image(np.ones((4, 20, 30), np.uint8), name="other")
+        QTest.qWait(50)
+        assert dock.session.source.is_of(other)
+        assert dock.session.live.image_shape == (4, 20, 30)
+
+    def test_messages_fade(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.session.tell("something happened", True)
+        assert shown_message(dock) == ("Something happened.", True)
+        dock._fading.start(0)
+        QTest.qWait(20)
+        assert all(message.isHidden() for message in dock._messages.values())
+
     def test_renamed_hidden_and_reordered_images_change_nothing(self, viewer: Any, open_dock: Any) -> None:
         layer = add_image(viewer)
         dock = open_dock(viewer)
