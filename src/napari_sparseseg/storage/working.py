@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _Range = tuple[int, int]
 
 
-class _LazyArray:
+class _LazyArray(ABC):
     """An array-like that reads what is asked for; subclasses say their shape and dtype, and read a block."""
 
     shape: tuple[int, ...]
@@ -46,8 +47,9 @@ class _LazyArray:
         whole = self._read(tuple((0, size) for size in self.shape))
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
+    @abstractmethod
     def _read(self, ranges: tuple[_Range, ...]) -> npt.NDArray[Any]:
-        raise NotImplementedError
+        """Voxels from first to last along each axis."""
 
 
 class WorkingArray(_LazyArray):
