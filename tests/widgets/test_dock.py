@@ -480,6 +480,15 @@ class TestLayers:
         assert dock.session.source.is_of(other)
         assert dock.session.live.image_shape == (4, 20, 30)
 
+    def test_in_3d_the_hint_says_that_painting_needs_2d(self, viewer: Any, open_dock: Any, qtbot: Any) -> None:
+        add_image(viewer)
+        hint = open_dock(viewer).paint_panel._hint
+        before = hint.toolTip()
+        viewer.dims.ndisplay = 3
+        qtbot.waitUntil(lambda: "works in 2D" in hint.toolTip())
+        viewer.dims.ndisplay = 2
+        qtbot.waitUntil(lambda: hint.toolTip() == before)
+
     def test_messages_fade(self, viewer: Any, open_dock: Any) -> None:
         add_image(viewer)
         dock = open_dock(viewer)

@@ -118,6 +118,12 @@ class LayerBridge(QObject):
         """Whether layers of an image are kept in step."""
         return self._is_open
 
+    @property
+    def is_in_3d(self) -> bool:
+        """Whether the viewer shows volumes, on which nothing can be painted."""
+        viewer = self._viewer()
+        return viewer is not None and viewer.dims.ndisplay == 3
+
     def _connect(self, viewer: Any) -> None:
         if self._is_open:
             return

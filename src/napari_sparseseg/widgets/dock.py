@@ -241,6 +241,7 @@ class SparseSegDock(QWidget):
         complete = any(s.plane == plane and s.is_complete for s in self._slices)
         reason = "" if self._has_background else _NO_BACKGROUND
         self.paint_panel.show_plane(plane)
+        self.paint_panel.show_in_3d(self.session.bridge.is_in_3d)
         self.paint_panel.show_complete(complete, plane is not None and self._has_background, reason)
 
     def _show_settings(self) -> None:

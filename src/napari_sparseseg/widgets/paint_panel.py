@@ -30,6 +30,7 @@ _HINTS = {
     "paint": "Paint a little of every class (keys 1 to 9).",
     "correct": "Paint over mistakes; erase to say “not this class”.",
 }
+_HINT_IN_3D = "Painting works in 2D; leave the 3D view first."
 _CORRECT_TIP = "Paint over mistakes of the prediction: each stroke is kept, and learnt."
 _COMPLETE_TIP = "Everything on this slice that you left unpainted is background. Can be taken back."
 
@@ -63,6 +64,7 @@ class PaintPanel(QWidget):
         layout.addLayout(self._build_complete())
         layout.addWidget(self._build_slices())
         self._connect()
+        self._is_in_3d = False
         self.show_mode("paint")
         self.show_brush(10)
 
@@ -74,7 +76,12 @@ class PaintPanel(QWidget):
         button = self._correct if mode == "correct" else self._paint
         if not button.isChecked():
             button.setChecked(True)
-        self._hint.show_text(_HINTS[mode])
+        self._hint.show_text(_HINT_IN_3D if self._is_in_3d else _HINTS[mode])
+
+    def show_in_3d(self, is_in_3d: bool) -> None:
+        """Whether the view is in 3D, where nothing can be painted."""
+        self._is_in_3d = is_in_3d
+        self.show_mode(self._mode)
 
     def show_correct_enabled(self, enabled: bool, reason: str = "") -> None:
         """Whether there is a prediction to correct, and if not, why."""
