@@ -13,9 +13,10 @@ from napari.layers import Labels, Layer
 
 from napari_sparseseg._types import Box, Plane
 from napari_sparseseg.live.events import ClassInfo, TileUpdate
+from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.widgets.axes import AxisMap
 from napari_sparseseg.widgets.capture import BrushTrack, Stroke, joined, strokes_of, united
-from napari_sparseseg.widgets.feed import PredictionFeed, with_paint
+from napari_sparseseg.widgets.feed import PredictionFeed
 from napari_sparseseg.widgets.layers import (
     AnnotationLayer,
     PredictionLayer,
