@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage import journal as journal_module
-from napari_sparseseg.storage.journal import SIGNATURE, FileJournal, JournalRecord, read_journal, replay
+from napari_sparseseg.storage.journal import SIGNATURE, FileJournal, JournalRecord, read_from, read_journal, replay
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 SHAPE = (1, 2, 16, 16)
@@ -199,7 +199,7 @@ class TestFailure:
         journal = FileJournal(path)
         journal.append(records(1)[0])
         assert journal.sync(timeout=30)
-        real = journal._file
+        real = journal._file._file
 
         class HalfFull:
             n_left = 1
@@ -214,7 +214,7 @@ class TestFailure:
             def __getattr__(self, name):
                 return getattr(real, name)
 
-        journal._file = HalfFull()
+        journal._file._file = HalfFull()
         for record in records()[1:]:
             journal.append(record)
         assert journal.sync(timeout=30)
@@ -225,7 +225,7 @@ class TestFailure:
         journal = FileJournal(path)
         journal.append(records(1)[0])
         assert journal.sync(timeout=30)
-        real = journal._file
+        real = journal._file._file
 
         class Narrow:
             def write(self, content):
@@ -234,7 +234,7 @@ class TestFailure:
             def __getattr__(self, name):
                 return getattr(real, name)
 
-        journal._file = Narrow()
+        journal._file._file = Narrow()
         for record in records()[1:]:
             journal.append(record)
         journal.close()
@@ -447,3 +447,38 @@ class TestReplay:
         again = AnnotationStore(SHAPE)
         replay(tmp_path / "nowhere" / "journal", again)
         self.assert_equal(again, store)
+
+
+class TestReadFrom:
+    def test_it_goes_on_from_where_a_record_ended(self, path):
+        write(path, records())
+        ends = [end for _, end in read_from(path)]
+        assert ends[-1] == path.stat().st_size
+        found = [record for record, _ in read_from(path, ends[1])]
+        assert [record.values["number"] for record in found] == [2, 3]
+
+    @pytest.mark.parametrize("offset", range(0, 60, 7))
+    def test_a_damaged_record_costs_itself_only(self, path, offset):
+        content = bytearray(write(path, records()))
+        ends = [end for _, end in read_from(path)]
+        content[ends[0] + offset % (ends[1] - ends[0])] ^= 0xFF
+        path.write_bytes(content)
+        assert [record.values["number"] for record, _ in read_from(path)] == [0, 2, 3]
+
+    def test_a_torn_tail_is_left_out(self, path):
+        content = write(path, records())
+        path.write_bytes(content[:-3])
+        assert [record.values["number"] for record, _ in read_from(path)] == [0, 1, 2]
+
+    def test_nothing_follows_the_end(self, path):
+        content = write(path, records())
+        assert list(read_from(path, len(content))) == []
+        assert list(read_from(path, 10 * len(content))) == []
+
+    def test_the_journal_knows_where_records_end(self, path):
+        journal = FileJournal(path)
+        tickets = [journal.append(record) for record in records()]
+        assert journal.sync(timeout=30)
+        assert [journal.end_of(ticket) for ticket in tickets] == [end for _, end in read_from(path)]
+        assert journal.ticket == tickets[-1]
+        journal.close()

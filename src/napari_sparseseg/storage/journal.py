@@ -13,6 +13,7 @@ import struct
 import threading
 import time
 import zlib
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +24,16 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.durable import Disk, DiskFile, RealDisk
 
 SIGNATURE = b"sparseseg journal 1\n"
 _SIZES = struct.Struct("<III")  # header, payload, CRC-32
 _LARGEST_HEADER = 2**20
 _LARGEST_PAYLOAD = 2**34
 _COMPRESSION = 1
+_HEADER_START = b'{"op":'
+_SEARCHED_AT_ONCE = 2**20
+_SEARCH_LIMIT = 8  # sizes of the file that may be read to find a whole record: a file may have been made to be slow
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -48,6 +53,10 @@ class Journal(Protocol):
     @property
     def error(self) -> str:
         """Why the latest records could not be written: one sentence, empty if all is well."""
+
+    @property
+    def ticket(self) -> int:
+        """Ticket of the latest record, 0 if there is none."""
 
     def append(self, record: JournalRecord) -> int:
         """Take a record and return its ticket, at once; never fails."""
@@ -86,6 +95,27 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalRecord]:
             yield record
 
 
+def read_from(path: str | os.PathLike[str], start: int = 0) -> Iterator[tuple[JournalRecord, int]]:
+    """Records of a journal from a position on, each with the position where it ends; damaged ones are passed over.
+
+    Where something in the middle cannot be read, the next record that is whole is looked for, so that damage costs
+    what it hit and no more. Raises `InputError` if there is no such file.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"there is no journal {os.fspath(path)!r}")
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        position: int | None = max(start, len(SIGNATURE))
+        while position is not None and position < size:
+            file.seek(position)
+            record = _read_record(file, size)
+            if record is None:
+                position = _next_record(file, position + 1, size)
+                continue
+            position = file.tell()
+            yield record, position
+
+
 class FileJournal:
     """Appends records to a file, on a thread of its own; what waits is written and synced together.
 
@@ -98,12 +128,22 @@ class FileJournal:
         A new file, or a journal to go on with; its folder must exist.
     on_error
         Called with one sentence when writing fails, and with "" when it works again; writer thread.
+    disk
+        What is written to.
 
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, on_error: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_error: Callable[[str], object] | None = None,
+        disk: Disk | None = None,
+    ) -> None:
         self._path = Path(path)
         self._on_error = on_error
+        self._disk = disk or RealDisk()
+        self._ends = array("Q")  # where each record that is synced ends in the file
         self._changed = threading.Condition()
         self._waiting: deque[tuple[bytes, JournalRecord]] = deque()
         self._n_appended = 0
@@ -113,7 +153,7 @@ class FileJournal:
         self._is_closing = False
         self._has_ended = False
         self._error = ""
-        self._file: IO[bytes] | None = None
+        self._file: DiskFile | None = None
         self._end: int | None = None  # of what is known to be whole and synced
         self._thread: threading.Thread | None = None
 
@@ -124,6 +164,15 @@ class FileJournal:
     @property
     def error(self) -> str:
         return self._error
+
+    @property
+    def ticket(self) -> int:
+        """Ticket of the latest record, 0 if there is none."""
+        return self._n_appended
+
+    def end_of(self, ticket: int) -> int:
+        """Where the record of a ticket ends in the file, in bytes; it must be synced."""
+        return self._ends[ticket - 1]
 
     def append(self, record: JournalRecord) -> int:
         """Take a record and return its ticket, at once; any thread."""
@@ -198,35 +247,28 @@ class FileJournal:
         if not batch:
             return ""
         try:
-            self._write(b"".join(_encode(header, record.arrays) for header, record in batch))
+            self._write([_encode(header, record.arrays) for header, record in batch])
         except (OSError, MemoryError, InputError) as error:
             self._close_file()
             reason = getattr(error, "strerror", None) or str(error) or "out of memory"
             return f"strokes cannot be saved to {self._path}: {reason}; they are kept in memory and tried again"
         return ""
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, records: list[bytes]) -> None:
         file = self._open()
         assert self._end is not None  # noqa: S101  # _open has set it
-        file.seek(self._end)
-        left = memoryview(content)
-        while left:
-            left = left[file.write(left) :]
-        # after a failed attempt, more than this may lie there
-        file.truncate()
-        os.fsync(file.fileno())
-        self._end += len(content)
+        file.write_at(self._end, b"".join(records))
+        file.sync()
+        for record in records:
+            self._end += len(record)
+            self._ends.append(self._end)
 
-    def _open(self) -> IO[bytes]:
+    def _open(self) -> DiskFile:
         """The file, ready to be written at `_end`; opened anew after an error."""
         if self._file is None:
-            self._file = _open_or_create(self._path, must_exist=self._end is not None)
+            self._file = _open_or_create(self._disk, self._path, must_exist=self._end is not None)
         if self._end is None:
-            self._end = _end_of_records(self._file, self._path)
-        there = self._path.stat()
-        # what is written to a file that was deleted or replaced is lost without an error
-        if not os.path.samestat(there, os.fstat(self._file.fileno())) or there.st_size < self._end:
-            raise InputError("the file was removed or changed by something else")
+            self._end = _end_of_records(self._disk, self._file, self._path)
         return self._file
 
     def _close_file(self) -> None:
@@ -235,39 +277,30 @@ class FileJournal:
             file.close()
 
 
-def _open_or_create(path: Path, *, must_exist: bool) -> IO[bytes]:
-    if must_exist or path.exists():
-        return path.open("r+b", buffering=0)
-    file = path.open("x+b", buffering=0)
-    _sync_folder(path.parent)
+def _open_or_create(disk: Disk, path: Path, *, must_exist: bool) -> DiskFile:
+    is_new = not path.exists()
+    if must_exist and is_new:
+        raise InputError("the file was removed or changed by something else")
+    file = disk.open(path)
+    if is_new:
+        disk.sync_folder(path.parent)
     return file
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name last; only POSIX can and must."""
-    if os.name == "posix":
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
-
-
-def _end_of_records(file: IO[bytes], path: Path) -> int:
+def _end_of_records(disk: Disk, file: DiskFile, path: Path) -> int:
     """Where to go on writing; a torn tail is put aside, a new file gets its signature."""
-    end = max((after for _, after in _read_records(file)), default=0)
-    file.seek(0)
-    if not end and file.read(len(SIGNATURE)) == SIGNATURE:
-        end = len(SIGNATURE)
-    file.seek(end)
-    torn = file.read()
+    with path.open("rb") as existing:
+        end = max((after for _, after in _read_records(existing)), default=0)
+        existing.seek(0)
+        if not end and existing.read(len(SIGNATURE)) == SIGNATURE:
+            end = len(SIGNATURE)
+        existing.seek(end)
+        torn = existing.read()
     if end and torn:
-        path.with_name(f"{path.name}.torn").write_bytes(torn)
+        disk.write(path.with_name(f"{path.name}.torn"), torn)
     if not end:
-        file.seek(0)
-        file.write(SIGNATURE)
+        file.write_at(0, SIGNATURE)
         end = len(SIGNATURE)
-    file.truncate(end)
     return end
 
 
@@ -296,6 +329,26 @@ def _read_record(file: IO[bytes], size: int) -> JournalRecord | None:
     if _checksum(header, payload) != expected:
         return None
     return _decode(header, payload)
+
+
+def _next_record(file: IO[bytes], start: int, size: int) -> int | None:
+    """Where the next record begins that is whole; None if there is none, or if the search becomes endless."""
+    position, n_read = start, 0
+    while position < size and n_read <= _SEARCH_LIMIT * size:
+        file.seek(position)
+        piece = file.read(_SEARCHED_AT_ONCE + len(_HEADER_START))
+        found = piece.find(_HEADER_START)
+        while found >= 0:
+            begin = position + found - _SIZES.size
+            file.seek(max(begin, 0))
+            if begin >= start and _read_record(file, size) is not None:
+                return begin
+            n_read += file.tell() - max(begin, 0)
+            if n_read > _SEARCH_LIMIT * size:
+                break
+            found = piece.find(_HEADER_START, found + 1)
+        position += _SEARCHED_AT_ONCE
+    return None
 
 
 def _encode_header(record: JournalRecord) -> bytes:
