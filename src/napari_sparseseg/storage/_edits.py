@@ -79,6 +79,11 @@ class History:
         while len(self._done) > 1 and (len(self._done) > self._max_edits or self._n_bytes > self._max_bytes):
             self._n_bytes -= self._done.popleft().n_bytes
 
+    def remember(self, edit: Edit) -> None:
+        """Take in an edit that was made before all that can be undone."""
+        self._n_bytes += edit.n_bytes
+        self._done.appendleft(edit)
+
     def undo(self) -> None:
         self._undone.append(self._done.pop())
 

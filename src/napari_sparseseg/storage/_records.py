@@ -10,31 +10,55 @@ import numpy as np
 from napari_sparseseg._types import UNPAINTED, Box, Plane
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._edits import Codes, Edit, Mask, unpack
-from napari_sparseseg.storage._stroke_table import Stroke, StrokeKind
+from napari_sparseseg.storage._stroke_table import Ids, NewStroke, Stroke, StrokeAuthor, StrokeKind
 from napari_sparseseg.storage.journal import JournalRecord
 from napari_sparseseg.storage.palette import ClassSet, Palette
 
 
 class RecordedEdit(NamedTuple):
-    """What an edit wrote, without what was there before; a stroke is its kind, time, plane and number of voxels."""
+    """What an edit wrote, without what was there before."""
 
     frame: int
     box: Box
     mask: Mask
     codes: Codes
     marks: Codes
-    strokes: Sequence[tuple[StrokeKind, float, Plane | None, int]]
+    strokes: Sequence[NewStroke]
 
 
-def record_of(edit: Edit) -> JournalRecord:
-    """The record of an edit: the mask's bits, codes and marks as arrays, all else as values."""
-    values = {
-        "frame": edit.frame,
-        "start": edit.box.start,
-        "stop": edit.box.stop,
-        "strokes": [_values_of(stroke) for stroke in edit.strokes],
-    }
-    return JournalRecord("edit", values, (edit.bits, edit.new_codes, edit.marks))
+class RecordedUndo(NamedTuple):
+    """What was written by taking an edit back."""
+
+    frame: int
+    box: Box
+    mask: Mask
+    codes: Codes
+    ids: Ids
+    n_strokes: int
+
+
+def record_of(edit: Edit, op: str = "edit") -> JournalRecord:
+    """The record of an edit (or "redo"): the mask's bits, codes and marks as arrays, all else as values."""
+    values = {**_place_of(edit), "strokes": [values_of(stroke) for stroke in edit.strokes]}
+    return JournalRecord(op, values, (edit.bits, edit.new_codes, edit.marks))
+
+
+def record_of_undo(edit: Edit) -> JournalRecord:
+    """The record of taking an edit back, which says all: the edit may be older than where reading begins."""
+    values = {**_place_of(edit), "n_strokes": len(edit.strokes)}
+    return JournalRecord("undo", values, (edit.bits, edit.old_codes, edit.old_ids.astype("<u2").view(np.uint8)))
+
+
+def undo_of(record: JournalRecord) -> RecordedUndo:
+    """What a record of an undo tells of; raises as `edit_of`."""
+    values, (bits, codes, raw_ids) = record.values, record.arrays
+    box = Box(tuple(values["start"]), tuple(values["stop"]))
+    mask = unpack(bits, box.shape)
+    ids: Ids = np.frombuffer(raw_ids.tobytes(), "<u2").astype(np.uint16)
+    n_voxels = int(np.count_nonzero(mask))
+    if n_voxels == 0 or not {codes.size, ids.size} <= {1, n_voxels}:
+        raise InputError("the journal holds an undo whose values contradict each other")
+    return RecordedUndo(values["frame"], box, mask, codes, ids, int(values["n_strokes"]))
 
 
 def edit_of(record: JournalRecord) -> RecordedEdit:
@@ -45,10 +69,7 @@ def edit_of(record: JournalRecord) -> RecordedEdit:
     values, (bits, codes, marks) = record.values, record.arrays
     box = Box(tuple(values["start"]), tuple(values["stop"]))
     mask = unpack(bits, box.shape)
-    strokes = [
-        (StrokeKind(kind), float(seconds), None if plane is None else Plane(*plane), int(n_voxels))
-        for kind, seconds, plane, n_voxels in values["strokes"]
-    ]
+    strokes = [new_stroke_of(entry) for entry in values["strokes"]]
     n_voxels = int(np.count_nonzero(mask))
     has_sizes = n_voxels > 0 and {codes.size, marks.size} <= {1, n_voxels}
     if not has_sizes or not strokes or marks.max() > len(strokes):
@@ -70,7 +91,20 @@ def palette_of(record: JournalRecord) -> Palette:
     return Palette({code: ClassSet(frozenset(ids), bool(is_forbidding)) for code, is_forbidding, ids in sets})
 
 
-def _values_of(stroke: Stroke) -> list[Any]:
+def values_of(stroke: Stroke) -> list[Any]:
+    """A stroke without its number, as JSON has it."""
     plane = stroke.plane
     where = None if plane is None else [plane.frame, plane.axis, plane.index]
-    return [stroke.kind, stroke.time, where, stroke.n_voxels]
+    values = [stroke.kind, stroke.time, where, stroke.n_voxels]
+    return values if stroke.by is StrokeAuthor.HUMAN else [*values, stroke.by]
+
+
+def new_stroke_of(entry: Sequence[Any]) -> NewStroke:
+    """A stroke from `values_of`; raises TypeError or ValueError for what is none."""
+    kind, seconds, plane, n_voxels, *by = entry
+    where = None if plane is None else Plane(*plane)
+    return StrokeKind(kind), float(seconds), where, int(n_voxels), StrokeAuthor(*by) if by else StrokeAuthor.HUMAN
+
+
+def _place_of(edit: Edit) -> dict[str, Any]:
+    return {"frame": edit.frame, "start": edit.box.start, "stop": edit.box.stop}

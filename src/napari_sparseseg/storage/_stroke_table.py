@@ -26,6 +26,17 @@ class StrokeKind(StrEnum):
     ERASURE = "erasure"
 
 
+class StrokeAuthor(StrEnum):
+    """Who made a stroke."""
+
+    HUMAN = "human"
+    SUGGESTION = "suggestion"  # the program proposed it, and somebody accepted
+
+
+NewStroke = tuple[StrokeKind, float, Plane | None, int, StrokeAuthor]
+"""A stroke without its number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stroke:
     """One stroke: its number (1, 2, ... as they were made), when (seconds since 1970), where, how many voxels."""
@@ -35,14 +46,15 @@ class Stroke:
     time: float
     plane: Plane | None
     n_voxels: int
+    by: StrokeAuthor = StrokeAuthor.HUMAN
 
 
 class StrokeTable:
     """Strokes that are not undone, oldest first; the id of a stroke is its place, counted from 1."""
 
-    def __init__(self) -> None:
-        self._strokes: list[Stroke] = []
-        self._next_number = 1
+    def __init__(self, strokes: Iterable[Stroke] = ()) -> None:
+        self._strokes: list[Stroke] = list(strokes)
+        self._next_number = self._strokes[-1].number + 1 if self._strokes else 1
 
     def __len__(self) -> int:
         return len(self._strokes)
@@ -51,8 +63,8 @@ class StrokeTable:
     def strokes(self) -> tuple[Stroke, ...]:
         return tuple(self._strokes)
 
-    def numbered(self, strokes: Iterable[tuple[StrokeKind, float, Plane | None, int]]) -> tuple[Stroke, ...]:
-        """Strokes of these kinds, times, slices and sizes, with the next numbers."""
+    def numbered(self, strokes: Iterable[NewStroke]) -> tuple[Stroke, ...]:
+        """Strokes of these kinds, times, slices, sizes and authors, with the next numbers."""
         return tuple(Stroke(self._next_number + i, *stroke) for i, stroke in enumerate(strokes))
 
     def add(self, strokes: tuple[Stroke, ...]) -> None:

@@ -71,6 +71,21 @@ class Voxels:
         self._count(frame, codes, ids, n_voxels, 1)
         self._update_occupied(frame, box)
 
+    def put_painted(self, frame: int, painted: Painted) -> None:
+        """Write segments of a frame that is empty, as `read_painted` has them."""
+        size = int(np.prod(self.shape[1:]))
+        index = (painted.start[:, None] + np.arange(SEGMENT)).ravel()
+        codes, ids = painted.codes.ravel(), painted.ids.ravel()
+        chosen = (codes != 0) & (index >= 0) & (index < size)
+        index, codes, ids = index[chosen] + frame * size, codes[chosen], ids[chosen]
+        self._codes[index] = codes
+        self._ids[index] = ids
+        self._is_occupied[np.unique(index // SEGMENT)] = True
+        for table, values in ((self._n_of_code[frame], codes), (self._n_of_id, ids)):
+            found = np.bincount(values)
+            table[: len(found)] += found
+            table[0] -= len(values)
+
     def mark_complete(self, plane: Plane, others: tuple[Plane, ...], is_complete: bool) -> None:
         """Mark the voxels of a plane, or unmark those that no other complete plane shares."""
         if self._complete is None:

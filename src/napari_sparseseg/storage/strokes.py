@@ -22,16 +22,25 @@ from napari_sparseseg.storage._checks import (
     checked_shown,
 )
 from napari_sparseseg.storage._edits import Codes, Edit, History, Mask, bounds_of, box_within
-from napari_sparseseg.storage._records import edit_of, palette_of, record_of, record_of_palette
+from napari_sparseseg.storage._records import (
+    edit_of,
+    palette_of,
+    record_of,
+    record_of_palette,
+    record_of_undo,
+    undo_of,
+)
 from napari_sparseseg.storage._snapshot import annotation_of
 from napari_sparseseg.storage._stroke_table import Stroke as Stroke
+from napari_sparseseg.storage._stroke_table import StrokeAuthor as StrokeAuthor
 from napari_sparseseg.storage._stroke_table import StrokeKind as StrokeKind
 from napari_sparseseg.storage._stroke_table import StrokeTable
-from napari_sparseseg.storage._voxels import Voxels
+from napari_sparseseg.storage._voxels import Painted, Voxels
 from napari_sparseseg.storage.journal import Journal, JournalRecord
 from napari_sparseseg.storage.palette import FIRST_SET, ClassSet, Palette
 
 MAX_STROKES = 2**16 - 1
+MAX_MARK = 255
 MAX_EDITS = 200
 MAX_HISTORY_BYTES = 2**28
 
@@ -49,6 +58,22 @@ class PaintedPlane(NamedTuple):
     plane: Plane
     n_voxels: int
     is_complete: bool
+
+
+class StoreState(NamedTuple):
+    """All that an annotation is, without the history of undo: what has to be on disk.
+
+    `painted` holds copies of the painted segments of each frame with paint; `ticket` is that of the journal's record
+    of the latest change that is in it (0 without journal).
+    """
+
+    shape: tuple[int, int, int, int]
+    painted: dict[int, Painted]
+    sets: dict[int, ClassSet]
+    strokes: tuple[Stroke, ...]
+    complete: frozenset[Plane]
+    revision: int
+    ticket: int
 
 
 class AnnotationStore:
@@ -184,9 +209,25 @@ class AnnotationStore:
             weights = self._table.weights(correction_weight, halving)
         return annotation_of(painted, self._shape[1:], palette, weights, classes=classes, background=background)
 
+    def state(self) -> StoreState:
+        """Everything, as of one moment; any thread."""
+        with self._lock:
+            frames = np.flatnonzero(self._voxels.n_of_code[:, 1:].any(axis=1)).tolist()
+            painted = {frame: self._voxels.read_painted(frame) for frame in frames}
+            ticket = self.journal.ticket if self.journal is not None else 0
+            sets, strokes = self._palette.sets, self._table.strokes
+            return StoreState(self._shape, painted, sets, strokes, frozenset(self._complete), self._revision, ticket)
+
     # --- painting ---
 
-    def annotate(self, region: Region, codes: int | npt.ArrayLike, plane: Plane | None = None) -> PaintEdit | None:
+    def annotate(
+        self,
+        region: Region,
+        codes: int | npt.ArrayLike,
+        plane: Plane | None = None,
+        *,
+        by: StrokeAuthor = StrokeAuthor.HUMAN,
+    ) -> PaintEdit | None:
         """Paint a class or a set, or one code for each voxel of the region's box; 0 erases.
 
         None if nothing changed by it. Raises `InputError` for a region outside the image and codes that stand for
@@ -198,8 +239,8 @@ class AnnotationStore:
             changed = self._voxels.codes[region.frame][box.slices] != wanted
             if mask is not None:
                 changed &= mask
-            erases = wanted == UNPAINTED
-            return self._edit(region.frame, box, changed, wanted, erases, (StrokeKind.PAINT, StrokeKind.ERASURE), plane)
+            erases, kinds = wanted == UNPAINTED, (StrokeKind.PAINT, StrokeKind.ERASURE)
+            return self._edit(region.frame, box, changed, wanted, erases, kinds, plane, by)
 
     def correct(
         self,
@@ -245,7 +286,7 @@ class AnnotationStore:
             edit = self._history.to_undo
             if edit is None:
                 return None
-            self._note(JournalRecord("undo"))
+            self._note(record_of_undo(edit))
             self._voxels.put(edit.frame, edit.box, edit.mask, edit.old_codes, edit.old_ids)
             self._table.take_back(edit.strokes)
             self._history.undo()
@@ -258,7 +299,7 @@ class AnnotationStore:
             edit = self._history.to_redo
             if edit is None:
                 return None
-            self._note(JournalRecord("redo"))
+            self._note(record_of(edit, "redo"))
             self._put(edit)
             self._history.redo()
             return PaintEdit(edit.frame, edit.box)
@@ -345,6 +386,25 @@ class AnnotationStore:
                 self.journal = journal
         return True
 
+    def restore(self, state: StoreState) -> None:
+        """Begin anew from a state, whose numbers must have been checked; nothing is noted in the journal.
+
+        Raises `InputError` for the state of another image.
+        """
+        if state.shape != self._shape:
+            raise InputError(f"the annotation belongs to an image of shape {state.shape}, this one has {self._shape}")
+        with self._lock:
+            self._begin()
+            self._palette = Palette(state.sets)
+            self._table = StrokeTable(state.strokes)
+            for frame, painted in state.painted.items():
+                self._voxels.put_painted(frame, painted)
+            for plane in state.complete:
+                check_plane(plane, self._shape)
+                self._complete.add(plane)
+                self._voxels.mark_complete(plane, (), is_complete=True)
+            self._revision += 1
+
     def _note(self, record: JournalRecord) -> None:
         if self.journal is not None:
             self.journal.append(record)
@@ -367,8 +427,25 @@ class AnnotationStore:
         self._commit(frame, box, mask, codes, marks, self._table.numbered(strokes))
 
     def _replay_undo(self, record: JournalRecord) -> None:
-        if (self.undo() if record.op == "undo" else self.redo()) is None:
+        if record.op == "undo" and not self.can_undo and record.arrays:
+            self._history.remember(self._edit_before(record))
+        if record.op == "redo" and not self.can_redo and record.arrays:
+            self._replay_edit(record)
+        elif (self.undo() if record.op == "undo" else self.redo()) is None:
             raise InputError(f"the journal says {record.op} where there is nothing to {record.op}")
+
+    def _edit_before(self, record: JournalRecord) -> Edit:
+        """The edit that a record takes back, and that was made before reading began: it is what is there now."""
+        frame, box, mask, old_codes, old_ids, n_strokes = undo_of(record)
+        checked_region(Region(frame, box), None, self._shape)
+        check_known(old_codes, self._palette)
+        n_left = len(self._table) - n_strokes
+        if not 1 <= n_strokes <= MAX_MARK or n_left < 0 or old_ids.max() > n_left:
+            raise InputError("the journal holds an undo of strokes that were not made")
+        codes, ids = (_single(array[frame][box.slices][mask]) for array in (self._voxels.codes, self._voxels.ids))
+        marks = np.where(ids > n_left, ids - n_left, 0).astype(np.uint8)
+        strokes = self._table.strokes[n_left:]
+        return Edit(frame, box, np.packbits(mask), old_codes, codes, old_ids, marks, n_left + 1, strokes)
 
     # --- inside ---
 
@@ -412,6 +489,7 @@ class AnnotationStore:
         is_second: Mask,
         kinds: tuple[StrokeKind, StrokeKind],
         plane: Plane | None,
+        by: StrokeAuthor = StrokeAuthor.HUMAN,
     ) -> PaintEdit | None:
         """Make an edit of one or two strokes: those of the voxels that are `is_second`, and of the others."""
         if not changed.any():
@@ -424,7 +502,7 @@ class AnnotationStore:
         present = [(kind, n) for kind, n in zip(kinds, numbers, strict=True) if n]
         self._make_room(len(present))
         now = self._clock()
-        strokes = self._table.numbered((kind, now, plane, n) for kind, n in present)
+        strokes = self._table.numbered((kind, now, plane, n, by) for kind, n in present)
         marks = np.where(second, len(present), 1).astype(np.uint8)
         marks[codes == UNPAINTED] = 0
         tight = box_within(box, bounds)
