@@ -169,11 +169,11 @@ class _Layout:
 
 def _opened(path: Path) -> BinaryIO:
     if not path.is_file():
-        raise ModelFileError(f"there is no model file at {path}")
+        raise ModelFileError(f"there is no model file at {path}; check the path")
     try:
         return path.open("rb")
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be opened ({error.strerror})") from error
+        raise ModelFileError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
 
 
 def _checked(file: BinaryIO, path: Path) -> tuple[ModelDescription, _Layout]:
@@ -232,7 +232,9 @@ def _model_metadata(metadata: Any, path: Path) -> tuple[str, str]:
 
 
 def _other_kind(path: Path) -> ModelFileError:
-    return ModelFileError(f"{path} is a safetensors file, but not a model of napari-sparseseg")
+    return ModelFileError(
+        f"{path} is a safetensors file, but not a model of napari-sparseseg; use one that was saved here"
+    )
 
 
 def _checked_header(text: str, path: Path) -> dict[str, Any]:
@@ -241,7 +243,7 @@ def _checked_header(text: str, path: Path) -> dict[str, Any]:
         raise _other_kind(path)
     version = header.get("version")
     if not _is_whole(version) or version < 1:
-        raise ModelFileError(f"{path} does not say which format version it has; it was changed after it was saved")
+        raise ModelFileError(f"{path} does not say which format version it has; use an intact copy")
     if version > VERSION:
         raise ModelFileError(
             f"{path} has format version {version}, this program reads up to {VERSION}; update napari-sparseseg"

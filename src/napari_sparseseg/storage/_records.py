@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from napari_sparseseg._types import UNPAINTED, Box, Plane
+from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED, Box, Plane
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._edits import Codes, Edit, Mask, unpack
 from napari_sparseseg.storage._stroke_table import Ids, NewStroke, Stroke, StrokeAuthor, StrokeKind
 from napari_sparseseg.storage.journal import JournalRecord
-from napari_sparseseg.storage.palette import ClassSet, Palette
+from napari_sparseseg.storage.palette import FIRST_SET, ClassSet, Palette
 
 
 class RecordedEdit(NamedTuple):
@@ -52,8 +53,7 @@ def record_of_undo(edit: Edit) -> JournalRecord:
 def undo_of(record: JournalRecord) -> RecordedUndo:
     """What a record of an undo tells of; raises as `edit_of`."""
     values, (bits, codes, raw_ids) = record.values, record.arrays
-    box = Box(tuple(values["start"]), tuple(values["stop"]))
-    mask = unpack(bits, box.shape)
+    box, mask = _place_from(values, bits)
     ids: Ids = np.frombuffer(raw_ids.tobytes(), "<u2").astype(np.uint16)
     n_voxels = int(np.count_nonzero(mask))
     if n_voxels == 0 or not {codes.size, ids.size} <= {1, n_voxels}:
@@ -67,8 +67,7 @@ def edit_of(record: JournalRecord) -> RecordedEdit:
     Raises `InputError` where its values contradict each other, KeyError, TypeError or ValueError where they are none.
     """
     values, (bits, codes, marks) = record.values, record.arrays
-    box = Box(tuple(values["start"]), tuple(values["stop"]))
-    mask = unpack(bits, box.shape)
+    box, mask = _place_from(values, bits)
     strokes = [new_stroke_of(entry) for entry in values["strokes"]]
     n_voxels = int(np.count_nonzero(mask))
     has_sizes = n_voxels > 0 and {codes.size, marks.size} <= {1, n_voxels}
@@ -88,6 +87,9 @@ def record_of_palette(palette: Palette) -> JournalRecord:
 def palette_of(record: JournalRecord) -> Palette:
     """The sets that a record tells of."""
     sets = record.values["sets"]
+    for code, _, ids in sets:
+        if not (_is_whole(code, FIRST_SET, MAX_CODE) and all(_is_whole(class_id, 1, MAX_CLASSES) for class_id in ids)):
+            raise InputError("the journal holds sets of classes that cannot be")
     return Palette({code: ClassSet(frozenset(ids), bool(is_forbidding)) for code, is_forbidding, ids in sets})
 
 
@@ -103,8 +105,22 @@ def new_stroke_of(entry: Sequence[Any]) -> NewStroke:
     """A stroke from `values_of`; raises TypeError or ValueError for what is none."""
     kind, seconds, plane, n_voxels, *by = entry
     where = None if plane is None else Plane(*plane)
+    if where is not None and not all(_is_whole(part, 0, 2**31) for part in plane):
+        raise ValueError(f"{where} is no slice")
     return StrokeKind(kind), float(seconds), where, int(n_voxels), StrokeAuthor(*by) if by else StrokeAuthor.HUMAN
 
 
 def _place_of(edit: Edit) -> dict[str, Any]:
     return {"frame": edit.frame, "start": edit.box.start, "stop": edit.box.stop}
+
+
+def _place_from(values: Mapping[str, Any], bits: npt.NDArray[np.uint8]) -> tuple[Box, Mask]:
+    """Box and mask of an edit; the box may claim any size, so nothing is unpacked before the bits fit it."""
+    box = Box(tuple(values["start"]), tuple(values["stop"]))
+    if min(box.shape) < 1 or -(-box.n_voxels // 8) != bits.size:
+        raise InputError("the journal holds a mask that does not fit its box")
+    return box, unpack(bits, box.shape)
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

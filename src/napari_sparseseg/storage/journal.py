@@ -30,6 +30,7 @@ SIGNATURE = b"sparseseg journal 1\n"
 _SIZES = struct.Struct("<III")  # header, payload, CRC-32
 _LARGEST_HEADER = 2**20
 _LARGEST_PAYLOAD = 2**34
+_LARGEST_RATIO = 1032  # zlib packs no better: more is claimed only by who means harm
 _COMPRESSION = 1
 _HEADER_START = b'{"op":'
 _SEARCHED_AT_ONCE = 2**20
@@ -71,6 +72,10 @@ class Journal(Protocol):
 class Replayable(Protocol):
     """What a journal can be played into."""
 
+    @property
+    def largest_record(self) -> int:
+        """Bytes of voxels that a record can need; one with more was not written for this."""
+
     def replay(self, record: JournalRecord) -> bool:
         """Do what a record tells; False if it is about something else."""
 
@@ -80,37 +85,51 @@ def replay(path: str | os.PathLike[str], store: Replayable) -> list[JournalRecor
 
     Raises `InputError` if there is no such file, if it is no journal or belongs to another image.
     """
-    return [record for record in read_journal(path) if not store.replay(record)]
+    others = []
+    for record in read_journal(path, store.largest_record):
+        try:
+            is_known = store.replay(record)
+        except InputError as error:
+            raise InputError(
+                f"{os.fspath(path)!r} cannot be replayed ({error}); use an intact copy, or a journal of this image"
+            ) from error
+        if not is_known:
+            others.append(record)
+    return others
 
 
-def read_journal(path: str | os.PathLike[str]) -> Iterator[JournalRecord]:
-    """Records of a journal, oldest first; ends before the first that is torn or damaged.
+def read_journal(path: str | os.PathLike[str], largest: int = _LARGEST_PAYLOAD) -> Iterator[JournalRecord]:
+    """Records of a journal, oldest first; ends before the first that is torn, damaged or larger than `largest` bytes.
 
     Raises `InputError` if there is no such file, or if it is no journal.
     """
     if not Path(path).is_file():
-        raise InputError(f"there is no journal {os.fspath(path)!r}")
+        raise InputError(f"there is no journal {os.fspath(path)!r}; check the path")
     with Path(path).open("rb") as file:
-        for record, _ in _read_records(file):
+        for record, _ in _read_records(file, largest):
             yield record
 
 
-def read_from(path: str | os.PathLike[str], start: int = 0) -> Iterator[tuple[JournalRecord, int]]:
+def read_from(
+    path: str | os.PathLike[str], start: int = 0, largest: int = _LARGEST_PAYLOAD
+) -> Iterator[tuple[JournalRecord, int]]:
     """Records of a journal from a position on, each with the position where it ends; damaged ones are passed over.
 
     Where something in the middle cannot be read, the next record that is whole is looked for, so that damage costs
-    what it hit and no more. Raises `InputError` if there is no such file.
+    what it hit and no more; one of more than `largest` bytes counts as damaged.
+
+    Raises `InputError` if there is no such file.
     """
     if not Path(path).is_file():
-        raise InputError(f"there is no journal {os.fspath(path)!r}")
+        raise InputError(f"there is no journal {os.fspath(path)!r}; check the path")
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         position: int | None = max(start, len(SIGNATURE))
         while position is not None and position < size:
             file.seek(position)
-            record = _read_record(file, size)
+            record = _read_record(file, size, largest)
             if record is None:
-                position = _next_record(file, position + 1, size)
+                position = _next_record(file, position + 1, size, largest)
                 continue
             position = file.tell()
             yield record, position
@@ -304,21 +323,21 @@ def _end_of_records(disk: Disk, file: DiskFile, path: Path) -> int:
     return end
 
 
-def _read_records(file: IO[bytes]) -> Iterator[tuple[JournalRecord, int]]:
+def _read_records(file: IO[bytes], largest: int = _LARGEST_PAYLOAD) -> Iterator[tuple[JournalRecord, int]]:
     """Records that are whole, each with the position where it ends."""
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
     found = file.read(len(SIGNATURE))
     if found != SIGNATURE[: len(found)]:
-        raise InputError(f"{os.fspath(file.name)!r} is not a journal of strokes")
+        raise InputError(f"{os.fspath(file.name)!r} is not a journal of strokes; check the path")
     while True:
-        record = _read_record(file, size)
+        record = _read_record(file, size, largest)
         if record is None:
             return
         yield record, file.tell()
 
 
-def _read_record(file: IO[bytes], size: int) -> JournalRecord | None:
+def _read_record(file: IO[bytes], size: int, largest: int) -> JournalRecord | None:
     sizes = file.read(_SIZES.size)
     if len(sizes) < _SIZES.size:
         return None
@@ -328,10 +347,10 @@ def _read_record(file: IO[bytes], size: int) -> JournalRecord | None:
     header, payload = file.read(n_header), file.read(n_payload)
     if _checksum(header, payload) != expected:
         return None
-    return _decode(header, payload)
+    return _decode(header, payload, largest)
 
 
-def _next_record(file: IO[bytes], start: int, size: int) -> int | None:
+def _next_record(file: IO[bytes], start: int, size: int, largest: int) -> int | None:
     """Where the next record begins that is whole; None if there is none, or if the search becomes endless."""
     position, n_read = start, 0
     while position < size and n_read <= _SEARCH_LIMIT * size:
@@ -341,7 +360,7 @@ def _next_record(file: IO[bytes], start: int, size: int) -> int | None:
         while found >= 0:
             begin = position + found - _SIZES.size
             file.seek(max(begin, 0))
-            if begin >= start and _read_record(file, size) is not None:
+            if begin >= start and _read_record(file, size, largest) is not None:
                 return begin
             n_read += file.tell() - max(begin, 0)
             if n_read > _SEARCH_LIMIT * size:
@@ -368,15 +387,15 @@ def _checksum(header: bytes, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(header, zlib.crc32(sizes)))
 
 
-def _decode(header: bytes, payload: bytes) -> JournalRecord | None:
+def _decode(header: bytes, payload: bytes, largest: int) -> JournalRecord | None:
     """The record, None if it cannot be: then the file was not written by this class."""
     try:
         values = json.loads(header)
         op, sizes = str(values.pop("op")), [int(size) for size in values.pop("arrays")]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     total = sum(sizes)
-    if min(sizes, default=0) < 0 or total > _LARGEST_PAYLOAD:
+    if min(sizes, default=0) < 0 or total > min(largest, _LARGEST_RATIO * len(payload)):
         return None
     try:
         content = zlib.decompressobj().decompress(payload, max_length=max(total, 1)) if sizes else b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from threading import RLock
@@ -124,6 +125,11 @@ class AnnotationStore:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return self._shape
+
+    @property
+    def largest_record(self) -> int:
+        """Bytes that a record of the journal can need: a bit, a code and an id for each voxel of a frame."""
+        return 4 * math.prod(self._shape[1:]) + 64
 
     @property
     def codes(self) -> Codes:
@@ -378,7 +384,7 @@ class AnnotationStore:
             journal, self.journal = self.journal, None
             try:
                 actions[record.op](record)
-            except (KeyError, TypeError, ValueError, IndexError) as error:
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
                 if isinstance(error, InputError):
                     raise
                 raise InputError(f"the journal holds a record ({record.op!r}) that makes no sense: {error}") from error
