@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, check_gzip_claim
 from napari_sparseseg.storage.formats._errors import optional
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
@@ -41,22 +42,42 @@ def open_nifti(path: Path | str, _options: ReadOptions) -> Opened:
     Intensities are scaled as the header says. The orientation of the header is not applied: no axis is flipped.
     """
     nibabel = optional("nibabel", path, "nifti")
-    image = nibabel.load(path)
+    image = _loaded(nibabel, path)
     header = image.header
-    array = _whole(image) if str(path).lower().endswith(".gz") else _in_place(image, path)
+    array = _whole(image, path) if str(path).lower().endswith(".gz") else _in_place(image, path)
     unit = _UNITS.get(header.get_xyzt_units()[0]) if hasattr(header, "get_xyzt_units") else None
     steps = tuple(float(zoom) for zoom in header.get_zooms())[::-1]
     return Opened(array, _AXES[-len(array.shape) :], "NIfTI", steps=steps, unit=unit)
 
 
+def _loaded(nibabel: Any, path: Path | str) -> Any:
+    """The image, as NIfTI and nothing else: nibabel would also try formats that need a second file."""
+    kinds = (nibabel.Nifti1Image, nibabel.Nifti2Image)
+    kind = next((kind for kind in kinds if kind.path_maybe_image(str(path))[0]), None)
+    if kind is None:
+        raise ValueError("no header of NIfTI")
+    with nibabel.openers.ImageOpener(str(path)) as file:
+        # without what lies between header and voxels, which may claim any size
+        header = kind.header_class(file.read(kind.header_class.sizeof_hdr), check=False)
+    offset = float(header["vox_offset"])
+    if not 0 <= offset <= HEADER_LIMIT:
+        raise InputError(f"{path} has its voxels {offset:g} bytes behind its beginning; copy it anew from its source")
+    return kind.from_filename(str(path))
+
+
+def _end(image: Any) -> int:
+    end: int = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+    return end
+
+
 def _in_place(image: Any, path: Path | str) -> _Reversed:
-    n_bytes = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
-    if n_bytes > Path(path).stat().st_size:
+    if _end(image) > Path(path).stat().st_size:
         raise InputError(f"{path} is cut short, it ends before its voxels do; copy it anew from its source")
     return _Reversed(image.dataobj, _dtype(image))
 
 
-def _whole(image: Any) -> LoadedOnce:
+def _whole(image: Any, path: Path | str) -> LoadedOnce:
+    check_gzip_claim(path, _end(image))
     # gzip has no way to the middle: each box would unpack all that lies before it
     return LoadedOnce(image.shape[::-1], _dtype(image), lambda: np.asarray(image.dataobj).T)
 

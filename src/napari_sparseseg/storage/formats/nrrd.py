@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy.typing as npt
 
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats._axes import UNKNOWN
+from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, beside, unpacked
 from napari_sparseseg.storage.formats._errors import optional
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
@@ -41,6 +44,15 @@ _TYPES = {
 }
 _DTYPES = {name: np.dtype(code) for code, names in _TYPES.items() for name in names}
 _TYPE_NAMES = {"i1": "int8", "u1": "uint8", "i2": "int16", "u2": "uint16", "i4": "int32", "u4": "uint32"}
+_BESIDE = {"data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"}
+_PACKINGS = {
+    "raw": "raw",
+    "gzip": "gzip",
+    "gz": "gzip",
+    "bzip2": "bzip2",
+    "bz2": "bzip2",
+    **dict.fromkeys(("ASCII", "ascii", "text", "txt"), "text"),
+}
 _SPATIAL_KINDS = ("domain", "space")
 _KINDS = {"time": "T", "list": "C", "vector": "C", "RGB-color": "C", "RGBA-color": "C", "none": "C", "???": UNKNOWN}
 
@@ -52,11 +64,12 @@ def open_nrrd(path: Path | str, _options: ReadOptions) -> Opened:
     """
     nrrd = optional("nrrd", path, "nrrd")
     with Path(path).open("rb") as file:
-        header = nrrd.read_header(file)
-        offset = file.tell()
+        head = io.BytesIO(file.read(HEADER_LIMIT))
+    header = nrrd.read_header(head)
+    offset = head.tell()
     shape = tuple(int(size) for size in header["sizes"])[::-1]
     dtype = _dtype(header, path)
-    array = _array(nrrd, path, header, shape, dtype, offset)
+    array = _array(path, header, shape, dtype, offset)
     steps, unit = _steps(header, len(shape))
     return Opened(array, _axes(header, len(shape)), "NRRD", steps=steps, unit=unit)
 
@@ -68,17 +81,46 @@ def _dtype(header: Mapping[str, Any], path: Path | str) -> np.dtype[Any]:
 
 
 def _array(
-    nrrd: Any, path: Path | str, header: Mapping[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any], offset: int
+    path: Path | str, header: Mapping[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any], offset: int
 ) -> Any:
-    beside = {"data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"}
-    if header["encoding"] == "raw" and not beside & set(header):
+    if header["encoding"] == "raw" and not _BESIDE & set(header):
         return np.memmap(path, dtype, "r", offset, shape)
+    place = _Place(path, header, offset)
+    return LoadedOnce(shape, dtype, lambda: place.load(shape, dtype))
 
-    def load() -> npt.NDArray[Any]:
-        data: npt.NDArray[Any] = nrrd.read(str(path), index_order="C")[0]
-        return data
 
-    return LoadedOnce(shape, dtype, load)
+class _Place:
+    """Where the voxels are and how they are packed. Nothing is opened outside the folder of the header."""
+
+    def __init__(self, path: Path | str, header: Mapping[str, Any], offset: int) -> None:
+        name = header.get("data file", header.get("datafile"))
+        self._path = Path(path) if name is None else beside(path, name)
+        self._start = offset if name is None else 0
+        self._n_lines = int(header.get("line skip", header.get("lineskip", 0)))
+        self._n_bytes = int(header.get("byte skip", header.get("byteskip", 0)))
+        self._packing = _PACKINGS.get(header["encoding"])
+        is_at_end = self._n_bytes == -1 and self._packing == "raw"
+        if self._packing is None or self._n_lines < 0 or (self._n_bytes < 0 and not is_at_end):
+            raise InputError(f"{path} is packed in a way that is not read ({header['encoding']:.40}); save it as raw")
+        if not self._path.is_file():
+            raise InputError(f"{path} has its voxels in {self._path.name}, which is missing; put it into the folder")
+
+    def load(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Read the voxels, and no more than these; raises ValueError if there are fewer."""
+        n_bytes = math.prod(shape) * dtype.itemsize
+        with self._path.open("rb") as file:
+            file.seek(self._start)
+            for _ in range(self._n_lines):
+                if not file.readline():
+                    break
+            if self._packing == "text":
+                file.seek(self._n_bytes, os.SEEK_CUR)
+                return np.fromfile(file, dtype, math.prod(shape), sep=" ").reshape(shape)
+            if self._packing != "raw":
+                content = unpacked(file, str(self._packing), self._n_bytes, n_bytes)
+                return np.frombuffer(content, dtype).reshape(shape)
+            file.seek(*((-n_bytes, os.SEEK_END) if self._n_bytes == -1 else (self._n_bytes, os.SEEK_CUR)))
+            return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
 
 
 def _axes(header: Mapping[str, Any], n_axes: int) -> str:

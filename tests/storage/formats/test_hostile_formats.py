@@ -1,0 +1,175 @@
+"""Files by somebody who knows their format: they lead nowhere, and take no memory that they do not fill."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import tracemalloc
+import zlib
+from contextlib import contextmanager
+
+import nibabel
+import numpy as np
+import pytest
+from image_files import make_image, write_nifti, write_nrrd
+
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.formats import open_image
+from napari_sparseseg.storage.formats._bounds import leads_inside
+
+
+@contextmanager
+def little_memory(limit=32 << 20):
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
+
+
+def zeros_packed(n_bytes):
+    """So many zeros, as gzip packs them, made piece by piece."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    return b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(n_bytes >> 20)), packer.flush()])
+
+
+@pytest.mark.parametrize("name", ["a", "a/b.raw", "..a", "a..b"])
+def test_names_below_the_folder(name):
+    assert leads_inside(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "..",
+        "../a",
+        "a/../../b",
+        "/a",
+        "\\a",
+        "a\\..\\..\\b",
+        "C:a",
+        "C:\\a",
+        "//host/a",
+        "a::http://b",
+        "file:a",
+        "a\0",
+    ],
+)
+def test_names_that_lead_elsewhere(name):
+    assert not leads_inside(name)
+
+
+class TestNRRD:
+    @pytest.mark.parametrize("name", ["../secret.raw", "{folder}/secret.raw", "sub/../../secret.raw", "/dev/zero"])
+    def test_voxels_lie_in_the_folder_of_their_header(self, tmp_path, name):
+        (tmp_path / "secret.raw").write_bytes(bytes(120))
+        (tmp_path / "in").mkdir()
+        header = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 5 6 4\nencoding: raw\ndata file: {name}\n\n"
+        (tmp_path / "in" / "a.nhdr").write_text(header.format(folder=tmp_path))
+        with pytest.raises(InputError, match=r"a.nhdr names a file outside its folder .*; put all its files into one"):
+            open_image(tmp_path / "in" / "a.nhdr")
+
+    def test_voxels_may_lie_in_a_folder_below(self, tmp_path):
+        (tmp_path / "sub").mkdir()
+        (tmp_path / "sub" / "a.raw").write_bytes(bytes(range(120)))
+        header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 5 6 4\nencoding: raw\ndata file: sub/a.raw\n\n"
+        (tmp_path / "a.nhdr").write_text(header)
+        assert open_image(tmp_path / "a.nhdr").array[3, 5, 4] == 119
+
+    def test_missing_voxels_are_named(self, tmp_path):
+        header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 5 6 4\nencoding: raw\ndata file: a.raw\n\n"
+        (tmp_path / "a.nhdr").write_text(header)
+        with pytest.raises(InputError, match=r"a.nhdr has its voxels in a.raw, which is missing; put it into"):
+            open_image(tmp_path / "a.nhdr")
+
+    @pytest.mark.parametrize("skips", ["line skip: 2\nbyte skip: 3", "lineskip: 2\nbyteskip: 3"])
+    @pytest.mark.parametrize("encoding", ["raw", "gzip", "ascii"])
+    def test_what_is_to_be_skipped_is_skipped(self, tmp_path, skips, encoding):
+        image = make_image((2, 3, 4), np.uint8)
+        header = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: {encoding}\n{skips}\n\na\nb\n".encode()
+        content = {
+            "raw": b"xyz" + image.tobytes(),
+            "gzip": gzip.compress(b"xyz" + image.tobytes()),
+            "ascii": b"xyz" + " ".join(map(str, image.ravel())).encode(),
+        }
+        (tmp_path / "a.nrrd").write_bytes(header + content[encoding])
+        np.testing.assert_array_equal(open_image(tmp_path / "a.nrrd").array[...], image)
+
+    def test_raw_voxels_may_be_counted_from_the_end(self, tmp_path):
+        image = make_image((2, 3, 4), np.uint8)
+        header = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: raw\nbyte skip: -1\n\nwhatever"
+        (tmp_path / "a.nrrd").write_bytes(header + image.tobytes())
+        np.testing.assert_array_equal(open_image(tmp_path / "a.nrrd").array[...], image)
+
+    @pytest.mark.parametrize(
+        ("encoding", "skips"),
+        [("hex", ""), ("gzip", "byte skip: -1\n"), ("raw", "line skip: -1\n"), ("raw", "byte skip: -2\n")],
+    )
+    def test_what_cannot_be_read_is_refused(self, tmp_path, encoding, skips):
+        header = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: {encoding}\n{skips}\n"
+        (tmp_path / "a.nrrd").write_bytes(header.encode() + bytes(99))
+        with pytest.raises(InputError, match=r"a.nrrd is packed in a way that is not read .*; save it as raw"):
+            open_image(tmp_path / "a.nrrd")
+
+    @pytest.mark.timeout(20)
+    def test_lines_that_do_not_exist_are_not_looked_for(self, tmp_path):
+        write_nrrd(tmp_path / "a.nrrd", make_image(), (1, 1, 1))
+        content = (tmp_path / "a.nrrd").read_bytes().replace(b"\n\n", b"\nline skip: 1000000000000\n\n", 1)
+        (tmp_path / "a.nrrd").write_bytes(content)
+        with pytest.raises(InputError, match=r"a.nrrd cannot be read"):
+            open_image(tmp_path / "a.nrrd").array[0]
+
+    def test_no_more_is_unpacked_than_the_image_needs(self, tmp_path):
+        header = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: gzip\n\n"
+        (tmp_path / "a.nrrd").write_bytes(header + zeros_packed(256 << 20))
+        with little_memory():
+            assert not open_image(tmp_path / "a.nrrd").array[...].any()
+
+    @pytest.mark.parametrize("encoding", ["gzip", "bzip2"])
+    def test_claims_take_no_memory(self, tmp_path, encoding):
+        write_nrrd(tmp_path / "a.nrrd", make_image(), (1, 1, 1), encoding=encoding)
+        content = (tmp_path / "a.nrrd").read_bytes().replace(b"sizes: 18 24 5", b"sizes: 1000000 1000000 1000000")
+        (tmp_path / "a.nrrd").write_bytes(content)
+        with little_memory(), pytest.raises(InputError, match=r"a.nrrd cannot be read"):
+            open_image(tmp_path / "a.nrrd").array[0, 0, 0]
+
+    def test_headers_are_bounded(self, tmp_path):
+        with (tmp_path / "a.nrrd").open("wb") as file:
+            file.write(b"NRRD0004\ntype: ")
+            file.truncate(1 << 31)  # a hole: it takes no room on disk
+        with little_memory(128 << 20), pytest.raises(InputError):
+            open_image(tmp_path / "a.nrrd")
+
+
+class TestNIfTI:
+    def test_claims_of_packed_files_are_compared_with_their_size(self, tmp_path):
+        write_nifti(tmp_path / "a.nii.gz", make_image(), (1, 1, 1))
+        content = bytearray(gzip.decompress((tmp_path / "a.nii.gz").read_bytes()))
+        struct.pack_into("<3h", content, 42, 32767, 32767, 32767)
+        (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content))
+        with (
+            little_memory(),
+            pytest.raises(InputError, match=r"a.nii.gz is too short for the \d+ bytes that it claims"),
+        ):
+            open_image(tmp_path / "a.nii.gz").array[0, 0, 0]
+
+    def test_no_more_is_unpacked_than_the_image_needs(self, tmp_path):
+        image = nibabel.Nifti1Image(np.zeros((4, 3, 2), np.uint8), np.eye(4))
+        head = image.header.binaryblock + bytes(4)
+        (tmp_path / "a.nii.gz").write_bytes(gzip.compress(head) + zeros_packed(256 << 20))
+        with little_memory():
+            open_image(tmp_path / "a.nii.gz").array[...]
+
+    @pytest.mark.parametrize("offset", [2e9, float("inf"), float("nan"), -5.0])
+    @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+    def test_headers_are_bounded(self, tmp_path, name, offset):
+        write_nifti(tmp_path / "a.nii", make_image(), (1, 1, 1))
+        content = bytearray((tmp_path / "a.nii").read_bytes())
+        struct.pack_into("<f", content, 108, offset)
+        struct.pack_into("<Bxxxii", content, 348, 1, 2**31 - 16, 6)  # an extension that claims two gigabytes
+        packed = gzip.compress(content[:360]) + zeros_packed(256 << 20)
+        (tmp_path / name).write_bytes(packed if name.endswith(".gz") else content)
+        with little_memory(), pytest.raises(InputError, match=rf"{name} has its voxels .* bytes behind its beginning"):
+            open_image(tmp_path / name)
