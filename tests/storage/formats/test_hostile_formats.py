@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from image_files import make_image, write_nifti, write_nrrd
 
 from napari_sparseseg.errors import InputError
@@ -173,3 +174,62 @@ class TestNIfTI:
         (tmp_path / name).write_bytes(packed if name.endswith(".gz") else content)
         with little_memory(), pytest.raises(InputError, match=rf"{name} has its voxels .* bytes behind its beginning"):
             open_image(tmp_path / name)
+
+
+def ome_tiff(path, other, image, more=""):
+    """An OME-TIFF that says that its planes are in another file."""
+    depth, height, width = image.shape
+    text = (
+        f'<?xml version="1.0"?>{more}<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="{width}" SizeY="{height}" '
+        f'SizeZ="{depth}" SizeC="1" SizeT="1"><TiffData IFD="0" PlaneCount="{depth}"><UUID FileName={other}>urn:uuid:2</UUID>'
+        "</TiffData></Pixels></Image></OME>"
+    )
+    tifffile.imwrite(path, image, description=text, metadata=None)
+
+
+class TestTIFF:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        tifffile.imwrite(tmp_path / "secret.tif", make_image(seed=1), metadata=None)
+        (tmp_path / "in").mkdir()
+        return tmp_path / "in"
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            '"../secret.tif"',
+            "'../secret.tif'",
+            '"&#46;&#46;&#47;secret.tif"',
+            '"{outside}/secret.tif"',
+            '"a/../../secret.tif"',
+        ],
+    )
+    def test_planes_lie_in_the_folder(self, folder, name):
+        ome_tiff(folder / "a.ome.tif", name.format(outside=folder.parent), make_image())
+        with pytest.raises(InputError, match=r"a.ome.tif names a file outside its folder"):
+            open_image(folder / "a.ome.tif")
+
+    def test_planes_may_lie_beside(self, folder):
+        tifffile.imwrite(folder / "b.tif", make_image(seed=1), metadata=None)
+        ome_tiff(folder / "a.ome.tif", '"b.tif"', make_image())
+        np.testing.assert_array_equal(open_image(folder / "a.ome.tif").array[...], make_image(seed=1))
+
+    def test_names_do_not_hide_in_entities(self, folder):
+        more = '<!DOCTYPE OME [<!ENTITY up "../secret.tif">]>'
+        ome_tiff(folder / "a.ome.tif", '"&up;"', make_image(), more)
+        with pytest.raises(InputError, match=r"a.ome.tif defines XML entities"):
+            open_image(folder / "a.ome.tif")
+
+    def test_pieces_are_bounded(self, folder):
+        path = folder / "a.tif"
+        tifffile.imwrite(path, make_image((1, 16, 16)), tile=(16, 16), compression="zlib", metadata=None)
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            tags = tiff.pages.first.tags
+            for name in ("ImageWidth", "ImageLength", "TileWidth", "TileLength"):
+                tags[name].overwrite(2**16)
+        with (
+            little_memory(),
+            pytest.raises(InputError, match=r"a.tif has strips or tiles of 8589934592 bytes; save it"),
+        ):
+            open_image(path)

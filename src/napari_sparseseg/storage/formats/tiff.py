@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import math
+import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ import zarr
 
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats._axes import UNKNOWN
+from napari_sparseseg.storage.formats._bounds import beside
 from napari_sparseseg.storage.formats._errors import reason
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
@@ -26,8 +29,11 @@ from napari_sparseseg.storage.formats._stack import Stack
 from napari_sparseseg.storage.units import Steps, in_one_unit, unit_name
 
 _HELD_BYTES = 2**29  # up to this size a packed image is unpacked once, in parallel, and kept: ten times as fast
+_PIECE_BYTES = 2**31
 _CLASSIC_BYTES = 2**32 - 2**25  # what a TIFF holds that is no BigTIFF, with room for what describes the pages
 _DAMAGE = ("invalid page offset", "corrupted", "failed to reshape")
+_FILE_NAME = re.compile(r"""FileName\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+_ENTITIES = re.compile(r"<!(?:DOCTYPE|ENTITY)")
 _IMAGEJ_DTYPES = ("u1", "u2")
 _IMAGEJ_UNITS = {"micrometer": "um", "nanometer": "nm", "millimeter": "mm", "centimeter": "cm", "meter": "m"}
 _OME_UNITS = _IMAGEJ_UNITS | {"micrometer": "µm", "angstrom": "Å", "picometer": "pm"}
@@ -45,10 +51,11 @@ def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
     Raises `InputError` for a file that is cut short or lacks planes, or is packed in a way that cannot be unpacked.
     """
     with _complaints() as complaints, tifffile.TiffFile(path) as tiff:
+        _check_names(tiff, path)
         series = _chosen(tiff.series, "series", "image", options.series, path)
         level = _chosen(series.levels, "level", "level", options.level, path)
         _check_complete(level, path, complaints)
-        array = _array(tiff, level, path, options)
+        array = _array(level, path, options)
         axes = _axes(level, path)
         steps, unit, names = _calibration(tiff, options.series)
     zoom = [full / size for full, size in zip(series.shape, level.shape, strict=True)]
@@ -57,6 +64,19 @@ def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
     )
     kind = "OME-TIFF" if tiff.is_ome else "ImageJ TIFF" if tiff.is_imagej else "TIFF"
     return Opened(array, axes, kind, by_axis, unit, names, n_levels=len(series.levels))
+
+
+def _check_names(tiff: Any, path: Path | str) -> None:
+    """Refuse a set whose other files, which tifffile would open, lie elsewhere."""
+    names: list[str] = []
+    if tiff.is_ome:
+        if _ENTITIES.search(tiff.ome_metadata):
+            raise InputError(f"{path} defines XML entities, which OME-TIFF does not need; export it anew")
+        names = [html.unescape(found[1] or found[2]) for found in _FILE_NAME.finditer(tiff.ome_metadata)]
+    if tiff.is_ndtiff:
+        names += [entry[1] for entry in tifffile.read_ndtiff_index(Path(path).parent / "NDTiff.index")]
+    for name in names:
+        beside(path, name)
 
 
 @contextmanager
@@ -92,7 +112,7 @@ def _check_complete(level: Any, path: Path | str, complaints: list[str]) -> None
         raise InputError(f"{path} is damaged ({complaints[0].rstrip('.')}); copy it anew from its source")
     if level.dataoffset is not None:
         ends = [level.dataoffset + level.nbytes]
-        sizes = [level.parent.filehandle.size]
+        sizes = [level.keyframe.parent.filehandle.size]
     else:
         pages = list(level.pages)
         n_missing = sum(page is None for page in pages)
@@ -111,13 +131,23 @@ def _end(page: Any) -> int:
     return max((a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
 
 
-def _array(tiff: Any, level: Any, path: Path | str, options: ReadOptions) -> Any:
+def _array(level: Any, path: Path | str, options: ReadOptions) -> Any:
     if level.dataoffset is not None:
-        return np.memmap(path, np.dtype(level.dtype).newbyteorder(tiff.byteorder), "r", level.dataoffset, level.shape)
+        holder = level.keyframe.parent  # another file, where a set names one
+        dtype = np.dtype(level.dtype).newbyteorder(holder.byteorder)
+        return np.memmap(holder.filehandle.path, dtype, "r", level.dataoffset, level.shape)
+    _check_pieces(level, path)
     _check_unpackable(level, path)
     if level.nbytes <= _HELD_BYTES:
         return LoadedOnce(level.shape, level.dtype, _Loader(path, options))
     return _Pieces(path, options)
+
+
+def _check_pieces(level: Any, path: Path | str) -> None:
+    """Refuse strips and tiles that are too large to be unpacked one by one."""
+    n_bytes = math.prod(level.keyframe.chunks) * np.dtype(level.dtype).itemsize
+    if n_bytes > _PIECE_BYTES:
+        raise InputError(f"{path} has strips or tiles of {n_bytes} bytes; save it in smaller tiles, or as OME-Zarr")
 
 
 def _check_unpackable(level: Any, path: Path | str) -> None:
