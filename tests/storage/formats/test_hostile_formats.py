@@ -8,14 +8,15 @@ import tracemalloc
 import zlib
 from contextlib import contextmanager
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
 import tifffile
-from image_files import make_image, write_nifti, write_nrrd
+from image_files import make_image, write_ilastik, write_nifti, write_nrrd
 
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage.formats import open_image
+from napari_sparseseg.storage.formats import open_annotation, open_image
 from napari_sparseseg.storage.formats._bounds import leads_inside
 
 
@@ -181,8 +182,9 @@ def ome_tiff(path, other, image, more=""):
     depth, height, width = image.shape
     text = (
         f'<?xml version="1.0"?>{more}<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
-        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="{width}" SizeY="{height}" '
-        f'SizeZ="{depth}" SizeC="1" SizeT="1"><TiffData IFD="0" PlaneCount="{depth}"><UUID FileName={other}>urn:uuid:2</UUID>'
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="{width}" '
+        f'SizeY="{height}" SizeZ="{depth}" SizeC="1" SizeT="1"><TiffData IFD="0" PlaneCount="{depth}">'
+        f"<UUID FileName={other}>urn:uuid:2</UUID>"
         "</TiffData></Pixels></Image></OME>"
     )
     tifffile.imwrite(path, image, description=text, metadata=None)
@@ -233,3 +235,60 @@ class TestTIFF:
             pytest.raises(InputError, match=r"a.tif has strips or tiles of 8589934592 bytes; save it"),
         ):
             open_image(path)
+
+
+class TestIlastik:
+    BLOCK = "PixelClassification/LabelSets/labels000/block0000"
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        path = tmp_path / "in" / "a.ilp"
+        path.parent.mkdir()
+        write_ilastik(path, [((4, 5, 6, 1), [((0, 0, 0, 0), np.ones((2, 3, 4, 1), np.uint8))])])
+        with h5py.File(tmp_path / "secret.h5", "w") as file:
+            file["labels"] = np.full((2, 3, 4, 1), 7, np.uint8)
+        return path
+
+    def change(self, path, make):
+        """Put something else in the place of the block, with the same attributes."""
+        with h5py.File(path, "r+") as project:
+            attributes = dict(project[self.BLOCK].attrs)
+            del project[self.BLOCK]
+            make(project)
+            if isinstance(project.get(self.BLOCK, getlink=True), h5py.HardLink):
+                project[self.BLOCK].attrs.update(attributes)
+
+    @pytest.mark.parametrize("name", [BLOCK, "PixelClassification/LabelNames", "Input Data/infos/lane0000"])
+    @pytest.mark.parametrize("link", [h5py.ExternalLink("../secret.h5", "/labels"), h5py.SoftLink("/")])
+    def test_links_are_not_followed(self, path, name, link):
+        with h5py.File(path, "r+") as project:
+            del project[name]
+            project[name] = link
+        with pytest.raises(InputError, match=r"a.ilp holds a link \(.*\); save the project anew"):
+            open_annotation(path)
+
+    def test_values_do_not_lie_in_other_files(self, path):
+        self.change(
+            path, lambda p: p.create_dataset(self.BLOCK, (2, 3, 4, 1), "u1", external=[("../secret.h5", 0, 24)])
+        )
+        with pytest.raises(InputError, match=r"a.ilp has values that lie in other files"):
+            open_annotation(path)
+
+    def test_values_are_not_put_together_from_other_files(self, path):
+        layout = h5py.VirtualLayout((2, 3, 4, 1), "u1")
+        layout[...] = h5py.VirtualSource("../secret.h5", "labels", (2, 3, 4, 1))
+        self.change(path, lambda project: project.create_virtual_dataset(self.BLOCK, layout))
+        with pytest.raises(InputError, match=r"a.ilp has values that lie in other files"):
+            open_annotation(path)
+
+    @pytest.mark.parametrize("size", [10**4, 10**6])
+    def test_claims_take_no_memory(self, path, size):
+        def make(project):
+            options = {"chunks": (1, 64, 64, 1), "compression": "gzip"}
+            project.create_dataset(self.BLOCK, (1, size, size, 1), "u1", **options)[0, 0, 0, 0] = 1
+
+        self.change(path, make)
+        with h5py.File(path, "r+") as project:
+            project[self.BLOCK].attrs["blockSlice"] = f"[0:1,0:{size},0:{size},0:1]"
+        with little_memory(), pytest.raises(InputError, match=r"a.ilp claims more labels than it holds"):
+            open_annotation(path)

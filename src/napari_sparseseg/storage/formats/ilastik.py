@@ -16,6 +16,9 @@ from napari_sparseseg.storage.formats._errors import optional
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 
 _WORKFLOW = "PixelClassification"
+_LARGEST_BLOCK = 2**31
+_GZIP_RATIO = 1032  # ilastik packs with gzip, no byte of which stands for more
+_SMALL = 1 << 16
 _DEFAULT_AXES = {5: "tzyxc", 4: "zyxc", 3: "zyx", 2: "yx"}  # only projects of the oldest versions do not say
 
 
@@ -69,9 +72,10 @@ def open_ilastik(path: Path | str, options: ReadOptions) -> Opened:
     Raises `InputError` for a project of another kind, a lane that does not exist, and blocks that do not fit.
     """
     h5py = optional("h5py", path, "ilastik")
-    with h5py.File(path, "r") as project:
+    with h5py.File(path, "r") as file:
+        project = _Node(file, path)
         lane = _lane(project, path, options.series)
-        blocks = [_block(node, path) for node in lane.values()]
+        blocks = [_block(lane.child(name), path) for name in lane.names]
         info = _lane_info(project, options.series)
         axes = next((block.axes for block in blocks if block.axes), None) or _axes_of(info)
         shape = _shape(blocks, _image_shape(axes, info), path)
@@ -80,24 +84,74 @@ def open_ilastik(path: Path | str, options: ReadOptions) -> Opened:
     return Opened(_Strokes(shape, blocks), letters, "ilastik project", class_names=names)
 
 
-def _lane(project: Any, path: Path | str, number: int) -> Any:
-    sets = project.get(f"{_WORKFLOW}/LabelSets")
+class _Node:
+    """A group, or a dataset, of which nothing lies outside the file.
+
+    HDF5 has links to other files and datasets whose values lie elsewhere, which h5py would open without a word.
+    """
+
+    def __init__(self, inner: Any, path: Path | str) -> None:
+        self._inner, self._path = inner, path
+        self.attrs: Any = inner.attrs
+        self.names: list[str] = sorted(inner) if hasattr(inner, "keys") else []
+
+    def __contains__(self, name: str) -> bool:
+        return self.find(name) is not None
+
+    def child(self, name: str) -> _Node:
+        """The node of that name; raises KeyError if there is none."""
+        found = self.find(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def find(self, place: str) -> _Node | None:
+        """The node below this one, None if there is none; raises `InputError` for links."""
+        inner = self._inner
+        for name in place.split("/"):
+            link = inner.get(name, getlink=True) if hasattr(inner, "keys") else None
+            if link is None:
+                return None
+            # what ilastik writes has plain ("hard") links only
+            if hasattr(link, "path"):
+                raise InputError(
+                    f"{self._path} holds a link ({name!r:.40} to {link.path!r:.80}); save the project anew"
+                )
+            inner = inner[name]
+        return _Node(inner, self._path)
+
+    def read(self) -> Any:
+        """All values; raises `InputError` before memory is taken for more than the file holds."""
+        data = self._inner
+        if data.external or data.is_virtual:
+            raise InputError(f"{self._path} has values that lie in other files; save the project anew")
+        if data.nbytes > _LARGEST_BLOCK or data.nbytes > _GZIP_RATIO * data.id.get_storage_size() + _SMALL:
+            raise InputError(f"{self._path} claims more labels than it holds ({data.nbytes} bytes); save it anew")
+        return data[()]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._inner.shape)
+
+
+def _lane(project: _Node, path: Path | str, number: int) -> _Node:
+    sets = project.find(f"{_WORKFLOW}/LabelSets")
     if sets is None:
         raise InputError(
             f"{path} is not a project of ilastik's Pixel Classification; save the labels of it as an image"
         )
     # labels9 comes before labels10
-    names = sorted(sets, key=lambda name: int("".join(re.findall(r"\d", name)) or 0))
+    names = sorted(sets.names, key=lambda name: int("".join(re.findall(r"\d", name)) or 0))
     if not 0 <= number < len(names):
         raise InputError(f"{path} has no lane {number} of labels; it has {len(names)}, counted from 0")
-    return sets[names[number]]
+    return sets.child(names[number])
 
 
-def _block(node: Any, path: Path | str) -> _Block:
+def _block(node: _Node, path: Path | str) -> _Block:
     box = tuple(
         slice(int(start), int(stop)) for start, stop in re.findall(r"(\d+):(\d+)", _text(node.attrs["blockSlice"]))
     )
-    data = node["data"] if hasattr(node, "keys") else node  # a group where the image was masked
+    data = node.find("data") or node  # a group where the image was masked
     if tuple(part.stop - part.start for part in box) != data.shape:
         raise InputError(f"{path} has a block of labels whose shape does not match its place; save the project anew")
     return _Block(box, _codes(data, path), _keys(node.attrs.get("axistags")))
@@ -116,8 +170,8 @@ def _shape(blocks: Sequence[_Block], image_shape: Sequence[int] | None, path: Pa
     return shape
 
 
-def _codes(data: Any, path: Path | str) -> npt.NDArray[np.uint8]:
-    values: npt.NDArray[Any] = data[()]
+def _codes(data: _Node, path: Path | str) -> npt.NDArray[np.uint8]:
+    values: npt.NDArray[Any] = data.read()
     if values.dtype.kind not in "iuf" or (values.size and not 0 <= values.min() <= values.max() <= 255):
         raise InputError(f"{path} has labels that are no numbers from 0 to 255; save the project anew")
     return values.astype(np.uint8)
@@ -132,11 +186,12 @@ def _image_shape(axes: str | None, info: Mapping[str, Any]) -> list[int] | None:
     return [sizes.get(key, 1) for key in axes or keys]
 
 
-def _lane_info(project: Any, number: int) -> Mapping[str, Any]:
-    infos = project.get("Input Data/infos", {})
-    lane = infos.get(f"lane{number:04d}", infos.get(f"info{number:04d}", {}))
-    raw = lane.get("Raw Data", lane)
-    return {key: raw[key][()] for key in ("shape", "axistags", "axisorder") if key in raw}
+def _lane_info(project: _Node, number: int) -> Mapping[str, Any]:
+    lane = project.find(f"Input Data/infos/lane{number:04d}") or project.find(f"Input Data/infos/info{number:04d}")
+    if lane is None:
+        return {}
+    raw = lane.find("Raw Data") or lane
+    return {key: raw.child(key).read() for key in ("shape", "axistags", "axisorder") if key in raw}
 
 
 def _axes_of(info: Mapping[str, Any]) -> str | None:
@@ -150,12 +205,12 @@ def _keys(axistags: Any) -> str | None:
     return "".join(axis["key"] for axis in json.loads(_text(axistags))["axes"])
 
 
-def _label_names(project: Any) -> dict[int, str]:
-    names = project.get(f"{_WORKFLOW}/LabelNames")
+def _label_names(project: _Node) -> dict[int, str]:
+    names = project.find(f"{_WORKFLOW}/LabelNames")
     # a single list without labels is marked as empty, and holds one meaningless number
     if names is None or names.attrs.get("isEmpty", False):
         return {}
-    return {number: _text(name) for number, name in enumerate(names[()], start=1)}
+    return {number: _text(name) for number, name in enumerate(names.read(), start=1)}
 
 
 def _text(value: Any) -> str:
