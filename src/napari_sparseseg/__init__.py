@@ -18,16 +18,21 @@ if TYPE_CHECKING:
         InputWarning,
         ModelFileError,
         NotFittedError,
+        ProjectError,
+        ProjectReadOnlyError,
+        ProjectVersionError,
         SparseSegError,
         TrainingError,
     )
     from napari_sparseseg.live.events import View
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
     from napari_sparseseg.segmenter import SparseSegmenter
+    from napari_sparseseg.storage.project.project import Project
 
 _HOMES = {
     "SparseSegmenter": "segmenter",
     "LiveSegmenter": "live.live_segmenter",
+    "Project": "storage.project.project",
     "Box": "_types",
     "Plane": "_types",
     "Region": "_types",
@@ -40,6 +45,9 @@ _HOMES = {
     "InputWarning": "errors",
     "ModelFileError": "errors",
     "NotFittedError": "errors",
+    "ProjectError": "errors",
+    "ProjectReadOnlyError": "errors",
+    "ProjectVersionError": "errors",
     "SparseSegError": "errors",
     "TrainingError": "errors",
 }
@@ -55,6 +63,10 @@ __all__ = [
     "NotFittedError",
     "Plane",
     "PredictionConfig",
+    "Project",
+    "ProjectError",
+    "ProjectReadOnlyError",
+    "ProjectVersionError",
     "Region",
     "SparseSegError",
     "SparseSegmenter",

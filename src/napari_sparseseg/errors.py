@@ -26,6 +26,18 @@ class ModelFileError(InputError):
     """A model file is damaged, of another kind, or was written by a newer version."""
 
 
+class ProjectError(InputError):
+    """A project folder is damaged, of another kind, or cannot be used as it is asked to."""
+
+
+class ProjectVersionError(ProjectError):
+    """A project was written by a newer version of the program."""
+
+
+class ProjectReadOnlyError(ProjectError):
+    """A project that is open for reading only cannot be changed: another program writes to it, or nobody may."""
+
+
 class TrainingError(SparseSegError, RuntimeError):
     """Training cannot go on: the loss is no number any more."""
 

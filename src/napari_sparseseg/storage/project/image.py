@@ -1,0 +1,264 @@
+"""ProjectImage: an image of a project, with its annotation, journal and prediction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from napari_sparseseg._types import ArrayLike
+from napari_sparseseg.errors import InputError, ProjectError
+from napari_sparseseg.storage._arrays import to_numpy
+from napari_sparseseg.storage.journal import JournalRecord
+from napari_sparseseg.storage.project.folds import write_fold
+from napari_sparseseg.storage.project.loading import FOLDS, JOURNAL, LoadedAnnotation, fold_folder, load_annotation
+from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, Position, ProjectClass
+from napari_sparseseg.storage.project.predictions import read_prediction, write_prediction
+from napari_sparseseg.storage.project.reference import ImageCheck, ImageState, compare, find
+from napari_sparseseg.storage.project.segments import SegmentJournal, read_segments
+from napari_sparseseg.storage.project.zarrs import GroupWriter, all_corners, open_array, shard_slices
+from napari_sparseseg.storage.strokes import AnnotationStore
+
+if TYPE_CHECKING:
+    from napari_sparseseg.storage.project.project import Project
+
+PREDICTIONS, PIXELS = "prediction", "pixels"
+_N_FOLDS = 2
+_PATIENCE = 30.0  # seconds to wait for the journal before a fold
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """A state of the annotation that can be brought back: when it was saved (seconds since 1970), its strokes."""
+
+    time: float
+    n_strokes: int
+    position: Position
+
+
+class ProjectImage:
+    """An image of a project. One thread paints and one saves; the methods say which."""
+
+    def __init__(self, project: Project, number: int) -> None:
+        self.project = project
+        self.number = number
+        self.journal: SegmentJournal | None = None
+        self._classes_number = 0
+
+    @property
+    def folder(self) -> Path:
+        return self.project.path / "images" / str(self.number)
+
+    @property
+    def entry(self) -> ImageEntry:
+        """Title, shape, axes, voxel size, and where it lies."""
+        return self.project.manifest.images[self.number]
+
+    # --- the image itself ---
+
+    def check(self, array: ArrayLike | None = None) -> ImageCheck:
+        """Say whether the image is where it was; with its `array`, whether it is the same (reads a few voxels)."""
+        entry = self.entry
+        if entry.is_stored:
+            return ImageCheck(ImageState.STORED, str(self.folder / PIXELS))
+        found = find(entry.reference, self.project.path)
+        return found if array is None else compare(entry.reference, array, found)
+
+    def read(self) -> ArrayLike:
+        """Open the image: from the project, or from where it lies.
+
+        Raises `ProjectError` if it is not there any more or was only in memory, `InputError` if it cannot be read.
+        """
+        entry = self.entry
+        if entry.is_stored:
+            known = entry.reference.fingerprint
+            if known is None:
+                raise ProjectError(f"{self.project.path} does not say what image it stores; use a backup")
+            return open_array(self.folder / PIXELS, "0", known.shape, np.dtype(known.dtype))
+        found = self.check()
+        if found.path is None:
+            raise ProjectError(found.message)
+        from napari_sparseseg.storage.formats import open_image
+
+        reference = entry.reference
+        return open_image(found.path, axes=reference.axes, level=reference.level, series=reference.series).array
+
+    def store_pixels(self, array: ArrayLike) -> None:
+        """Copy the image's voxels into the project, piece by piece. Raises OSError, and leaves what was there."""
+        folder = self.folder / PIXELS
+        with self.project.writing():
+            self.project.disk.remove(folder)
+            writer = GroupWriter(self.project.disk, folder, {})
+            shape = tuple(int(size) for size in array.shape)
+            pixels = writer.array("0", shape, array.dtype)
+            for corner in all_corners(shape):
+                where = shard_slices(corner, shape)
+                writer.write(pixels, corner, to_numpy(array[where], "image"))
+            writer.finish()
+            self.project.commit(self.project.manifest.with_image(self.number, is_stored=True))
+
+    # --- the annotation ---
+
+    def annotation(self) -> npt.NDArray[np.uint8]:
+        """The annotation's codes, (frames, z, y, x); a copy of what is on disk."""
+        return self.load().store.codes.copy()
+
+    def load(self) -> LoadedAnnotation:
+        """Bring the annotation back from disk, for reading."""
+        return load_annotation(self.folder, self.entry)
+
+    def open(self, on_error: Callable[[str], object] | None = None) -> LoadedAnnotation:
+        """Bring the annotation back and go on with its journal, into which the store writes from now on.
+
+        Classes that the journal knows better than the commit point are taken into the project. `on_error` is called
+        with one sentence when strokes cannot be written, and with "" when they can again; on a thread of the journal.
+        If the project is read-only, the store has no journal.
+        """
+        self.close()
+        loaded = self.load()
+        self.project.take_classes(loaded.classes, loaded.classes_number)
+        if not self.project.is_read_only:
+            self.journal = SegmentJournal(self.folder / JOURNAL, self.project.disk, on_error)
+            loaded.store.journal = self.journal
+        return loaded
+
+    def note_classes(self, classes: Sequence[ProjectClass], number: int) -> None:
+        """Note the classes in the journal, before what is painted with them."""
+        self._note("classes", number=number, classes=[info.model_dump(mode="json") for info in classes])
+
+    def note_save(self, n_strokes: int) -> None:
+        """Mark the state of the annotation as one that can be brought back."""
+        self._note("save", time=time.time(), n_strokes=n_strokes)
+
+    def note(self, op: str, **values: Any) -> None:
+        """Note something for the record of provenance."""
+        self._note(op, time=time.time(), **values)
+
+    def fold(self, store: AnnotationStore, *, patience: float = _PATIENCE) -> bool:
+        """Write the annotation as of now; False if the journal cannot be written meanwhile. The saving thread.
+
+        Raises OSError where that fails; what was there stays.
+        """
+        journal = self.journal
+        if journal is None:
+            return False
+        state = store.state()
+        if not journal.sync(state.ticket, patience):
+            return False
+        fold = Fold(
+            number=self._free_number(FOLDS),
+            position=journal.position_of(state.ticket),
+            time=time.time(),
+            n_strokes=len(state.strokes),
+        )
+        write_fold(self.project.disk, fold_folder(self.folder, fold.number), state)
+        with self.project.writing():
+            kept = (*self.entry.folds, fold)[-_N_FOLDS:]
+            self.project.commit(self.project.manifest.with_image(self.number, folds=kept))
+        self.clean()
+        return True
+
+    def rescue(self, store: AnnotationStore) -> None:
+        """Write the whole annotation anew after the project's folder was removed. The saving thread; raises OSError."""
+        if self.journal is None:
+            return
+        self.project.make_folders()
+        self.journal.begin_anew()
+        self.fold(store)
+
+    def close(self) -> None:
+        """Write what is left of the journal, and let go of it."""
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
+
+    # --- history ---
+
+    def history(self, *, since: float = 0.0) -> tuple[SavedState, ...]:
+        """States that can be brought back, oldest first, from a time on (seconds since 1970)."""
+        return tuple(self._saved_states(since))
+
+    def annotation_at(self, saved: SavedState) -> AnnotationStore:
+        """The annotation as it was; `restore_annotation` makes it the present one."""
+        return load_annotation(self.folder, self.entry, saved.position).store
+
+    def _saved_states(self, since: float) -> Iterator[SavedState]:
+        for record, position in read_segments(self.folder / JOURNAL, Position()):
+            if record.op == "save":
+                with suppress(KeyError, TypeError, ValueError):  # a record that says nothing is no state
+                    found = SavedState(float(record.values["time"]), int(record.values["n_strokes"]), position)
+                    if found.time >= since:
+                        yield found
+
+    # --- the prediction ---
+
+    def write_prediction(self, labels: npt.NDArray[np.uint8]) -> None:
+        """Write the labels, (frames, z, y, x), in place of the older ones. The saving thread; raises OSError."""
+        number = self._free_number(PREDICTIONS)
+        folder = self.folder / PREDICTIONS / f"{number:06}"
+        write_prediction(self.project.disk, folder, labels, self.entry.spacing, self.project.manifest.classes)
+        with self.project.writing():
+            self.project.commit(self.project.manifest.with_image(self.number, prediction=number))
+        self.clean()
+
+    def prediction(self) -> zarr.Array[Any] | None:
+        """The labels that were written last, (frames, z, y, x), as an array to be read piece by piece; None if none.
+
+        Raises `ProjectError` if they are damaged.
+        """
+        number = self.entry.prediction
+        if number is None:
+            return None
+        return read_prediction(self.folder / PREDICTIONS / f"{number:06}", self.entry.shape)
+
+    # --- folders ---
+
+    def clean(self) -> None:
+        """Remove what does not count any more. What cannot be removed now is removed another time."""
+        entry = self.entry
+        kept = {FOLDS: {f"{fold.number:06}" for fold in entry.folds}, PREDICTIONS: {f"{entry.prediction or 0:06}"}}
+        for part, names in kept.items():
+            for folder in (self.folder / part).glob("[0-9]*"):
+                if folder.name not in names:
+                    with suppress(OSError):
+                        self.project.disk.remove(folder)
+
+    def _note(self, op: str, **values: Any) -> None:
+        if self.journal is not None:
+            self.journal.append(JournalRecord(op, values))
+
+    def _free_number(self, part: str) -> int:
+        """A number that no folder of a part has, not even one that was left behind; makes the part's own folder."""
+        folder = self.folder / part
+        self.project.disk.make_folder(folder)
+        numbers = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()]
+        return max(numbers, default=0) + 1
+
+
+def restore_annotation(store: AnnotationStore, old: AnnotationStore) -> None:
+    """Make an annotation as `old` is, by edits that are journalled and can be undone.
+
+    Raises `InputError` if they are not of the same image.
+    """
+    from napari_sparseseg._types import Box, Region
+
+    if store.shape != old.shape:
+        raise InputError(f"the annotations are of other images: shapes {old.shape} and {store.shape}")
+    table = np.arange(256, dtype=np.uint8)
+    for code, known in old.sets.items():
+        class_ids = sorted(known.class_ids)
+        made = store.code_for(none_of=class_ids) if known.is_forbidding else store.code_for(any_of=class_ids)
+        table[code] = made
+    whole = Box.whole(store.shape[1:])
+    for frame in sorted({*store.frames_with_paint(), *old.frames_with_paint()}):
+        store.annotate(Region(frame, whole), table[old.codes[frame]])
+    planes = {found.plane for found in (*store.painted_slices(), *old.painted_slices())}
+    for plane in planes:
+        store.set_complete(plane, old.is_complete(plane))

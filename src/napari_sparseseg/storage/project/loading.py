@@ -1,0 +1,99 @@
+"""How an annotation is brought back: the newest fold that is whole, and the journal since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from napari_sparseseg.errors import InputError, ProjectError
+from napari_sparseseg.storage.journal import JournalRecord
+from napari_sparseseg.storage.project.folds import read_fold
+from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, Position, ProjectClass
+from napari_sparseseg.storage.project.segments import read_segments
+from napari_sparseseg.storage.strokes import AnnotationStore
+
+JOURNAL, FOLDS = "journal", "annotation"
+_MOST_PROBLEMS = 20
+
+_classes = TypeAdapter(tuple[ProjectClass, ...])
+
+
+@dataclass(slots=True)
+class LoadedAnnotation:
+    """An annotation as it was found on disk.
+
+    `classes` are the latest that the journal tells of, with their number (0: none). `position` is where the journal
+    ends, `n_replayed` how many records came after the fold. `problems` are sentences on what was damaged.
+    """
+
+    store: AnnotationStore
+    classes: tuple[ProjectClass, ...] = ()
+    classes_number: int = 0
+    position: Position = field(default_factory=Position)
+    n_replayed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def note(self, problem: str) -> None:
+        """Remember a problem; of very many only the first."""
+        if len(self.problems) < _MOST_PROBLEMS:
+            self.problems.append(problem)
+
+
+def fold_folder(image: Path, number: int) -> Path:
+    """Where a fold lies in the folder of its image."""
+    return image / FOLDS / f"{number:06}"
+
+
+def load_annotation(image: Path, entry: ImageEntry, until: Position | None = None) -> LoadedAnnotation:
+    """Bring an annotation back, as of now or as of a position of the journal.
+
+    What is damaged is left out and told of. Raises `ProjectError` only where there is no memory for it.
+    """
+    try:
+        loaded = LoadedAnnotation(AnnotationStore(entry.shape))
+    except MemoryError:
+        raise ProjectError(f"there is not enough memory for an annotation of shape {entry.shape}") from None
+    usable = [fold for fold in entry.folds if until is None or fold.position <= until]
+    loaded.position = _restore(loaded, image, entry, usable)
+    for record, position in read_segments(image / JOURNAL, loaded.position):
+        if until is not None and until < position:
+            break
+        _replay(loaded, record)
+        loaded.position = position
+    return loaded
+
+
+def _restore(loaded: LoadedAnnotation, image: Path, entry: ImageEntry, folds: Iterable[Fold]) -> Position:
+    for fold in sorted(folds, key=lambda fold: fold.position, reverse=True):
+        try:
+            loaded.store.restore(read_fold(fold_folder(image, fold.number), entry.shape))
+        except InputError as error:
+            loaded.note(str(error))
+        else:
+            return fold.position
+    return Position()
+
+
+def _replay(loaded: LoadedAnnotation, record: JournalRecord) -> None:
+    loaded.n_replayed += 1
+    try:
+        if record.op == "classes":
+            _take_classes(loaded, record)
+        else:
+            loaded.store.replay(record)
+    except InputError as error:
+        loaded.note(f"a stroke could not be read ({error}); the others are there")
+
+
+def _take_classes(loaded: LoadedAnnotation, record: JournalRecord) -> None:
+    number = record.values.get("number")
+    if not isinstance(number, int) or number < loaded.classes_number:
+        return
+    try:
+        loaded.classes = _classes.validate_python(record.values.get("classes"))
+    except ValidationError as error:
+        raise InputError(f"the journal holds classes that cannot be: {error.errors()[0]['msg']}") from None
+    loaded.classes_number = number

@@ -1,0 +1,391 @@
+"""Project: the folder NAME.sparseseg, in which nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from napari_sparseseg._types import ArrayLike
+from napari_sparseseg.errors import InputTypeError, ProjectError, ProjectReadOnlyError
+from napari_sparseseg.storage.durable import PARTIAL, Disk, RealDisk, replace_file, write_folder
+from napari_sparseseg.storage.project.image import ProjectImage
+from napari_sparseseg.storage.project.lock import ProjectLock
+from napari_sparseseg.storage.project.manifest import (
+    FORMAT,
+    MANIFEST,
+    PREVIOUS,
+    VERSION,
+    ImageEntry,
+    Manifest,
+    ProjectCheckpoint,
+    ProjectClass,
+    ProjectSettings,
+    read_manifest,
+)
+from napari_sparseseg.storage.project.migrations import migrated
+from napari_sparseseg.storage.project.provenance import methods_of, provenance_of
+from napari_sparseseg.storage.project.reference import refer_to
+
+SUFFIX = ".sparseseg"
+CHECKPOINTS = "checkpoints"
+_N_CHECKPOINTS = 2
+_PARTS = ("journal", "annotation", "prediction")
+_CHECKPOINT = re.compile(r"[0-9]{6}\.safetensors")
+
+
+class Project:
+    """A project folder: images with their annotation, classes, settings, models and predictions.
+
+    Made by `create` or `open`. Usable from any thread; `close` it, or use it in a `with` statement, so that others
+    may write to it.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    problems
+        Sentences on what was damaged and has been worked around.
+
+    Examples
+    --------
+    >>> with Project.open("nuclei.sparseseg", read_only=True) as project:  # doctest: +SKIP
+    ...     annotation = project.images[0].annotation()
+
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, lock: ProjectLock | None, disk: Disk, problems: Sequence[str] = ()
+    ) -> None:
+        self.path = path
+        self.disk = disk
+        self.problems = tuple(problems)
+        self._manifest = manifest
+        self._lock = lock
+        self._changing = threading.RLock()
+        self._images = [ProjectImage(self, number) for number in range(len(manifest.images))]
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        classes: Sequence[ProjectClass] = (),
+        settings: ProjectSettings | None = None,
+        disk: Disk | None = None,
+    ) -> Self:
+        """Make a new project, in which there is no image yet.
+
+        Raises `ProjectError` if something lies at the path, if its name does not end in ".sparseseg", or if it cannot
+        be written.
+        """
+        folder, disk = _checked_path(path), disk or RealDisk()
+        if folder.exists():
+            raise ProjectError(f"{folder} exists; open it, or choose another name")
+        manifest = Manifest(
+            id=uuid.uuid4().hex,
+            created=time.time(),
+            program=version("napari-sparseseg"),
+            classes=tuple(classes),
+            settings=settings or ProjectSettings(),
+        )
+        partial = folder.with_name(f".{folder.name}.{manifest.id[:8]}{PARTIAL}")
+        try:
+            write_folder(disk, partial, _new_files(manifest))
+            disk.rename(partial, folder)
+            disk.sync_folder(folder.parent)
+        except OSError as error:
+            with suppress(OSError):
+                disk.remove(partial)
+            raise ProjectError(f"{folder} cannot be made ({error.strerror or error}); choose another place") from error
+        return cls._locked(folder, disk)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, read_only: bool = False, disk: Disk | None = None) -> Self:
+        """Open a project; `is_read_only` and `reason` say whether it can be written to, and why not.
+
+        A project of an older version is migrated on a copy beside it, which is opened. Raises `ProjectVersionError`
+        for a newer version, `ProjectError` for what is no project or is damaged beyond use.
+        """
+        folder, disk = _checked_path(path), disk or RealDisk()
+        if not folder.is_dir():
+            raise ProjectError(f"there is no project at {folder}; choose a folder whose name ends in {SUFFIX}")
+        try:
+            folder = migrated(folder, disk)
+        except OSError as error:
+            raise ProjectError(
+                f"{folder} cannot be migrated ({error.strerror or error}); make room beside it, or copy it elsewhere"
+            ) from error
+        return cls._read(folder, None, disk) if read_only else cls._locked(folder, disk)
+
+    @classmethod
+    def _locked(cls, folder: Path, disk: Disk) -> Self:
+        lock = ProjectLock(folder)
+        try:
+            project = cls._read(folder, lock, disk)
+            if not project.is_read_only:
+                project.clean()
+        except BaseException:
+            lock.release()
+            raise
+        return project
+
+    @classmethod
+    def _read(cls, folder: Path, lock: ProjectLock | None, disk: Disk) -> Self:
+        manifest, problems = _read_newest(folder)
+        _check_links(folder, len(manifest.images))
+        return cls(folder, manifest, lock, disk, problems)
+
+    def close(self) -> None:
+        """Write what is left of the journals, and let others write."""
+        for image in self._images:
+            image.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        shown = ", read-only" if self.is_read_only else ""
+        return f"Project({str(self.path)!r}: {len(self.images)} images{shown})"
+
+    # --- what it holds ---
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def is_read_only(self) -> bool:
+        return self._lock is None or bool(self._lock.reason)
+
+    @property
+    def reason(self) -> str:
+        """Why the project cannot be written to, in one sentence; empty if it can, or if that was not wanted."""
+        return self._lock.reason if self._lock is not None else ""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The commit point, as it was written last."""
+        return self._manifest
+
+    @property
+    def classes(self) -> tuple[ProjectClass, ...]:
+        return self._manifest.classes
+
+    @property
+    def settings(self) -> ProjectSettings:
+        return self._manifest.settings
+
+    @property
+    def images(self) -> tuple[ProjectImage, ...]:
+        return tuple(self._images)
+
+    # --- changing ---
+
+    def add_image(
+        self,
+        array: ArrayLike,
+        *,
+        shape: tuple[int, int, int, int],
+        path: str | os.PathLike[str] | None = None,
+        title: str = "",
+        channel_axis: int | None = None,
+        time_axis: int | None = None,
+        spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        axes: str | None = None,
+        level: int = 0,
+        series: int = 0,
+    ) -> ProjectImage:
+        """Add an image; it is referred to by its `path` or URL, or is only in memory.
+
+        `shape` is frames, z, y, x; `spacing` the voxel size along z, y, x; `axes`, `level` and `series` are what
+        `open_image` was told. Reads a few voxels, by which the image is recognised. Raises OSError if the project
+        cannot be written, `ProjectReadOnlyError` if it must not be.
+        """
+        reference = refer_to(path, array, self.path, axes=axes, level=level, series=series)
+        name = title or (Path(str(path)).name if path is not None else "image")
+        axis = {"channel_axis": channel_axis, "time_axis": time_axis}
+        return self.add_entry(title=name[:1000], shape=shape, spacing=spacing, reference=reference, **axis)
+
+    def add_entry(self, **fields: Any) -> ProjectImage:
+        """Add an image by the fields of its `ImageEntry`."""
+        with self.writing():
+            entry = ImageEntry(**fields)
+            image = ProjectImage(self, len(self._images))
+            self._make_image_folders(image.folder)
+            self.commit(self._manifest.changed(images=(*self._manifest.images, entry)))
+            self._images.append(image)
+            return image
+
+    def update(self, *, classes: Sequence[ProjectClass] | None = None, settings: ProjectSettings | None = None) -> bool:
+        """Write other classes or settings, if they are others; whether they were. Raises OSError."""
+        with self.writing():
+            changed = self._manifest
+            if classes is not None and tuple(classes) != changed.classes:
+                changed = changed.changed(classes=tuple(classes), classes_number=changed.classes_number + 1)
+            if settings is not None and settings != changed.settings:
+                changed = changed.changed(settings=settings)
+            if changed is self._manifest:
+                return False
+            self.commit(changed)
+            return True
+
+    def take_classes(self, classes: Sequence[ProjectClass], number: int) -> None:
+        """Take classes that a journal knows better than the commit point; written with the next commit."""
+        with self._changing:
+            if number > self._manifest.classes_number:
+                self._manifest = self._manifest.changed(classes=tuple(classes), classes_number=number)
+
+    def add_checkpoint(self, content: bytes, **about: Any) -> ProjectCheckpoint:
+        """Write a model file; the last two are kept. `about` are fields of `ProjectCheckpoint`. Raises OSError."""
+        with self.writing():
+            folder = self.path / CHECKPOINTS
+            numbers = [int(path.stem) for path in folder.glob("[0-9]*.safetensors") if path.stem.isdigit()]
+            entry = ProjectCheckpoint(number=max(numbers, default=0) + 1, **{"time": time.time(), **about})
+            replace_file(self.disk, self._checkpoint_path(entry), content)
+            kept = (*self._manifest.checkpoints, entry)[-_N_CHECKPOINTS:]
+            self.commit(self._manifest.changed(checkpoints=kept))
+            self._clean_checkpoints()
+            return entry
+
+    def drop_checkpoints(self) -> None:
+        """Forget all models, since the user began anew. Raises OSError."""
+        with self.writing():
+            if self._manifest.checkpoints:
+                self.commit(self._manifest.changed(checkpoints=()))
+                self._clean_checkpoints()
+
+    def checkpoints(self) -> tuple[tuple[ProjectCheckpoint, Path], ...]:
+        """Models and their files, newest first; whoever reads takes the first that loads."""
+        found = [(entry, self._checkpoint_path(entry)) for entry in reversed(self._manifest.checkpoints)]
+        return tuple((entry, path) for entry, path in found if path.is_file() and not path.is_symlink())
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the project for a change. Raises `ProjectReadOnlyError` where that is not allowed."""
+        if self.is_read_only:
+            raise ProjectReadOnlyError(self.reason or f"{self.path.name} was opened for reading only; open it again")
+        with self._changing:
+            yield
+
+    def commit(self, manifest: Manifest) -> None:
+        """Write the commit point: from now on this is what counts. Raises OSError; then what was before counts."""
+        with self.writing():
+            replace_file(self.disk, self.path / PREVIOUS, self._manifest.encoded())
+            replace_file(self.disk, self.path / MANIFEST, manifest.encoded())
+            self._manifest = manifest
+
+    def make_folders(self) -> None:
+        """Make the project's folders again after somebody removed them; models and predictions are gone then."""
+        with self.writing():
+            is_gone = not (self.path / MANIFEST).is_file()
+            for folder in (self.path, self.path / CHECKPOINTS, self.path / "images"):
+                self.disk.make_folder(folder)
+            for name, content in _new_files(self._manifest).items():
+                if name.endswith("zarr.json"):
+                    replace_file(self.disk, self.path / name, content)
+            for image in self._images:
+                self._make_image_folders(image.folder)
+            if is_gone:
+                images = tuple(i.model_copy(update={"folds": (), "prediction": None}) for i in self._manifest.images)
+                self.commit(self._manifest.changed(images=images, checkpoints=()))
+
+    # --- record ---
+
+    def provenance(self) -> dict[str, Any]:
+        """Who painted what and when, which models there were, and all settings; as JSON has it."""
+        return provenance_of(self)
+
+    def methods(self) -> str:
+        """Describe in a paragraph how the images were segmented, for the methods section of a paper."""
+        return methods_of(self)
+
+    # --- inside ---
+
+    def _checkpoint_path(self, entry: ProjectCheckpoint) -> Path:
+        return self.path / CHECKPOINTS / f"{entry.number:06}.safetensors"
+
+    def _make_image_folders(self, folder: Path) -> None:
+        self.disk.make_folder(folder)
+        replace_file(self.disk, folder / "zarr.json", _group({}))
+        for part in _PARTS:
+            self.disk.make_folder(folder / part)
+        self.disk.sync_folder(folder)
+        self.disk.sync_folder(folder.parent)
+
+    def clean(self) -> None:
+        """Remove what an interrupted writer left behind."""
+        for image in self._images:
+            image.clean()
+        self._clean_checkpoints()
+
+    def _clean_checkpoints(self) -> None:
+        kept = {self._checkpoint_path(entry) for entry in self._manifest.checkpoints}
+        for path in (self.path / CHECKPOINTS).iterdir() if (self.path / CHECKPOINTS).is_dir() else ():
+            is_ours = _CHECKPOINT.fullmatch(path.name.removesuffix(PARTIAL)) is not None
+            if is_ours and path not in kept:
+                with suppress(OSError):  # another time, then
+                    self.disk.remove(path)
+
+
+def is_project(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a project, or was one; reads nothing but names."""
+    folder = Path(path)
+    return folder.suffix == SUFFIX and any((folder / name).is_file() for name in (MANIFEST, PREVIOUS))
+
+
+def _checked_path(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise InputTypeError(f"path is of type {type(path).__name__}, but a str or pathlib.Path is needed")
+    folder = Path(path).absolute()
+    if folder.suffix != SUFFIX:
+        raise ProjectError(f"{folder} is not the name of a project; it must end in {SUFFIX}")
+    return folder
+
+
+def _read_newest(folder: Path) -> tuple[Manifest, list[str]]:
+    """The commit point, or the one before if that is damaged."""
+    try:
+        return read_manifest(folder / MANIFEST), []
+    except ProjectError as error:
+        if type(error) is not ProjectError or not (folder / PREVIOUS).is_file():
+            raise
+        return read_manifest(folder / PREVIOUS), [f"{error}. The state before was opened; no stroke is missing"]
+
+
+def _check_links(folder: Path, n_images: int) -> None:
+    """Refuse a project that leads outside of itself: what is written to it would land there."""
+    parts = [folder / CHECKPOINTS, folder / "images", folder / MANIFEST, folder / PREVIOUS, folder / "lock"]
+    for number in range(n_images):
+        image = folder / "images" / str(number)
+        parts += [image, *(image / part for part in (*_PARTS, "pixels"))]
+    for path in parts:
+        if path.is_symlink():
+            raise ProjectError(f"{path} is a link, which no project has; copy what it leads to into its place")
+
+
+def _new_files(manifest: Manifest) -> Mapping[str, bytes]:
+    return {
+        "zarr.json": _group({"sparseseg": {"format": FORMAT, "version": VERSION}}),
+        "images/zarr.json": _group({}),
+        f"{CHECKPOINTS}/zarr.json": _group({}),
+        MANIFEST: manifest.encoded(),
+    }
+
+
+def _group(attributes: Mapping[str, Any]) -> bytes:
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}).encode()
