@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,14 +63,19 @@ def open_nrrd(path: Path | str, _options: ReadOptions) -> Opened:
     """
     nrrd = optional("nrrd", path, "nrrd")
     with Path(path).open("rb") as file:
-        head = io.BytesIO(file.read(HEADER_LIMIT))
-    header = nrrd.read_header(head)
-    offset = head.tell()
+        header = nrrd.read_header(_lines(file))
+        offset = file.tell()
     shape = tuple(int(size) for size in header["sizes"])[::-1]
     dtype = _dtype(header, path)
     array = _array(path, header, shape, dtype, offset)
     steps, unit = _steps(header, len(shape))
     return Opened(array, _axes(header, len(shape)), "NRRD", steps=steps, unit=unit)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines, up to where no header ends any more."""
+    while line := file.readline(HEADER_LIMIT - file.tell()):
+        yield line
 
 
 def _dtype(header: Mapping[str, Any], path: Path | str) -> np.dtype[Any]:

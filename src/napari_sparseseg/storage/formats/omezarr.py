@@ -15,9 +15,12 @@ from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
 from pydantic import ValidationError
 
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.chunks import guarded
 from napari_sparseseg.storage.formats._axes import UNKNOWN
+from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, leads_inside
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.units import in_one_unit, unit_name
+from napari_sparseseg.storage.whole import ZARR_FILES
 
 _Multiscale = Multiscale04 | Multiscale05
 _MODELS: dict[str, type[ImageAttrs04 | ImageAttrs05]] = {"0.4": ImageAttrs04, "0.5": ImageAttrs05}
@@ -29,8 +32,8 @@ def open_zarr(path: Path | str, options: ReadOptions) -> Opened:
 
     Raises `InputError` for other groups, naming the arrays in them, and for metadata that are not valid.
     """
-    node = zarr.open(path, mode="r")
-    return _open_array(node) if isinstance(node, zarr.Array) else _open_group(node, path, options)
+    node = _node(path)
+    return _open_array(node, path) if isinstance(node, zarr.Array) else _open_group(node, path, options)
 
 
 def open_zarr_labels(path: Path | str, options: ReadOptions) -> Opened:
@@ -38,12 +41,24 @@ def open_zarr_labels(path: Path | str, options: ReadOptions) -> Opened:
 
     Raises `InputError` if it holds several, naming them.
     """
-    node = zarr.open(path, mode="r")
+    node = _node(path)
     names = _label_names(node) if isinstance(node, zarr.Group) else []
     if len(names) > 1:
         listed = ", ".join(names)
         raise InputError(f"{path} holds {len(names)} label images ({listed}); give the path of one: {path}/labels/NAME")
+    if names and not leads_inside(names[0]):
+        raise InputError(f"{path} names labels outside its folder ({names[0]!r:.80}); give the path of the labels")
     return open_zarr(f"{path}/labels/{names[0]}" if names else path, options)
+
+
+def _node(path: Path | str) -> zarr.Group | zarr.Array[Any]:
+    for name in ZARR_FILES:
+        file = Path(path, name)
+        if isinstance(path, Path) and file.is_file() and file.stat().st_size > HEADER_LIMIT:
+            raise InputError(
+                f"{path} has metadata of {file.stat().st_size} bytes ({name}); copy it anew from its source"
+            )
+    return zarr.open(path, mode="r")
 
 
 def _label_names(group: zarr.Group) -> list[str]:
@@ -55,9 +70,9 @@ def _label_names(group: zarr.Group) -> list[str]:
     return [str(name) for name in listed] if isinstance(listed, list) else []
 
 
-def _open_array(array: zarr.Array[Any]) -> Opened:
+def _open_array(array: zarr.Array[Any], path: Path | str) -> Opened:
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    return Opened(array, _axes_of_names(names, array.ndim), "zarr")
+    return Opened(guarded(array, path), _axes_of_names(names, array.ndim), "zarr")
 
 
 def _axes_of_names(names: Any, n_axes: int) -> str:
@@ -121,23 +136,24 @@ def _multiscale(ome: Mapping[str, Any], version: str, path: Path | str) -> _Mult
 
 
 def _open_level(
-    group: zarr.Group, multiscale: _Multiscale, ome: Mapping[str, Any], name: str, path: Path | str, level: int
+    group: zarr.Group, multiscale: _Multiscale, ome: Mapping[str, Any], kind: str, path: Path | str, level: int
 ) -> Opened:
     n_levels = len(multiscale.datasets)
     if not 0 <= level < n_levels:
         raise InputError(f"{path} has no level {level}; its {n_levels} levels are 0 (finest) to {n_levels - 1}")
-    array = group.get(multiscale.datasets[level].path)
+    name = multiscale.datasets[level].path
+    array = group.get(name) if leads_inside(name) else None
     if not isinstance(array, zarr.Array) or array.ndim != len(multiscale.axes):
         raise InputError(
-            f"{path} names {multiscale.datasets[level].path!r} as level {level}, but there is no array of "
+            f"{path} names {name!r:.80} as level {level}, but there is no array of "
             f"{len(multiscale.axes)} axes; copy it anew from its source"
         )
     steps, unit = in_one_unit(_scale(multiscale, level), [_unit(axis) for axis in multiscale.axes])
     says_nothing = unit is None and set(_scale(multiscale, 0)) == {1.0}
     return Opened(
-        array=array,
+        array=guarded(array, path),
         axes=_letters(multiscale.axes),
-        format=name,
+        format=kind,
         steps=None if says_nothing else steps,
         unit=unit,
         channel_names=_channel_names(ome),
