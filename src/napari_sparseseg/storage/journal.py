@@ -29,7 +29,7 @@ from napari_sparseseg.storage.durable import Disk, DiskFile, RealDisk
 SIGNATURE = b"sparseseg journal 1\n"
 _SIZES = struct.Struct("<III")  # header, payload, CRC-32
 _LARGEST_HEADER = 2**20
-_LARGEST_PAYLOAD = 2**34
+LARGEST_PAYLOAD = 2**34
 _LARGEST_RATIO = 1032  # zlib packs no better: more is claimed only by who means harm
 _COMPRESSION = 1
 _HEADER_START = b'{"op":'
@@ -98,7 +98,7 @@ def replay(path: str | os.PathLike[str], store: Replayable) -> list[JournalRecor
     return others
 
 
-def read_journal(path: str | os.PathLike[str], largest: int = _LARGEST_PAYLOAD) -> Iterator[JournalRecord]:
+def read_journal(path: str | os.PathLike[str], largest: int = LARGEST_PAYLOAD) -> Iterator[JournalRecord]:
     """Records of a journal, oldest first; ends before the first that is torn, damaged or larger than `largest` bytes.
 
     Raises `InputError` if there is no such file, or if it is no journal.
@@ -111,7 +111,7 @@ def read_journal(path: str | os.PathLike[str], largest: int = _LARGEST_PAYLOAD) 
 
 
 def read_from(
-    path: str | os.PathLike[str], start: int = 0, largest: int = _LARGEST_PAYLOAD
+    path: str | os.PathLike[str], start: int = 0, largest: int = LARGEST_PAYLOAD
 ) -> Iterator[tuple[JournalRecord, int]]:
     """Records of a journal from a position on, each with the position where it ends; damaged ones are passed over.
 
@@ -323,7 +323,7 @@ def _end_of_records(disk: Disk, file: DiskFile, path: Path) -> int:
     return end
 
 
-def _read_records(file: IO[bytes], largest: int = _LARGEST_PAYLOAD) -> Iterator[tuple[JournalRecord, int]]:
+def _read_records(file: IO[bytes], largest: int = LARGEST_PAYLOAD) -> Iterator[tuple[JournalRecord, int]]:
     """Records that are whole, each with the position where it ends."""
     size = os.fstat(file.fileno()).st_size
     file.seek(0)

@@ -55,10 +55,12 @@ def load_annotation(image: Path, entry: ImageEntry, until: Position | None = Non
     try:
         loaded = LoadedAnnotation(AnnotationStore(entry.shape))
     except MemoryError:
-        raise ProjectError(f"there is not enough memory for an annotation of shape {entry.shape}") from None
+        raise ProjectError(
+            f"there is not enough memory for an annotation of shape {entry.shape} of {image}; close other programs"
+        ) from None
     usable = [fold for fold in entry.folds if until is None or fold.position <= until]
     loaded.position = _restore(loaded, image, entry, usable)
-    for record, position in read_segments(image / JOURNAL, loaded.position):
+    for record, position in read_segments(image / JOURNAL, loaded.position, loaded.store.largest_record):
         if until is not None and until < position:
             break
         _replay(loaded, record)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from napari_sparseseg.storage.durable import Disk
-from napari_sparseseg.storage.journal import FileJournal, JournalRecord, read_from
+from napari_sparseseg.storage.journal import LARGEST_PAYLOAD, FileJournal, JournalRecord, read_from
 from napari_sparseseg.storage.project.manifest import Position
 
 _ENDING = ".journal"
@@ -28,12 +28,14 @@ def segment_path(folder: Path, number: int) -> Path:
     return folder / f"{number:0{_DIGITS}}{_ENDING}"
 
 
-def read_segments(folder: Path, start: Position) -> Iterator[tuple[JournalRecord, Position]]:
+def read_segments(
+    folder: Path, start: Position, largest: int = LARGEST_PAYLOAD
+) -> Iterator[tuple[JournalRecord, Position]]:
     """Records from a position on, oldest first, each with the position behind it; what is damaged is left out."""
     for number in segment_numbers(folder):
         if number >= start.segment:
             offset = start.offset if number == start.segment else 0
-            for record, end in read_from(segment_path(folder, number), offset):
+            for record, end in read_from(segment_path(folder, number), offset, largest):
                 yield record, Position(segment=number, offset=end)
 
 
