@@ -30,6 +30,7 @@ from napari_sparseseg._types import Box, Region
 from napari_sparseseg.errors import ModelFileError
 from napari_sparseseg.storage.project.manifest import ProjectClass
 from napari_sparseseg.storage.project.project import Project
+from napari_sparseseg.storage.project.zarrs import damage
 
 _MANIFESTS = ("project.json", "project.previous.json")
 
@@ -71,10 +72,12 @@ def use_project(path: Path) -> None:
         for image in project.images:
             image.check()
             if image.entry.is_stored:
-                image.read()[0, 0, 0, 0]
+                with damage(path):
+                    image.read()[0, 0, 0, 0]
             prediction = image.prediction()
             if prediction is not None:
-                prediction[0, 0]
+                with damage(path):  # as whoever reads it does
+                    prediction[0, 0]
             for saved in image.history():
                 image.annotation_at(saved)
             store = image.open().store

@@ -65,6 +65,22 @@ def test_a_chunk_that_unpacks_to_more_than_its_array_is_not_unpacked(tmp_path, n
     assert peak < 16 << 20
 
 
+@pytest.mark.parametrize("index", [(0, 0, 0), (slice(None),) * 3], ids=["part", "whole"])
+@pytest.mark.parametrize("location", ["start", "end"])
+def test_a_chunk_within_a_shard_is_not_unpacked_to_more_than_it_should(tmp_path, index, location):
+    shards = {"shape": SHAPE, "index_location": location}
+    array = zarr.create_array(tmp_path / "a.zarr", shape=SHAPE, dtype="u2", chunks=(2, 3, 4), shards=shards)
+    array[...] = IMAGE
+    np.testing.assert_array_equal(open_image(tmp_path / "a.zarr").array[...], IMAGE)
+    shard = tmp_path / "a.zarr" / "c" / "0" / "0" / "0"
+    content = bytearray(shard.read_bytes())
+    at = content.index(b"\x28\xb5\x2f\xfd")
+    content[at + 4 : at + 13] = struct.pack("<BQ", 0xE0, 1 << 31)  # a size of eight bytes: two gigabytes
+    shard.write_bytes(content)
+    with pytest.raises(InputError, match="holds more than it should"):
+        open_image(tmp_path / "a.zarr").array[index]
+
+
 def test_a_frame_of_zstd_that_does_not_say_its_size_is_measured(tmp_path):
     chunk = write(tmp_path / "a.zarr", numcodecs.Zstd())
     block = struct.pack("<I", 1 | 1 << 1 | (1 << 17) << 3)  # repeat one byte; the last block

@@ -5,8 +5,9 @@ from __future__ import annotations
 import bz2
 import lzma
 import math
+import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ _SLACK = 4096  # headers and checksums of codecs
 _WIDENING = 8  # filters may store a byte as float64
 _PIECE = 1 << 16
 _ZSTD_BLOCK = 1 << 17
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_CHECKSUM = 4
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 # no codec that holds Python objects is among them: numcodecs' "pickle" runs whatever the file says
 _CODECS = frozenset(
@@ -38,41 +41,63 @@ _OTHER_CODECS = "imagecodecs_"  # of the library imagecodecs, which microscopes'
 def guarded(array: zarr.Array[Any], path: object) -> zarr.Array[Any]:
     """The same array, of which a chunk that would unpack to more than it should is an error when it is read.
 
-    Within shards, only the shard is looked at. Raises `InputError` for codecs that are not known to be harmless, and
+    Raises `InputError` for codecs that are not known to be harmless, and
     for chunks too large to be unpacked; `path` is what the message calls the file.
     """
-    names = _codec_names(array.metadata)
+    metadata: Any = array.metadata
+    names = _codec_names(metadata)
     for name in names:
         if name not in _CODECS and not name.startswith(_OTHER_CODECS):
             raise InputError(f"{path} is packed with {name!r:.40}, which is not read here; pack it with blosc or zstd")
     n_bytes = math.prod(array.shards or array.chunks) * np.dtype(array.dtype).itemsize
     if n_bytes > _LARGEST_CHUNK:
         raise InputError(f"{path} has chunks of {n_bytes} bytes; copy it into smaller ones, of some megabytes")
+    codecs = metadata.to_dict()["codecs"] if metadata.zarr_format == 3 else ()
+    n_within = 0
+    if len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed":
+        names = [name for codec in codecs[0]["configuration"]["codecs"] for name in _names_of(codec)]
+        n_within = math.prod(n // m for n, m in zip(array.shards or (), array.chunks, strict=True))
+        n_bytes = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
     measure = _MEASURES.get(names[-1]) if names else None
-    if measure is None:
+    if measure is None or (n_within and measure is _lz4):  # which has no signature, and may not be seen in an index
         return array
-    store = _Guard(array.store, measure, _WIDENING * n_bytes + _SLACK, str(path))
-    return zarr.open_array(store, path=array.path, mode="r", zarr_format=array.metadata.zarr_format)
+    store = _Guard(array.store, measure, _WIDENING * n_bytes + _SLACK, n_within, str(path))
+    return zarr.open_array(store, path=array.path, mode="r", zarr_format=metadata.zarr_format)
 
 
 class _Guard(WrapperStore[Store]):
     """A store of which a chunk is measured before it is handed out to be unpacked."""
 
-    def __init__(self, store: Store, measure: Callable[[bytes, int], int], limit: int, name: str) -> None:
+    def __init__(
+        self, store: Store, measure: Callable[[bytes, int], int], limit: int, n_within: int, name: str
+    ) -> None:
         super().__init__(store)
-        self._measure, self._limit, self._name = measure, limit, name
+        self._measure, self._limit, self._n_within, self._name = measure, limit, n_within, name
 
     def _with_store(self, store: Store) -> _Guard:
-        return _Guard(store, self._measure, self._limit, self._name)
+        return _Guard(store, self._measure, self._limit, self._n_within, self._name)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """What is stored under a key."""
         found = await super().get(key, prototype, byte_range)
-        if found is None or byte_range is not None or key.endswith(_METADATA):
+        if found is None or key.endswith(_METADATA):
             return found
-        if self._measure(found.to_bytes(), self._limit) > self._limit:
-            raise InputError(f"{self._name} has a chunk ({key}) that holds more than it should; copy it anew")
+        content = found.to_bytes()
+        is_shard = self._n_within and byte_range is None
+        for chunk in _chunks_of(content, self._n_within) if is_shard else (content,):
+            if self._measure(chunk, self._limit) > self._limit:
+                raise InputError(f"{self._name} has a chunk ({key}) that holds more than it should; copy it anew")
         return found
+
+
+def _chunks_of(shard: bytes, n_chunks: int) -> Iterator[bytes]:
+    """Chunks of a shard, as the index at its end or at its beginning names them; both are tried."""
+    n_bytes = 16 * n_chunks
+    for start in (len(shard) - n_bytes - _CHECKSUM, len(shard) - n_bytes, 0):
+        index = shard[max(start, 0) : max(start, 0) + n_bytes]
+        for offset, size in struct.iter_unpack("<QQ", index[: len(index) // 16 * 16]):
+            if offset + size <= len(shard):
+                yield shard[offset : offset + size]
 
 
 def _codec_names(metadata: Any) -> list[str]:
@@ -94,6 +119,8 @@ def _names_of(codec: Any) -> list[str]:
 
 
 def _blosc(content: bytes, _limit: int) -> int:
+    if len(content) < 16 or int.from_bytes(content[12:16], "little") != len(content):
+        return 0  # no chunk of it, which the codec will say
     return int.from_bytes(content[4:8], "little")
 
 
@@ -103,7 +130,7 @@ def _lz4(content: bytes, _limit: int) -> int:
 
 def _zstd(content: bytes, _limit: int) -> int:
     """What the first frame says, or as much as its blocks can hold."""
-    if len(content) < 6:
+    if content[:4] != _ZSTD_MAGIC or len(content) < 6:
         return 0
     flags = content[4]
     is_single, id_bytes = bool(flags & 0x20), (0, 1, 2, 4)[flags & 3]

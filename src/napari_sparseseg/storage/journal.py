@@ -34,6 +34,7 @@ _LARGEST_RATIO = 1032  # zlib packs no better: more is claimed only by who means
 _COMPRESSION = 1
 _HEADER_START = b'{"op":'
 _SEARCHED_AT_ONCE = 2**20
+_UNPACKED_AT_ONCE = 2**20
 _SEARCH_LIMIT = 8  # sizes of the file that may be read to find a whole record: a file may have been made to be slow
 
 Bytes = npt.NDArray[np.uint8]
@@ -309,7 +310,7 @@ def _open_or_create(disk: Disk, path: Path, *, must_exist: bool) -> DiskFile:
 def _end_of_records(disk: Disk, file: DiskFile, path: Path) -> int:
     """Where to go on writing; a torn tail is put aside, a new file gets its signature."""
     with path.open("rb") as existing:
-        end = max((after for _, after in _read_records(existing)), default=0)
+        end = _end_of_whole(existing)
         existing.seek(0)
         if not end and existing.read(len(SIGNATURE)) == SIGNATURE:
             end = len(SIGNATURE)
@@ -326,10 +327,7 @@ def _end_of_records(disk: Disk, file: DiskFile, path: Path) -> int:
 def _read_records(file: IO[bytes], largest: int = LARGEST_PAYLOAD) -> Iterator[tuple[JournalRecord, int]]:
     """Records that are whole, each with the position where it ends."""
     size = os.fstat(file.fileno()).st_size
-    file.seek(0)
-    found = file.read(len(SIGNATURE))
-    if found != SIGNATURE[: len(found)]:
-        raise InputError(f"{os.fspath(file.name)!r} is not a journal of strokes; check the path")
+    _check_signature(file)
     while True:
         record = _read_record(file, size, largest)
         if record is None:
@@ -337,7 +335,30 @@ def _read_records(file: IO[bytes], largest: int = LARGEST_PAYLOAD) -> Iterator[t
         yield record, file.tell()
 
 
+def _end_of_whole(file: IO[bytes]) -> int:
+    """Where the last record ends that is whole, as `_read_records` has it; 0 if there is none. Keeps no voxels."""
+    size = os.fstat(file.fileno()).st_size
+    _check_signature(file)
+    end = 0
+    while (framed := _read_framed(file, size)) and _is_decodable(*framed):
+        end = file.tell()
+    return end
+
+
+def _check_signature(file: IO[bytes]) -> None:
+    file.seek(0)
+    found = file.read(len(SIGNATURE))
+    if found != SIGNATURE[: len(found)]:
+        raise InputError(f"{os.fspath(file.name)!r} is not a journal of strokes; check the path")
+
+
 def _read_record(file: IO[bytes], size: int, largest: int) -> JournalRecord | None:
+    framed = _read_framed(file, size)
+    return None if framed is None else _decode(*framed, largest)
+
+
+def _read_framed(file: IO[bytes], size: int) -> tuple[bytes, bytes] | None:
+    """Header and payload of a record, None if its sizes or its checksum are wrong."""
     sizes = file.read(_SIZES.size)
     if len(sizes) < _SIZES.size:
         return None
@@ -347,7 +368,7 @@ def _read_record(file: IO[bytes], size: int, largest: int) -> JournalRecord | No
     header, payload = file.read(n_header), file.read(n_payload)
     if _checksum(header, payload) != expected:
         return None
-    return _decode(header, payload, largest)
+    return header, payload
 
 
 def _next_record(file: IO[bytes], start: int, size: int, largest: int) -> int | None:
@@ -387,16 +408,40 @@ def _checksum(header: bytes, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(header, zlib.crc32(sizes)))
 
 
-def _decode(header: bytes, payload: bytes, largest: int) -> JournalRecord | None:
-    """The record, None if it cannot be: then the file was not written by this class."""
+def _parsed(header: bytes, n_packed: int, largest: int) -> tuple[str, dict[str, Any], list[int]] | None:
+    """What a record is about, its values, and the sizes of its arrays, if they can be in a payload of this size."""
     try:
         values = json.loads(header)
         op, sizes = str(values.pop("op")), [int(size) for size in values.pop("arrays")]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    total = sum(sizes)
-    if min(sizes, default=0) < 0 or total > min(largest, _LARGEST_RATIO * len(payload)):
+    if min(sizes, default=0) < 0 or sum(sizes) > min(largest, _LARGEST_RATIO * n_packed):
         return None
+    return op, values, sizes
+
+
+def _is_decodable(header: bytes, payload: bytes) -> bool:
+    """Whether `_decode` would find the record whole, without memory for what is in it."""
+    parsed = _parsed(header, len(payload), LARGEST_PAYLOAD)
+    if parsed is None:
+        return False
+    missing, unpacker = sum(parsed[2]), zlib.decompressobj()
+    try:
+        while missing and payload:
+            missing -= len(unpacker.decompress(payload, min(missing, _UNPACKED_AT_ONCE)))
+            payload = unpacker.unconsumed_tail
+    except zlib.error:
+        return False
+    return not missing
+
+
+def _decode(header: bytes, payload: bytes, largest: int) -> JournalRecord | None:
+    """The record, None if it cannot be: then the file was not written by this class."""
+    parsed = _parsed(header, len(payload), largest)
+    if parsed is None:
+        return None
+    op, values, sizes = parsed
+    total = sum(sizes)
     try:
         content = zlib.decompressobj().decompress(payload, max_length=max(total, 1)) if sizes else b""
     except zlib.error:

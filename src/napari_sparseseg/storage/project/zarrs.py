@@ -14,6 +14,7 @@ import zarr
 from zarr.storage import LocalStore, MemoryStore
 
 from napari_sparseseg.errors import ProjectError
+from napari_sparseseg.storage.chunks import guarded
 from napari_sparseseg.storage.durable import Disk
 from napari_sparseseg.storage.project.manifest import read_json
 
@@ -128,8 +129,11 @@ def open_array(folder: Path, name: str, shape: Shape, dtype: npt.DTypeLike) -> z
             and not metadata.get("storage_transformers")
         )
         if not is_ours:
-            raise ProjectError(f"{folder / name} is not an array of {np.dtype(dtype)} {shape} as projects have them")
-        return zarr.open_array(LocalStore(folder / name, read_only=True), mode="r", zarr_format=3)
+            raise ProjectError(
+                f"{folder / name} is not an array of {np.dtype(dtype)} {shape} of a project; what is older is used"
+            )
+        array = zarr.open_array(LocalStore(folder / name, read_only=True), mode="r", zarr_format=3)
+        return guarded(array, folder / name)
 
 
 def stored_corners(folder: Path, shape: Shape) -> list[Corner]:
