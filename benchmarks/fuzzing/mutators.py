@@ -1,4 +1,4 @@
-"""Damage and malice: bytes, numbers and names in text, JSON. What is random comes from a generator that is passed in."""
+"""Damage and malice: bytes, numbers and names in text, JSON. Chance comes from a generator that is passed in."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import lzma
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def guarded(array: zarr.Array[Any], path: object) -> zarr.Array[Any]:
     n_bytes = math.prod(array.shards or array.chunks) * np.dtype(array.dtype).itemsize
     if n_bytes > _LARGEST_CHUNK:
         raise InputError(f"{path} has chunks of {n_bytes} bytes; copy it into smaller ones, of some megabytes")
-    codecs = metadata.to_dict()["codecs"] if metadata.zarr_format == 3 else ()
+    codecs: Sequence[Any] = metadata.to_dict()["codecs"] if metadata.zarr_format == 3 else []
     n_within = 0
     if len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed":
         names = [name for codec in codecs[0]["configuration"]["codecs"] for name in _names_of(codec)]

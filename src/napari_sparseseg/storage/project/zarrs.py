@@ -130,7 +130,7 @@ def open_array(folder: Path, name: str, shape: Shape, dtype: npt.DTypeLike) -> z
         )
         if not is_ours:
             raise ProjectError(
-                f"{folder / name} is not an array of {np.dtype(dtype)} {shape} of a project; what is older is used"
+                f"{folder / name} is not an array of {np.dtype(dtype)} {shape} as projects have them; use a backup"
             )
         array = zarr.open_array(LocalStore(folder / name, read_only=True), mode="r", zarr_format=3)
         return guarded(array, folder / name)
