@@ -75,6 +75,17 @@ def save_model(
 
     `settings` is any JSON of the caller's, given back in the header. Replaces an existing file.
     """
+    _write_whole(Path(path), encode_model(model, settings=settings, history=history, trainer=trainer))
+
+
+def encode_model(
+    model: FittedModel,
+    *,
+    settings: Mapping[str, Any],
+    history: Iterable[TrainingStep] = (),
+    trainer: Trainer | None = None,
+) -> bytes:
+    """The content of a model file, for whoever writes it himself; arguments as for `save_model`."""
     tensors = dict(model.network.state_dict())
     header: dict[str, Any] = {
         "format": FORMAT,
@@ -91,7 +102,7 @@ def save_model(
         tensors |= training_tensors
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(header)
-    _write_whole(Path(path), tensors, {"header": text, "sha256": _checksum(text, tensors)})
+    return save(tensors, {"header": text, "sha256": _checksum(text, tensors)})
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any], dict[str, Tensor]]:
@@ -118,7 +129,7 @@ def describe_model(path: str | os.PathLike[str]) -> ModelDescription:
 # --- writing ---
 
 
-def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def _write_whole(path: Path, content: bytes) -> None:
     if not path.parent.is_dir():
         raise InputError(f"cannot save to {path}: the folder {path.parent} does not exist; make it first")
     if path.is_dir():
@@ -128,7 +139,7 @@ def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
         with temporary.open("wb") as file:
-            file.write(save(tensors, metadata))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
