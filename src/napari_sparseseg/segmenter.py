@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +18,7 @@ from napari_sparseseg._types import ArrayLike, Box
 from napari_sparseseg.errors import InputError, InputTypeError, ModelFileError, NotFittedError
 from napari_sparseseg.progress import duration, move_bar, open_bar
 from napari_sparseseg.storage.annotation import read_annotation
+from napari_sparseseg.storage.project.project import Project, is_project
 from napari_sparseseg.storage.volume import ArrayVolume
 
 if TYPE_CHECKING:
@@ -199,7 +201,7 @@ class SparseSegmenter:
         from napari_sparseseg.engine.trainer import TrainingStep
 
         chosen = choose_device(device).device
-        fitted, header, tensors = load_model(path)
+        fitted, header, tensors = load_model(path) if not is_project(path) else _load_newest(path)
         fitted.network.to(chosen)
         try:
             settings = header["settings"]
@@ -404,6 +406,20 @@ class SparseSegmenter:
             "training": self._config("training").model_dump(),
             "prediction": self._config("prediction").model_dump(),
         }
+
+
+def _load_newest(project: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any], dict[str, Tensor]]:
+    """The newest model of a project that can be read."""
+    from napari_sparseseg.engine.checkpoint import load_model
+
+    with Project.open(project, read_only=True) as opened:
+        files = [path for _, path in opened.checkpoints()]
+    if not files:
+        raise ModelFileError(f"there is no model in {os.fspath(project)} yet; train one in it first")
+    for path in files[:-1]:
+        with suppress(ModelFileError):  # the one before is kept for that
+            return load_model(path)
+    return load_model(files[-1])
 
 
 def _check_fits(volume: ArrayVolume, fitted: FittedModel) -> None:

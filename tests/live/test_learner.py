@@ -168,8 +168,30 @@ class TestFailures:
     def test_a_loss_that_is_no_number_says_what_to_do(self, monkeypatch):
         learner = trained()
         monkeypatch.setattr(Trainer, "_unet_step", lambda *_: math.nan)
-        with pytest.raises(TrainingError, match="Press Train to begin anew"):
+        with pytest.raises(TrainingError, match="Press Train to try again"):
             learner.train()
+
+    def test_going_back_gives_the_weights_that_were_kept(self):
+        learner = trained()
+        assert not learner.roll_back()
+        assert learner.keep()
+        kept, step = learner.weights(), learner.step
+        for _ in range(3):
+            learner.train()
+        assert learner.roll_back()
+        assert learner.step == step
+        for name, value in learner.weights().state_dict().items():
+            assert torch.equal(value, kept.state_dict()[name])
+        list(learner.learn({0: annotation_of()}, TWO))
+        learner.train()
+        assert learner.step == step + 1
+
+    def test_a_loss_far_above_guessing_is_an_explosion(self, monkeypatch):
+        learner = trained()
+        monkeypatch.setattr(Trainer, "_unet_step", lambda *_: 50.0)
+        with pytest.raises(TrainingError, match="became 50"):  # noqa: PT012 - it takes some steps to be sure
+            for _ in range(30):
+                learner.train()
 
     def test_after_forgetting_it_begins_anew(self):
         learner = trained()

@@ -45,6 +45,8 @@ class FakeLearner:
         self.n_settled = 0
         self.changes_mix = False
         self.on_train = lambda: None
+        self.has_good = False
+        self.keeps_failing = False
         self._maps = {}
 
     def map(self, frame):
@@ -82,7 +84,13 @@ class FakeLearner:
             classes = type(self.fitted.classes)(remaining, remaining[0])
             self.fitted = FittedModel(self.spec, classes, self.spec.build(len(classes)))
 
-    def adopt(self, fitted, last):
+    def keep(self):
+        return True
+
+    def roll_back(self):
+        return self.has_good
+
+    def adopt(self, fitted, last, training=None):
         self.fitted, self.step = fitted, last.step if last else 0
 
     def forget(self):
@@ -516,6 +524,33 @@ class TestRecovering:
         assert bench.opened.labels.any()
         bench.train_and_rest()
         assert bench.status.n_fresh == N_TILES
+
+    def test_where_there_is_a_good_model_training_goes_on_from_it_by_itself(self, bench):
+        told = []
+        bench.events.noticed.connect(told.append)
+        bench.paint_both()
+        bench.train_and_rest()
+        bench.learner.has_good = True
+
+        def fail():
+            bench.learner.on_train = lambda: None
+            raise TrainingError("the loss became nan at step 7, so the model is of no use any more")
+
+        bench.learner.on_train = fail
+        bench.switch.wish(is_training=True)
+        while not told:
+            assert bench.loop.work()
+        assert "the loss became nan at step 7); it goes on from the last good model" in told[0]
+        assert bench.loop.work()
+        assert len(bench.learner.learnt) == 2
+
+    def test_where_going_back_does_not_help_it_is_a_failure_that_keeps_the_model(self, bench):
+        bench.paint_both()
+        bench.train_and_rest()
+        bench.learner.has_good = bench.learner.keeps_failing = True
+        bench.loop.recover(TrainingError("the loss became nan"))
+        assert bench.learner.fitted is not None
+        assert bench.status.has_model
 
     def test_after_other_errors_the_model_stays_and_the_paint_is_learnt_again(self, bench):
         bench.paint_both()

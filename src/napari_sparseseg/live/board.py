@@ -11,7 +11,10 @@ from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.live.events import View
 
 NEVER, STALE, FRESH = 0, 1, 2
-_NEVER, _EXPIRED = -1, -2
+EXPIRED = -2
+"""Revision of what was predicted by another model."""
+
+_NEVER = -1
 _GROWTH = 1.5  # weights have moved enough to matter after half as many steps again
 _FEWEST_STEPS = 25
 
@@ -51,7 +54,7 @@ class TileBoard:
 
     def expire(self) -> None:
         """All that was predicted is out of date, for instance because the model is another one."""
-        self._revision.fill(_EXPIRED)
+        self._revision.fill(EXPIRED)
 
     def known(self, box: Box) -> npt.NDArray[np.bool_]:
         """Which voxels of a box lie in tiles that were ever predicted."""

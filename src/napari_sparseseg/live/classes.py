@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from napari_sparseseg._types import MAX_CLASSES
@@ -59,6 +60,12 @@ class ClassList:
         info = ClassInfo(wanted, called, color or _COLORS[(wanted - 2) % len(_COLORS)])
         self._classes = {**self._classes, wanted: info}
         return info
+
+    def restore(self, infos: Iterable[ClassInfo]) -> None:
+        """Have these classes instead; nothing happens where they are fewer than two."""
+        classes = {info.class_id: info for info in infos}
+        if len(classes) >= _FEWEST:
+            self._classes = classes
 
     def rename(self, class_id: int, name: str) -> None:
         """Raises `InputError` for an empty name and for one that another class has."""

@@ -133,6 +133,21 @@ class CurvePoint:
     dice: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class SavingStatus:
+    """How what is painted and learnt is kept on disk.
+
+    `path` is the project's folder, empty without project. `reason` says why a project is not written to ("open in
+    another window"), empty if it is. `error` says what cannot be saved at the moment and why; all of it is kept in
+    memory and tried again. `saved_at` is when paint, model and prediction were saved last, in seconds since 1970.
+    """
+
+    path: str = ""
+    reason: str = ""
+    error: str = ""
+    saved_at: float | None = None
+
+
 class LiveEvents(SignalGroup):
     """Signals of a `LiveSegmenter`."""
 
@@ -152,6 +167,10 @@ class LiveEvents(SignalGroup):
     curve_extended = Signal(CurvePoint)
     """After a training step; compute thread."""
     curve_cleared = Signal()
+    saving_changed = Signal(SavingStatus, reemission="queued")
+    """When something was saved or could not be; on the thread that saves, or that of the journal."""
+    noticed = Signal(str)
+    """Something that the user should know, though all goes on: one sentence; any thread."""
     failed = Signal(str)
     """When training or predicting ended in an error: one sentence that says what to do; compute thread."""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from napari_sparseseg._types import Annotation
-from napari_sparseseg.engine.checkpoint import save_model
+from napari_sparseseg.engine.checkpoint import encode_model, save_model
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.device import DeviceChoice, choose_device
 from napari_sparseseg.engine.features import FeatureMap
@@ -26,6 +29,22 @@ from napari_sparseseg.live.settings import Settings
 FIRST_BURST = 100  # steps of the pixel head before something is shown
 LATER_BURST = 60  # the same after a correction
 _OTHER_MAPS = 4  # frames without paint whose features are kept
+_WATCHED = 20  # steps over which the loss must not be much worse than guessing
+_MUCH_WORSE = 5.0
+_ROLLBACKS = 3  # before training is given up
+_RECOVERED = 200  # steps after which a rollback is forgotten
+
+TrainingState = tuple[Mapping[str, Any], Mapping[str, Tensor]]
+"""What `Trainer.state` returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    """A state of model and training to which learning can go back."""
+
+    fitted: FittedModel
+    training: TrainingState
+    last: TrainingStep | None
 
 
 class Learner:
@@ -49,6 +68,9 @@ class Learner:
         self._steps: Iterator[TrainingStep] | None = None
         self._last: TrainingStep | None = None
         self._settled_at = 0
+        self._good: _Good | None = None
+        self._rollbacks: list[int] = []  # the steps at which they were made
+        self._losses: deque[float] = deque(maxlen=_WATCHED)
         self._maps: OrderedDict[int, FeatureMap] = OrderedDict()
         self._painted: frozenset[int] = frozenset()
         if self.choice.device.type == "cpu":
@@ -140,12 +162,65 @@ class Learner:
         self.fitted.classes = self._trainer.classes
         self._steps, self._settled_at = None, self._trainer.step
 
-    def adopt(self, fitted: FittedModel, last: TrainingStep | None = None) -> None:
-        """Go on from a model that was saved after its `last` step. Raises `InputError` if it does not fit the image."""
+    def adopt(
+        self, fitted: FittedModel, last: TrainingStep | None = None, training: TrainingState | None = None
+    ) -> None:
+        """Go on from a model that was saved after its `last` step, exactly if there is its state of `training`.
+
+        Raises `InputError` if it does not fit the image.
+        """
         check_fits(fitted.spec, self.image)
         self._drop_maps_unless(fitted.spec)
-        self._use(fitted).step = last.step if last else 0
+        trainer = self._use(fitted)
+        trainer.step = last.step if last else 0
+        if training is not None:
+            trainer.restore(*training)
         self._last, self._settled_at = last, self.step
+        self._good = None
+        self.keep()
+
+    def keep(self) -> bool:
+        """Remember model and training as they are now, to go back to if they go wrong; False if they have already."""
+        if self.fitted is None or self._trainer is None:
+            return False
+        plain, tensors = self._trainer.state()
+        weights = self.fitted.network.state_dict()
+        if not all(bool(torch.isfinite(value).all()) for value in (*weights.values(), *tensors.values())):
+            return False
+        network = copy.deepcopy(self.fitted.network)
+        fitted = FittedModel(self.fitted.spec, self._trainer.classes, network, self.fitted.intensity)
+        training = copy.deepcopy(plain), {name: value.detach().clone() for name, value in tensors.items()}
+        self._good = _Good(fitted, training, self._last)
+        return True
+
+    def roll_back(self) -> bool:
+        """Go back to what was kept last; False if there is nothing.
+
+        `learn` comes before the next step. Other patches are drawn than the last time.
+        """
+        good = self._good
+        if good is None:
+            return False
+        self._rollbacks = [step for step in self._rollbacks if self.step - step < _RECOVERED] + [self.step]
+        random = self._trainer.state()[0]["random"] if self._trainer else good.training[0]["random"]
+        fitted = FittedModel(
+            good.fitted.spec, good.fitted.classes, copy.deepcopy(good.fitted.network), good.fitted.intensity
+        )
+        self._use(fitted).restore({**good.training[0], "random": random}, good.training[1])
+        self._last, self._settled_at = good.last, self.step
+        self._losses.clear()
+        return True
+
+    @property
+    def keeps_failing(self) -> bool:
+        """Whether going back did not help, some times in a row."""
+        return len(self._rollbacks) > _ROLLBACKS
+
+    def encoded(self, history: Iterable[TrainingStep]) -> bytes:
+        """Model and state of training as the content of a file. Raises `NotFittedError` without model."""
+        if self.fitted is None or self._trainer is None:
+            raise NotFittedError("there is no model to save yet; paint two classes and train first")
+        return encode_model(self.fitted, settings=self._described(), history=history, trainer=self._trainer)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, which `SparseSegmenter.load` reads too."""
@@ -154,21 +229,26 @@ class Learner:
         save_model(
             path,
             self.fitted,
-            settings={
-                "spacing": list(self.image.spacing)[-self.image.n_spatial :],
-                "channel_axis": self.image.volume(0).channel_axis,
-                "random_state": None,
-                "background": self.fitted.classes.background,
-                "training": self._settings.training.model_dump(),
-                "prediction": self._settings.prediction.model_dump(),
-            },
+            settings=self._described(),
             history=[self._last] if self._last else (),
         )
+
+    def _described(self) -> dict[str, Any]:
+        """Parameters of a `SparseSegmenter` that would go on from here."""
+        return {
+            "spacing": list(self.image.spacing)[-self.image.n_spatial :],
+            "channel_axis": self.image.volume(0).channel_axis,
+            "random_state": None,
+            "background": self.fitted.classes.background if self.fitted else None,
+            "training": self._settings.training.model_dump(),
+            "prediction": self._settings.prediction.model_dump(),
+        }
 
     def forget(self) -> None:
         """Drop the model; features are kept."""
         self._drop_maps_unless(self._own_spec)
-        self.fitted, self._trainer, self._steps, self._last = None, None, None, None
+        self.fitted, self._trainer, self._steps, self._last, self._good = None, None, None, None, None
+        self._losses.clear()
 
     def _use(self, fitted: FittedModel) -> Trainer:
         fitted.network.to(self.choice.device)
@@ -177,10 +257,14 @@ class Learner:
         return self._trainer
 
     def _checked(self, step: TrainingStep) -> TrainingStep:
-        if not math.isfinite(step.loss):
+        self._losses.append(step.loss)
+        guessing = max(1.0, math.log(len(self.fitted.classes))) if self.fitted else 1.0
+        is_exploded = len(self._losses) == _WATCHED and sum(self._losses) / _WATCHED > _MUCH_WORSE * guessing
+        if not math.isfinite(step.loss) or is_exploded:
+            self._losses.clear()
             raise TrainingError(
-                f"the loss became {step.loss} at step {step.step}, so the model is of no use any more and was dropped. "
-                "Press Train to begin anew, with a smaller step size if it happens again"
+                f"the loss became {step.loss:.3g} at step {step.step}, so the model is of no use any more. Press Train "
+                "to try again, with a smaller step size if it happens again"
             )
         self._last = step
         return step

@@ -23,17 +23,20 @@ from napari_sparseseg.live.events import (
     LiveStatus,
     PaintChange,
     PaintedSlice,
+    SavingStatus,
     View,
     tell,
 )
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.opened import Opened
+from napari_sparseseg.live.saving import Saver, class_infos, settings_of
 from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.live.switchboard import Switchboard
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.palette import FIRST_SET
+from napari_sparseseg.storage.project.image import ProjectImage, SavedState, restore_annotation
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit
 
 _FIRST_GUESS = 3e-6  # seconds for each predicted voxel
@@ -92,6 +95,7 @@ class LiveSegmenter:
         self._switch = Switchboard(self.events)
         self._worker = Worker(self._classes, self._settings)
         self._work: Opened | None = None
+        self._saver: Saver | None = None
         self._was_paused = False
         self._n_updates = 0
 
@@ -110,16 +114,23 @@ class LiveSegmenter:
         time_axis: int | None = None,
         spacing: Sequence[float] | None = None,
         journal: Journal | None = None,
+        project: ProjectImage | None = None,
     ) -> None:
         """Take an image, (Y, X) or (Z, Y, X) with or without a channel and a time axis; older paint is dropped.
 
         `spacing` is along z, y, x (y, x). Raises `InputError` or `InputTypeError` for what cannot be used. Loading
         torch and reading the image start in the background, so that the first prediction comes quickly. `journal`
         takes the place of the one before, which the caller closes.
+
+        With an image of a `project`, its annotation, classes, settings, prediction, model and learning curve come
+        back, and from now on all of them are saved there; the caller closes the project after `close`. Raises
+        `InputError` if the project's image has another shape.
         """
         taken = LiveImage.of(image, channel_axis, time_axis, spacing)
-        journal = journal or self._journal
-        store = AnnotationStore(taken.shape, journal=journal)
+        journal = None if project is not None else journal or self._journal
+        saver = self._saver_for(project, taken)
+        self._stop_saving()
+        store = AnnotationStore(taken.shape, journal=journal) if project is None else self._restored(project, saver)
         labels = np.zeros(taken.shape, np.uint8)
         before = self._switch
         before.retire()
@@ -128,10 +139,17 @@ class LiveSegmenter:
         self._switch = Switchboard(self.events, wishes, status)
         self._journal = journal
         self._was_paused = False
-        self._work = Opened(taken, store, labels, self._switch)
+        self._work = Opened(taken, store, labels, self._switch, project)
         self._switch.tell(self.events.status_changed, status)
         self._switch.tell(self.events.predictions_cleared)
         self._switch.tell(self.events.curve_cleared)
+        if project is not None:
+            self._tell_classes()
+            self._switch.publish(revision=store.revision)
+        self._saver = saver
+        if saver is not None:
+            saver.start(self._work)
+        tell(self.events.saving_changed, self.saving)
         self._worker.open(self._work)
 
     @property
@@ -145,15 +163,80 @@ class LiveSegmenter:
         return self._work.image.image_shape if self._work else None
 
     def close(self) -> bool:
-        """End the thread; paint and predictions stay readable, and no signal comes any more.
+        """Save what belongs to a project and end the thread; paint and predictions stay readable, signals end.
 
-        Whether it ended within a second; else it ends with its piece of work.
+        Whether it ended within a second; else it ends with its piece of work. Saving may take some seconds more.
         """
         if self._work is not None and not self._switch.is_retired:
             self._switch.wish(is_training=False, once=0)
             self._switch.publish(state=LiveState.PAUSED, activity="Closed", steps_per_second=0.0, seconds_left=None)
+        self._stop_saving()
         self._switch.retire()
         return self._worker.close()
+
+    # --- project ---
+
+    @property
+    def project(self) -> ProjectImage | None:
+        """The image of a project that is worked on."""
+        return self._work.project if self._work else None
+
+    @property
+    def saving(self) -> SavingStatus:
+        """How it is kept on disk: the latest snapshot."""
+        if self._saver is not None:
+            return self._saver.status
+        project = self.project.project if self.project else None
+        return SavingStatus(str(project.path), project.reason) if project else SavingStatus()
+
+    def save(self) -> None:
+        """Save paint, model and prediction to the project soon, without waiting for the usual time."""
+        if self._saver is not None:
+            self._saver.save()
+
+    def history(self, *, since: float = 0.0) -> tuple[SavedState, ...]:
+        """States of the annotation that can be brought back, oldest first, from a time on (seconds since 1970)."""
+        return self.project.history(since=since) if self.project else ()
+
+    def restore(self, saved: SavedState) -> None:
+        """Make the annotation as it was then, by edits that can be undone. Raises `InputError` without project."""
+        if self.project is None:
+            raise InputError("there is no project; only what is in one has a history")
+        restore_annotation(self._store, self.project.annotation_at(saved))
+        whole = Box.whole(self._store.shape[1:])
+        for frame in range(self._store.shape[0]):
+            self._take(PaintEdit(frame, whole))
+
+    def _saver_for(self, project: ProjectImage | None, taken: LiveImage) -> Saver | None:
+        if project is None:
+            return None
+        if project.entry.shape != taken.shape:
+            raise InputError(
+                f"the image has shape {taken.shape} (frames, z, y, x), the one of the project {project.entry.shape}; "
+                "open the image that was painted on, or add this one to the project"
+            )
+        if project.project.is_read_only:
+            return None
+        return Saver(project, self._classes, self._worker, lambda: self._settings, self.events)
+
+    def _restored(self, project: ProjectImage, saver: Saver | None) -> AnnotationStore:
+        """Annotation, classes and settings of a project; a new project takes those that are set here."""
+        loaded = project.open(saver.hear_journal if saver else None)
+        if project.project.classes:
+            self._classes.restore(class_infos(project.project.classes))
+            self._settings = settings_of(project.project.settings)
+            self._worker.configure(self._settings)
+        for class_id in loaded.store.painted_classes():
+            if class_id not in self._classes:
+                self._classes.add(class_id=class_id)
+        for problem in (*project.project.problems, *loaded.problems):
+            tell(self.events.noticed, problem)
+        return loaded.store
+
+    def _stop_saving(self) -> None:
+        saver, self._saver = self._saver, None
+        if saver is not None:
+            saver.close()
 
     # --- classes ---
 
@@ -292,6 +375,7 @@ class LiveSegmenter:
         """Stop training; what is out of date is still predicted, if predictions are live."""
         self._was_paused = True
         self._wish(is_training=False, once=0)
+        self.save()
 
     def update_once(self) -> None:
         """Learn what was painted in a short burst, predict everything once, then rest."""
@@ -304,6 +388,8 @@ class LiveSegmenter:
         self._opened().score.clear()
         self._switch.wish(is_halted=False)
         self._worker.reset()
+        if self._saver is not None:  # after that, so that the old model is not saved once more
+            self._saver.forget_model()
 
     def set_live(self, live: bool) -> None:
         """Whether predictions are kept fresh."""
@@ -460,6 +546,8 @@ class LiveSegmenter:
         tell(self.events.paint_changed, PaintChange(edit.frame, edit.box, revision))
 
     def _tell_classes(self) -> None:
+        if self._saver is not None:
+            self._saver.note_classes()
         tell(self.events.classes_changed, self._classes.all)
 
     def _wish(self, **changes: Any) -> None:

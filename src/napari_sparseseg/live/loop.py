@@ -8,6 +8,7 @@ there is another generation. The rest of the volume is predicted in what time is
 
 from __future__ import annotations
 
+import math
 import time
 
 from napari_sparseseg._types import Annotation
@@ -19,7 +20,7 @@ from napari_sparseseg.live.board import Generation
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import LiveState, TileUpdate
 from napari_sparseseg.live.image import AbandonedError
-from napari_sparseseg.live.learner import Learner, table_of
+from napari_sparseseg.live.learner import Learner, TrainingState, table_of
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
 from napari_sparseseg.live.reporter import TRAINING_FOR_TILES, Reporter
@@ -31,6 +32,7 @@ _GROWTH = 1.2  # of the steps, between two generations
 _FEWEST_STEPS = 4
 _ONCE_SECONDS = 4.0  # of learning for "update once"
 _NOTHING_LEARNT = -1
+_KEEP_SECONDS = 5.0  # between two states to which training can go back
 
 
 class LiveLoop:
@@ -47,6 +49,7 @@ class LiveLoop:
         self._learnt_revision = _NOTHING_LEARNT
         self._n_generations = 0
         self._owed = 0.0  # seconds of training before the next prediction
+        self._kept_at = -math.inf
         self._once = (0, 0.0)  # the "update once" that is going on, and until when it learns
 
     def prepare(self) -> None:
@@ -56,7 +59,16 @@ class LiveLoop:
         self.learner.map(self._switch.frame)
 
     def work(self) -> bool:
-        """Do one short piece; False if there is nothing to do."""
+        """Do one short piece; False if there is nothing to do. Training that goes wrong goes back by itself."""
+        try:
+            return self._work()
+        except TrainingError as error:
+            if not self.learner.roll_back() or self.learner.keeps_failing:
+                raise
+            self._go_on_from_before(error)
+            return True
+
+    def _work(self) -> bool:
         wishes = self._switch.wishes
         if wishes.is_halted:
             return False
@@ -81,16 +93,35 @@ class LiveLoop:
         self._learnt_revision = _NOTHING_LEARNT
 
     def recover(self, error: Exception) -> None:
-        """After a failure: a model that went wrong is dropped, and the paint is learnt anew with the next start."""
+        """After a failure: the paint is learnt anew with the next start, from the last good model if there is one."""
         self.relearn()
         if isinstance(error, TrainingError):
+            if self.learner.roll_back() and self.learner.fitted is not None:
+                self._new_generation(self.learner.fitted)
+                return
             self.learner.forget()
             self.predictor.expire()
             self.reporter.lost_model()
 
-    def adopt(self, fitted: FittedModel, last: TrainingStep | None) -> None:
+    def _go_on_from_before(self, error: TrainingError) -> None:
+        self.relearn()
+        if self.learner.fitted is not None:
+            self._new_generation(self.learner.fitted)
+        reason = str(error).partition(", so ")[0]
+        self.reporter.notice(
+            f"Training went wrong ({reason}); it goes on from the last good model, step {self.learner.step}"
+        )
+
+    def checkpoint(self) -> tuple[bytes, TrainingStep | None] | None:
+        """Content of a model file with the state of training, and its last step; None if there is no good model."""
+        if self.learner.fitted is None or not self.learner.keep():
+            return None
+        steps = self.reporter.log.steps
+        return self.learner.encoded(steps), (steps[-1] if steps else None)
+
+    def adopt(self, fitted: FittedModel, last: TrainingStep | None, training: TrainingState | None = None) -> None:
         """Go on from a model that was saved after its `last` step. Raises `InputError` if it does not fit the image."""
-        self.learner.adopt(fitted, last)
+        self.learner.adopt(fitted, last, training)
         self.relearn()
         self.predictor.expire()
         self._new_generation(fitted)
@@ -172,6 +203,9 @@ class LiveLoop:
         if not had_context and self.learner.step > 0:  # the pixel head has been fitted thoroughly
             self.repeat()
         self.reporter.at_work(LiveState.TRAINING, _activity(step))
+        if time.perf_counter() - self._kept_at > _KEEP_SECONDS:
+            self.learner.keep()
+            self._kept_at = time.perf_counter()
 
     # --- predicting ---
 

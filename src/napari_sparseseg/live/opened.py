@@ -10,12 +10,13 @@ import numpy.typing as npt
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.score import StrokeScore
 from napari_sparseseg.live.switchboard import Switchboard
+from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """Image, paint, predicted `labels` (frames, z, y, x), what is wanted, and how good predictions were.
+    """Image, paint, predicted `labels` (frames, z, y, x), what is wanted, where it is kept, how good predictions were.
 
     Another image comes with another such record, so that threads never mix two.
     """
@@ -24,4 +25,5 @@ class Opened:
     store: AnnotationStore
     labels: npt.NDArray[np.uint8]
     switch: Switchboard
+    project: ProjectImage | None = None
     score: StrokeScore = field(default_factory=StrokeScore)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.predictor import Predictor
 from napari_sparseseg.engine.tiles import tile_grid
-from napari_sparseseg.live.board import Generation, TileBoard, live_tile_shape
+from napari_sparseseg.live.board import EXPIRED, Generation, TileBoard, live_tile_shape
 from napari_sparseseg.live.events import TileUpdate, View
 from napari_sparseseg.storage.palette import FIRST_SET
 from napari_sparseseg.storage.strokes import AnnotationStore
@@ -58,6 +59,17 @@ class LivePredictor:
         self._boards.clear()
         self._glanced.clear()
         self.labels.fill(0)
+
+    def restore(self, frame: int, box: Box, labels: npt.NDArray[np.uint8]) -> TileUpdate:
+        """Take labels that were predicted at an earlier time; they are shown until they are predicted again."""
+        self.labels[(frame, *box.slices)] = labels
+        board = self.board(frame)
+        z, y, x = (range(a // t, -(-b // t)) for a, b, t in zip(box.start, box.stop, board.tile_shape, strict=True))
+        for index in product(z, y, x):
+            tile = board.box(index).clipped(box).relative_to(box.start)
+            if labels[tile.slices].any():
+                board.mark(index, Generation(0, EXPIRED, 0))
+        return TileUpdate(frame, box, labels, 0)
 
     def drop_class(self, class_id: int) -> Iterator[TileUpdate]:
         """Make voxels that were predicted as this class unknown; yields what changed."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.engine.trainer import TrainingStep
@@ -12,6 +14,7 @@ from napari_sparseseg.live.events import CurvePoint, LiveState, TileUpdate
 from napari_sparseseg.live.learner import Learner
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
+from napari_sparseseg.live.training_log import TrainingLog
 
 TRAINING_FOR_TILES = 3.0  # seconds of training for each second of predicting what is not on screen
 _STATUS_SECONDS = 0.1
@@ -24,6 +27,7 @@ class Reporter:
 
     def __init__(self, opened: Opened, classes: ClassList, learner: Learner, predictor: LivePredictor) -> None:
         self.pace = Pace()
+        self.log = TrainingLog()
         self._opened = opened
         self._classes = classes
         self._learner = learner
@@ -59,7 +63,20 @@ class Reporter:
     def step(self, step: TrainingStep) -> None:
         """Tell of a training step."""
         self.pace.count_step(step)
-        self._switch.tell(self._events.curve_extended, CurvePoint(step.step, self.pace.seconds, step.loss, step.dice))
+        timed = replace(step, seconds=self.pace.seconds)
+        self.log.add(timed)
+        self._switch.tell(self._events.curve_extended, _point(timed))
+
+    def resume(self, steps: Sequence[TrainingStep]) -> None:
+        """Tell of the steps of an earlier time, and go on from there."""
+        for step in steps:
+            self.log.add(step)
+            self._switch.tell(self._events.curve_extended, _point(step))
+        self.pace.seconds_before = steps[-1].seconds if steps else 0.0
+
+    def notice(self, sentence: str) -> None:
+        """Tell something that is no failure."""
+        self._switch.tell(self._events.noticed, sentence)
 
     def tile(self, update: TileUpdate) -> None:
         """Tell of what was predicted."""
@@ -136,6 +153,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.steps_per_second = 0.0
+        self.seconds_before = 0.0
         self.loss: float | None = None
         self.tile_seconds: float | None = None
         self.seconds_per_voxel: float | None = None
@@ -144,8 +162,8 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Since the first step."""
-        return time.perf_counter() - self._started
+        """Since the first step, and those of earlier times."""
+        return self.seconds_before + time.perf_counter() - self._started
 
     def count_step(self, step: TrainingStep) -> None:
         """Measure the loss, and the time since the step before."""
@@ -166,6 +184,10 @@ class Pace:
     def rest(self) -> None:
         """What passes until the next step says nothing."""
         self._last = None
+
+
+def _point(step: TrainingStep) -> CurvePoint:
+    return CurvePoint(step.step, step.seconds, step.loss, step.dice)
 
 
 def _mean(mean: float | None, value: float) -> float:

@@ -79,6 +79,15 @@ class Worker:
             reason = error.strerror or str(error)
             raise InputError(f"the model cannot be written to {path} ({reason}); choose another place") from error
 
+    def checkpoint(self, opened: Opened) -> Future[tuple[bytes, TrainingStep | None] | None]:
+        """The model of this image as the content of a file, taken between two steps; None if there is none."""
+
+        def take() -> tuple[bytes, TrainingStep | None] | None:
+            loop = self._loop
+            return loop.checkpoint() if loop is not None and loop.opened is opened else None
+
+        return self._runner.call(take)
+
     def read_model(self, path: str | os.PathLike[str]) -> tuple[FittedModel, TrainingStep | None]:
         """A saved model that fits the image, and its last step. Waits; raises `ModelFileError`, `InputError`."""
         return self._wait_for(lambda: self._read_model(path))
@@ -108,12 +117,14 @@ class Worker:
 
     def _begin(self) -> LiveLoop:
         """Make a new loop for the image; loading torch takes a second."""
-        opened = self._begun = self._opened
+        opened, before = self._opened, self._begun
+        self._begun = opened
         if opened is None:
             raise InputError("there is no image yet; open one first")
         from napari_sparseseg.live.learner import Learner
         from napari_sparseseg.live.loop import LiveLoop
         from napari_sparseseg.live.predictor import LivePredictor
+        from napari_sparseseg.live.resuming import resume
 
         self._loop = None
         opened.labels.fill(0)
@@ -121,6 +132,8 @@ class Worker:
         loop = LiveLoop(opened, self._classes, learner, LivePredictor(opened.labels, opened.store))
         self._loop = loop
         loop.prepare()
+        if opened.project is not None and opened is not before:
+            resume(loop, opened.project)
         return loop
 
     def _read_model(self, path: str | os.PathLike[str]) -> tuple[FittedModel, TrainingStep | None]:

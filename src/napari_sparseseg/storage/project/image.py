@@ -50,7 +50,7 @@ class ProjectImage:
         self.project = project
         self.number = number
         self.journal: SegmentJournal | None = None
-        self._classes_number = 0
+        self.n_unfolded = 0  # records that had to be replayed when it was opened
 
     @property
     def folder(self) -> Path:
@@ -123,6 +123,7 @@ class ProjectImage:
         """
         self.close()
         loaded = self.load()
+        self.n_unfolded = loaded.n_replayed
         self.project.take_classes(loaded.classes, loaded.classes_number)
         if not self.project.is_read_only:
             self.journal = SegmentJournal(self.folder / JOURNAL, self.project.disk, on_error)
@@ -190,7 +191,7 @@ class ProjectImage:
         return load_annotation(self.folder, self.entry, saved.position).store
 
     def _saved_states(self, since: float) -> Iterator[SavedState]:
-        for record, position in read_segments(self.folder / JOURNAL, Position()):
+        for record, position in read_segments(self.folder / JOURNAL, Position(), largest_record(self.entry.shape)):
             if record.op == "save":
                 with suppress(KeyError, TypeError, ValueError):  # a record that says nothing is no state
                     found = SavedState(float(record.values["time"]), int(record.values["n_strokes"]), position)

@@ -1,0 +1,248 @@
+"""Saver: keeps what is painted and learnt on disk, on a thread of its own. Nobody waits for it but who closes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from dataclasses import replace
+
+from napari_sparseseg.errors import ProjectError
+from napari_sparseseg.live.classes import ClassList
+from napari_sparseseg.live.events import ClassInfo, LiveEvents, SavingStatus, TileUpdate, tell
+from napari_sparseseg.live.opened import Opened
+from napari_sparseseg.live.settings import Settings
+from napari_sparseseg.live.worker import Worker
+from napari_sparseseg.storage.project.image import ProjectImage
+from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0  # between two looks at what is to be saved
+AUTOSAVE_SECONDS = 60.0  # between two states of the annotation that can be brought back, and between two models
+PREDICTION_SECONDS = 300.0  # between two predictions that are written while work goes on
+FOLD_RECORDS = 200  # of the journal, after which the annotation is folded
+_PATIENCE = 20.0  # seconds to wait for the compute thread
+
+
+class Saver:
+    """Saves one image of a project until it is closed.
+
+    What cannot be saved is told, kept, and tried again with each look: nothing is given up. Made on the thread that
+    paints; the project must be writable.
+    """
+
+    def __init__(
+        self,
+        project: ProjectImage,
+        classes: ClassList,
+        worker: Worker,
+        settings: Callable[[], Settings],
+        events: LiveEvents,
+    ) -> None:
+        self._image = project
+        self._classes = classes
+        self._worker = worker
+        self._settings = settings
+        self._events = events
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._is_wanted = False  # everything, now
+        self._has_new_tiles = False
+        self._has_forgotten = False
+        self._journal_error = ""
+        self._error = ""
+        now = time.monotonic()
+        self._marked_at, self._learnt_at, self._predicted_at = now, now, now
+        self._marked_revision, self._folded_ticket, self._saved_step = 0, 0, -1
+        self._opened: Opened | None = None
+        self._status_lock = threading.Lock()
+        self.status = SavingStatus(str(project.project.path))
+        self._told = self.status
+        self._thread = threading.Thread(target=self._run, name="sparseseg saving", daemon=True)
+
+    def start(self, opened: Opened) -> None:
+        """Begin to save what was opened."""
+        self._opened = opened
+        self._marked_revision = opened.store.revision
+        self._folded_ticket = -self._image.n_unfolded
+        self._events.tile_predicted.connect(self._note_tile)
+        self._thread.start()
+
+    def hear_journal(self, error: str) -> None:
+        """Strokes could not be written, or can be again (""); any thread."""
+        self._journal_error = error
+        self._publish()
+
+    def note_classes(self) -> None:
+        """The classes have changed: noted before anything is painted with them."""
+        number = self._image.project.manifest.classes_number + 1
+        self._image.note_classes(_project_classes(self._classes), number)
+
+    def save(self) -> None:
+        """Save everything soon; returns at once."""
+        self._wake(everything=True)
+
+    def forget_model(self) -> None:
+        """The user began anew: models that were saved do not come back."""
+        self._has_forgotten = True
+        self._wake(everything=False)
+
+    def close(self, timeout: float = 15.0) -> bool:
+        """Save everything, end the thread and let go of the journal; whether that was done in time."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        self._events.tile_predicted.disconnect(self._note_tile, missing_ok=True)
+        self._image.close()
+        return not self._thread.is_alive()
+
+    # --- the saving thread ---
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closing or self._is_wanted, LOOK_SECONDS)
+                is_last = self._is_closing
+                everything = self._is_closing or self._is_wanted
+                self._is_wanted = False
+            self._try_saving(everything)
+
+    def _try_saving(self, everything: bool) -> None:
+        opened = self._opened
+        assert opened is not None  # noqa: S101 - `start` has set it
+        try:
+            self._revive_journal(opened)
+            has_saved = self._save_settings()
+            has_saved |= self._save_paint(opened, everything)
+            has_saved |= self._save_model(opened, everything)
+            has_saved |= self._save_prediction(opened, everything)
+        except (OSError, MemoryError, ProjectError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+            self._error = (
+                f"{self._image.project.path} cannot be written ({reason}); everything is kept in memory and tried again"
+            )
+        except Exception as error:  # noqa: BLE001 - the thread must live, and the user must be told
+            _log.exception("saving failed")
+            self._error = (
+                f"saving failed ({type(error).__name__}: {error}); everything is kept in memory and tried again"
+            )
+        else:
+            self._error = ""
+            if has_saved:
+                self.status = replace(self.status, saved_at=time.time())
+        self._publish()
+
+    def _revive_journal(self, opened: Opened) -> None:
+        journal = self._image.journal
+        if journal is not None and journal.error and not journal.sync(timeout=LOOK_SECONDS) and journal.is_gone():
+            self._image.rescue(opened.store)
+            self._journal_error = ""
+            self._folded_ticket = journal.ticket
+
+    def _save_settings(self) -> bool:
+        if self._has_forgotten:
+            self._image.project.drop_checkpoints()
+            self._has_forgotten, self._saved_step = False, -1
+        settings = self._settings()
+        wanted = ProjectSettings(
+            model=settings.model, training=settings.training, prediction=settings.prediction, device=settings.device
+        )
+        has_other_settings = wanted != self._image.project.settings
+        has_changed = self._image.project.update(classes=_project_classes(self._classes), settings=wanted)
+        if has_other_settings:
+            self._image.note("settings", settings=wanted.model_dump(mode="json"))
+        return has_changed
+
+    def _save_paint(self, opened: Opened, everything: bool) -> bool:
+        store, journal = opened.store, self._image.journal
+        if journal is None:
+            return False
+        is_due = everything or time.monotonic() - self._marked_at > AUTOSAVE_SECONDS
+        has_marked = is_due and store.revision != self._marked_revision
+        if has_marked:
+            self._marked_revision = store.revision
+            self._marked_at = time.monotonic()
+            self._image.note_save(len(store.strokes))
+        if journal.ticket - self._folded_ticket >= FOLD_RECORDS:
+            ticket = journal.ticket
+            if self._image.fold(store):
+                self._folded_ticket = ticket
+                return True
+        return has_marked
+
+    def _save_model(self, opened: Opened, everything: bool) -> bool:
+        step = opened.switch.status.step
+        is_due = everything or time.monotonic() - self._learnt_at > AUTOSAVE_SECONDS
+        if not (is_due and opened.switch.status.has_model and step != self._saved_step):
+            return False
+        self._learnt_at = time.monotonic()
+        try:
+            taken = self._worker.checkpoint(opened).result(_PATIENCE)
+        except (CancelledError, TimeoutError):
+            return False  # it is closed, or at something long: the model before is there
+        if taken is None:
+            return False
+        content, last = taken
+        about = {
+            "step": last.step if last else 0,
+            "loss": last.loss if last else None,
+            "dice": last.dice if last else None,
+            "n_strokes": len(opened.store.strokes),
+        }
+        entry = self._image.project.add_checkpoint(content, **about)
+        self._saved_step = step
+        self._image.note("model", number=entry.number, **about)
+        return True
+
+    def _save_prediction(self, opened: Opened, everything: bool) -> bool:
+        is_due = everything or time.monotonic() - self._predicted_at > PREDICTION_SECONDS
+        if not (is_due and self._has_new_tiles):
+            return False
+        self._has_new_tiles = False
+        self._predicted_at = time.monotonic()
+        try:
+            self._image.write_prediction(opened.labels)
+        except BaseException:
+            self._has_new_tiles = True
+            raise
+        return True
+
+    # --- between ---
+
+    def _wake(self, *, everything: bool) -> None:
+        with self._changed:
+            self._is_wanted |= everything
+            self._changed.notify_all()
+
+    def _note_tile(self, update: TileUpdate) -> None:
+        self._has_new_tiles = self._has_new_tiles or update.generation > 0
+
+    def _publish(self) -> None:
+        with self._status_lock:
+            status = replace(self.status, error=self._journal_error or self._error)
+            is_news, self.status = status != self._told, status
+            self._told = status
+        if is_news:
+            tell(self._events.saving_changed, status)
+
+
+def class_infos(classes: tuple[ProjectClass, ...]) -> tuple[ClassInfo, ...]:
+    """Classes of a project as the live segmenter has them."""
+    return tuple(ClassInfo(info.class_id, info.name, info.color, info.is_background) for info in classes)
+
+
+def settings_of(settings: ProjectSettings) -> Settings:
+    """Settings of a project as the live segmenter has them."""
+    return Settings(settings.model, settings.training, settings.prediction, settings.device)
+
+
+def _project_classes(classes: ClassList) -> tuple[ProjectClass, ...]:
+    return tuple(
+        ProjectClass(class_id=info.class_id, name=info.name, color=info.color, is_background=info.is_background)
+        for info in classes.all
+    )

@@ -1,0 +1,311 @@
+"""A live segmenter on a project: all of it is there again, and nothing that fails costs paint."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+
+import numpy as np
+import pytest
+from livekit import (
+    OBJECT_BOX,
+    PATIENCE,
+    QUICK,
+    SHAPE,
+    paint_background,
+    paint_both,
+    paint_object,
+    rest,
+    view_of,
+)
+
+from napari_sparseseg import SparseSegmenter
+from napari_sparseseg._types import Box, Region
+from napari_sparseseg.errors import InputError, ModelFileError
+from napari_sparseseg.live import saving
+from napari_sparseseg.live.events import LiveState
+from napari_sparseseg.storage.durable import RealDisk
+from napari_sparseseg.storage.project.project import Project
+
+
+class FailingDisk(RealDisk):
+    """A disk that is full as long as it is told to."""
+
+    error: OSError | None = None
+
+    def write(self, path, content):
+        self._fail()
+        super().write(path, content)
+
+    def sync(self, path):
+        self._fail()
+        super().sync(path)
+
+    def open(self, path):
+        self._fail()
+        return FailingFile(super().open(path), self)
+
+    def _fail(self):
+        if self.error is not None:
+            raise self.error
+
+
+class FailingFile:
+    def __init__(self, file, disk):
+        self._file, self._disk = file, disk
+
+    def write_at(self, offset, content):
+        if self._disk.error is not None:
+            self._file.write_at(offset, content[: len(content) // 2])
+        self._disk._fail()
+        self._file.write_at(offset, content)
+
+    def sync(self):
+        self._disk._fail()
+        self._file.sync()
+
+    def close(self):
+        self._file.close()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "cells.sparseseg"
+
+
+@pytest.fixture
+def opened(make_live, image, path):
+    """Open the image in a live segmenter on the project, which is made the first time."""
+    projects = []
+
+    def do(disk=None, **options):
+        is_new = not path.exists()
+        project = Project.create(path, disk=disk) if is_new else Project.open(path, disk=disk)
+        projects.append(project)
+        if is_new:
+            project.add_image(image, shape=(1, *SHAPE))
+        live = make_live(**options)
+        live.notices, live.savings = [], []
+        live.events.noticed.connect(live.notices.append)
+        live.events.saving_changed.connect(live.savings.append)
+        live.open(image, project=project.images[0])
+        return live, project
+
+    yield do
+    for project in projects:
+        project.close()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def close(live, project):
+    live.close()
+    project.close()
+
+
+class TestComingBack:
+    def test_all_of_it_is_there_again(self, opened, path):
+        live, project = opened()
+        live.rename_class(2, "cell")
+        third = live.add_class("membrane")
+        live.set_background(1)
+        live.configure(training=QUICK.with_changes(batch_size=3))
+        live.look_at(view_of())
+        paint_both(live)
+        live.heard.wait_for_step(8)
+        rest(live)
+        before = live.status
+        codes, labels, classes = live.codes.copy(), live.labels(0), live.classes
+        points = [point.step for point in live.heard.points]
+        close(live, project)
+        assert third.class_id == 3
+
+        live, project = opened()
+        assert np.array_equal(live.codes, codes)
+        assert live.classes == classes
+        assert live.settings.training.batch_size == 3
+        live.heard.wait_until(lambda: live.status.has_model and live.status.step > 0, "for the model")
+        assert live.status.step == before.step
+        assert np.mean(live.labels(0) == labels) > 0.95
+        assert live.heard.points[-1].step == points[-1]
+        assert live.notices == []
+        live.start()
+        live.heard.wait_for_step(3)
+        assert live.status.step > before.step
+        assert live.undo()
+        close(live, project)
+
+    def test_the_model_of_a_project_is_loaded_by_the_segmenter(self, opened, path, image, truth):
+        live, project = opened()
+        with pytest.raises(ModelFileError, match="no model"):
+            SparseSegmenter.load(path)
+        live.look_at(view_of())
+        paint_both(live)
+        live.heard.wait_for_step(20)
+        rest(live)
+        close(live, project)
+        segmenter = SparseSegmenter.load(path, device="cpu")
+        assert segmenter.n_steps_ >= 20
+        assert np.mean(segmenter.predict(image) == truth) > 0.8
+        newest = sorted((path / "checkpoints").glob("*.safetensors"))
+        if len(newest) > 1:
+            newest[-1].write_bytes(b"damaged")
+            assert SparseSegmenter.load(path, device="cpu").n_steps_ > 0
+
+    def test_strokes_are_there_without_closing(self, opened, path):
+        live, project = opened()
+        paint_background(live)
+        assert project.images[0].journal.sync(timeout=30)
+        with Project.open(path, read_only=True) as reader:
+            assert np.array_equal(reader.images[0].annotation(), live.codes)
+
+    def test_a_model_that_was_dropped_does_not_come_back(self, opened):
+        live, project = opened()
+        live.look_at(view_of())
+        paint_both(live)
+        live.heard.wait_for_step(3)
+        rest(live)
+        wait_for(lambda: project.manifest.checkpoints)
+        live.reset_model()
+        wait_for(lambda: not project.manifest.checkpoints)
+        close(live, project)
+
+    def test_a_damaged_model_is_told_and_the_one_before_used(self, opened, path):
+        live, project = opened()
+        live.look_at(view_of())
+        paint_both(live)
+        live.heard.wait_for_step(3)
+        rest(live)
+        wait_for(lambda: len(project.manifest.checkpoints) == 1)
+        live.start()
+        live.heard.wait_for_step(3)
+        close(live, project)
+        _older, newer = sorted((path / "checkpoints").glob("*.safetensors"))
+        newer.write_bytes(newer.read_bytes()[:-9])
+        live, project = opened()
+        live.heard.wait_until(lambda: live.status.has_model, "for the model")
+        assert "model before is used" in live.notices[0]
+
+    def test_another_shape_is_refused(self, opened, image):
+        live, project = opened()
+        with pytest.raises(InputError, match="has shape"):
+            live.open(image[1:], project=project.images[0])
+
+    def test_a_second_window_may_look(self, opened, image, path, make_live):
+        live, project = opened()
+        paint_both(live)
+        project.images[0].journal.sync(timeout=30)
+        with Project.open(path) as second:
+            other = make_live()
+            other.open(image, project=second.images[0])
+            assert "another window" in other.saving.reason
+            assert np.array_equal(other.codes, live.codes)
+            paint_object(other)
+            other.close()
+
+    def test_an_earlier_state_can_be_brought_back(self, opened):
+        live, _project = opened()
+        paint_background(live)
+        live.save()
+        wait_for(lambda: len(live.history()) == 1)
+        then = live.codes.copy()
+        paint_object(live)
+        live.restore(live.history()[0])
+        assert np.array_equal(live.codes, then)
+        assert live.undo()
+        assert (live.codes[(0, *OBJECT_BOX.slices)] == 2).all()
+
+
+class TestFaults:
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+    def test_painting_goes_on_and_is_saved_as_soon_as_can_be(self, opened, path, code):
+        disk = FailingDisk()
+        live, project = opened(disk)
+        paint_background(live)
+        assert project.images[0].journal.sync(timeout=30)
+        disk.error = OSError(code, "the disk says no")
+        paint_object(live)
+        wait_for(lambda: "the disk says no" in live.saving.error)
+        live.annotate(Region(0, Box((0, 0, 0), (1, 5, 5))), 2)
+        live.save()
+        disk.error = None
+        wait_for(lambda: not live.saving.error and project.images[0].journal.sync(timeout=1))
+        assert any("the disk says no" in status.error for status in live.savings)
+        codes = live.codes.copy()
+        close(live, project)
+        with Project.open(path) as again:
+            assert np.array_equal(again.images[0].annotation(), codes)
+
+    def test_a_folder_that_is_deleted_under_way_is_written_anew(self, opened, path):
+        live, project = opened()
+        paint_background(live)
+        assert project.images[0].journal.sync(timeout=30)
+        shutil.rmtree(path)
+        paint_object(live)
+        wait_for(lambda: (path / "images/0/annotation").is_dir() and not live.saving.error)
+        live.annotate(Region(0, Box((0, 0, 0), (1, 5, 5))), 2)
+        codes = live.codes.copy()
+        close(live, project)
+        with Project.open(path) as again:
+            assert np.array_equal(again.images[0].annotation(), codes)
+
+    def test_many_strokes_are_folded(self, opened, path, monkeypatch):
+        monkeypatch.setattr(saving, "FOLD_RECORDS", 10)
+        live, project = opened()
+        for number in range(30):
+            live.annotate(Region(0, Box((number % 12, 0, 0), (number % 12 + 1, 1 + number, 5))), 1 + number % 2)
+        wait_for(lambda: project.images[0].entry.folds)
+        codes = live.codes.copy()
+        close(live, project)
+        with Project.open(path) as again:
+            assert again.images[0].load().n_replayed < 30
+            assert np.array_equal(again.images[0].annotation(), codes)
+
+
+class TestGoingWrong:
+    def break_weights(self, live):
+        loop = live._worker.loop
+        live._worker.change(lambda loop: next(loop.learner._trainer.network.unet.parameters()).data.fill_(np.nan))
+        assert loop is not None
+
+    def test_training_goes_back_by_itself_and_says_so(self, opened):
+        live, _project = opened()
+        live.look_at(view_of())
+        paint_both(live)
+        live.heard.wait_for_step(3)
+        live._worker.change(lambda loop: loop.learner.keep())
+        self.break_weights(live)
+        wait_for(lambda: live.notices)
+        assert "goes on from the last good model" in live.notices[0]
+        live.heard.wait_for_step(3)
+        assert live.status.state in (LiveState.TRAINING, LiveState.PREDICTING)
+        assert live.heard.failures == []
+        assert np.isfinite(live.status.loss)
+
+    def test_it_ends_with_the_last_good_model_where_that_does_not_help(self, opened):
+        live, _project = opened()
+        live.look_at(view_of())
+        paint_both(live)
+        live.heard.wait_for_step(3)
+        live._worker.change(lambda loop: loop.learner.keep())
+        for _ in range(4):
+            n_told = len(live.notices) + len(live.heard.failures)
+            self.break_weights(live)
+            wait_for(lambda n_told=n_told: len(live.notices) + len(live.heard.failures) > n_told)
+        assert len(live.notices) == 3
+        assert "smaller step size" in live.heard.failures[0]
+        assert live.status.has_model
+
+    def test_a_broken_model_is_never_saved(self, opened):
+        live, _project = opened()
+        live.look_at(view_of())
+        paint_both(live)
+        live.heard.wait_for_step(3)
+        live._worker.change(lambda loop: loop.learner.fitted.network.unet.classify.weight.data.fill_(np.inf))
+        assert live._worker._wait_for(lambda: live._worker.loop.checkpoint()) is None
