@@ -184,3 +184,12 @@ def test_levels_and_labels_lie_within(tmp_path, name):
     group.create_group("labels").attrs["labels"] = [name]
     with pytest.raises(InputError, match=r"a.zarr names labels outside its folder"):
         open_annotation(tmp_path / "a.zarr")
+
+
+def test_a_header_of_blosc_that_contradicts_itself_takes_no_memory(tmp_path):
+    chunk = write(tmp_path / "a.zarr", numcodecs.Blosc("lz4"))
+    content = bytearray(chunk.read_bytes())
+    content[4:8] = struct.pack("<I", 0x7FFFFFFF)
+    chunk.write_bytes(content[:-1])
+    with pytest.raises(InputError, match="holds more than it should"):
+        open_image(tmp_path / "a.zarr").array[0, 0, 0]

@@ -7,10 +7,13 @@ import struct
 import tracemalloc
 import zlib
 
+import numpy as np
 import pytest
 
+from napari_sparseseg._types import Box, Region
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.journal import SIGNATURE, FileJournal, JournalRecord, read_from, read_journal, replay
+from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 SHAPE = (1, 2, 16, 16)
@@ -124,3 +127,23 @@ def test_what_cannot_be_replayed_names_the_file_and_says_what_to_do(path, header
     write(path, {**header, "arrays": []})
     with pytest.raises(InputError, match=r"strokes.journal' cannot be replayed \(.*\); use an intact copy"):
         replay(path, AnnotationStore(SHAPE))
+
+
+def test_projects_unpack_no_record_that_is_larger_than_their_image(tmp_path):
+    pixels = np.zeros(SHAPE, np.uint8)
+    with Project.create(tmp_path / "a.sparseseg") as project:
+        image = project.add_image(pixels, shape=SHAPE, time_axis=0)
+        size = 1 << 26
+        write(
+            image.folder / "journal" / "000001.journal", {"op": "edit", "arrays": [size]}, zlib.compress(bytes(size), 9)
+        )
+        tracemalloc.start()
+        assert not image.load().store.strokes
+        assert not image.history()
+        assert project.provenance()["images"][0]["events"] == []
+        image.open().store.annotate(Region(0, Box((0, 0, 0), (1, 1, 1))), 1)
+        image.close()
+        assert len(image.load().store.strokes) == 1
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 16 << 20

@@ -25,6 +25,7 @@ _PIECE = 1 << 16
 _ZSTD_BLOCK = 1 << 17
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _CHECKSUM = 4
+_NO_CHUNK = b"\xff" * 8  # in the index of a shard
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 # no codec that holds Python objects is among them: numcodecs' "pickle" runs whatever the file says
 _CODECS = frozenset(
@@ -119,8 +120,8 @@ def _names_of(codec: Any) -> list[str]:
 
 
 def _blosc(content: bytes, _limit: int) -> int:
-    if len(content) < 16 or int.from_bytes(content[12:16], "little") != len(content):
-        return 0  # no chunk of it, which the codec will say
+    if content[:8] == _NO_CHUNK:
+        return 0
     return int.from_bytes(content[4:8], "little")
 
 

@@ -128,8 +128,8 @@ class AnnotationStore:
 
     @property
     def largest_record(self) -> int:
-        """Bytes that a record of the journal can need: a bit, a code and an id for each voxel of a frame."""
-        return 4 * math.prod(self._shape[1:]) + 64
+        """Bytes of voxels that a record of the journal can need."""
+        return largest_record(self._shape)
 
     @property
     def codes(self) -> Codes:
@@ -540,6 +540,11 @@ class AnnotationStore:
             return
         self._history.clear()
         self._voxels.replace_ids(self._table.merge(self._voxels.n_of_id, MAX_STROKES // 3))
+
+
+def largest_record(shape: tuple[int, int, int, int]) -> int:
+    """Bytes of voxels in a record of a whole frame: a bit, a code and an id for each; `shape` is frames, z, y, x."""
+    return 4 * math.prod(shape[1:]) + 64
 
 
 def _single(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

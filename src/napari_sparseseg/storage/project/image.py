@@ -24,7 +24,7 @@ from napari_sparseseg.storage.project.predictions import read_prediction, write_
 from napari_sparseseg.storage.project.reference import ImageCheck, ImageState, compare, find
 from napari_sparseseg.storage.project.segments import SegmentJournal, read_segments
 from napari_sparseseg.storage.project.zarrs import GroupWriter, all_corners, open_array, shard_slices
-from napari_sparseseg.storage.strokes import AnnotationStore
+from napari_sparseseg.storage.strokes import AnnotationStore, largest_record
 
 if TYPE_CHECKING:
     from napari_sparseseg.storage.project.project import Project

@@ -12,7 +12,7 @@ from napari_sparseseg.storage._records import new_stroke_of
 from napari_sparseseg.storage.journal import JournalRecord
 from napari_sparseseg.storage.project.manifest import Position
 from napari_sparseseg.storage.project.segments import read_segments
-from napari_sparseseg.storage.strokes import StrokeAuthor, StrokeKind
+from napari_sparseseg.storage.strokes import StrokeAuthor, StrokeKind, largest_record
 
 if TYPE_CHECKING:
     from napari_sparseseg.storage.project.image import ProjectImage
@@ -41,7 +41,7 @@ def provenance_of(project: Project) -> dict[str, Any]:
 
 def _image(image: ProjectImage) -> dict[str, Any]:
     entry = image.entry
-    records = read_segments(image.folder / "journal", Position())
+    records = read_segments(image.folder / "journal", Position(), largest_record(entry.shape))
     return {
         "title": entry.title,
         "shape": entry.shape,
