@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import tracemalloc
+import zipfile
 import zlib
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from image_files import make_image, write_ilastik, write_nifti, write_nrrd
 
 from napari_sparseseg.errors import InputError
@@ -61,6 +63,28 @@ def test_names_below_the_folder(name):
 )
 def test_names_that_lead_elsewhere(name):
     assert not leads_inside(name)
+
+
+class TestMessages:
+    """What a file says of itself is quoted, but not at any length."""
+
+    def test_of_archives(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            for number in range(200):
+                archive.writestr(f"{number}\n\x07" + "x" * 500, b"")
+        with pytest.raises(InputError) as error:
+            open_image(tmp_path / "a.npz")
+        assert len(str(error.value)) < 1500
+        assert str(error.value).isprintable()
+
+    @pytest.mark.parametrize("version", ["1" * 5000, "a\nb", 10**40, [[]] * 2000])
+    def test_of_versions(self, tmp_path, version):
+        group = zarr.create_group(tmp_path / "a.zarr", zarr_format=3)
+        group.attrs["ome"] = {"version": version, "multiscales": []}
+        with pytest.raises(InputError, match=r"a.zarr is OME-Zarr .*, of which only") as error:
+            open_image(tmp_path / "a.zarr")
+        assert len(str(error.value)) < 1500
+        assert str(error.value).isprintable()
 
 
 class TestNRRD:

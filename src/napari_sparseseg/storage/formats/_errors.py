@@ -49,6 +49,12 @@ def reason(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def shown(text: object, longest: int = 40) -> str:
+    """What a file says of itself, as messages quote it: short, in one line, nothing that does not print."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in str(text))
+    return plain if len(plain) <= longest else f"{plain[:longest]}..."
+
+
 def optional(module: str, path: Path | str, extra: str) -> Any:
     """Import a library that only some users have.
 

@@ -10,8 +10,11 @@ import numpy as np
 
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats._axes import UNKNOWN
+from napari_sparseseg.storage.formats._errors import shown
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._stack import Stack
+
+_SHOWN_NAMES = 10
 
 
 def open_npy(path: Path | str, _options: ReadOptions) -> Opened:
@@ -23,7 +26,7 @@ def open_npy(path: Path | str, _options: ReadOptions) -> Opened:
 def refuse_npz(path: Path | str, _options: ReadOptions) -> Opened:
     """Say how to get one array out of an archive of several."""
     with zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        names = [shown(name.removesuffix(".npy")) for name in archive.namelist()[:_SHOWN_NAMES]]
     raise InputError(
         f"{path} is an archive of arrays ({', '.join(names) or 'empty'}), which is not read in parts; save one of "
         f"them, e.g. numpy.save('image.npy', numpy.load({str(path)!r})[{(names or ['image'])[0]!r}])"

@@ -18,6 +18,7 @@ from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.chunks import guarded
 from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, leads_inside
+from napari_sparseseg.storage.formats._errors import shown
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.units import in_one_unit, unit_name
 from napari_sparseseg.storage.whole import ZARR_FILES
@@ -124,14 +125,16 @@ def _version(ome: Mapping[str, Any], *, is_nested: bool) -> str:
 def _multiscale(ome: Mapping[str, Any], version: str, path: Path | str) -> _Multiscale:
     remedy = f"open the array of one level instead and say what its axes are: {path}/0"
     if version not in _MODELS:
-        raise InputError(f"{path} is OME-Zarr {version}, of which only {' and '.join(_MODELS)} are read; {remedy}")
+        raise InputError(
+            f"{path} is OME-Zarr {shown(version)}, of which only {' and '.join(_MODELS)} are read; {remedy}"
+        )
     try:
         return _MODELS[version].model_validate(ome).multiscales[0]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"{path} is not valid OME-Zarr {version} ({where}: {first['msg'].rstrip('.')}); {remedy}"
+            f"{path} is not valid OME-Zarr {version} ({shown(where, 100)}: {first['msg'].rstrip('.')}); {remedy}"
         ) from error
 
 
