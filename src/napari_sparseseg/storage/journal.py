@@ -92,7 +92,7 @@ def replay(path: str | os.PathLike[str], store: Replayable) -> list[JournalRecor
             is_known = store.replay(record)
         except InputError as error:
             raise InputError(
-                f"{os.fspath(path)!r} cannot be replayed ({str(error)[:200]}); use an intact copy, or a journal of this image"
+                f"{os.fspath(path)!r} cannot be replayed ({str(error)[:200]}); use an intact copy or that of this image"
             ) from error
         if not is_known:
             others.append(record)
