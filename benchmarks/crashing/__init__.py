@@ -1,0 +1,1 @@
+"""Parts of crash.py: who paints, who kills, who compares."""
