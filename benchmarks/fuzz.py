@@ -116,6 +116,8 @@ class Fuzzer:
                 path = self._make_input(target, number)
                 verdict = limited(lambda t=target, p=path: judge(p, t.use, escapes, peak_bytes))
                 print(json.dumps([number, *verdict]), file=report, flush=True)
+                if verdict.kind == "memory":
+                    return  # the largest memory of this child says nothing any more
 
         number = first
         child = Child(work)
