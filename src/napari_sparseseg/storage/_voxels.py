@@ -15,6 +15,8 @@ from napari_sparseseg.storage._stroke_table import Ids
 SEGMENT = 64
 """Voxels that lie side by side in memory and are looked at together."""
 
+_SEGMENTS_AT_ONCE = 2**13
+
 
 class Painted(NamedTuple):
     """Copies of the segments of one frame that are not empty, in C order; `start` is their first voxel's index."""
@@ -72,7 +74,11 @@ class Voxels:
         self._update_occupied(frame, box)
 
     def put_painted(self, frame: int, painted: Painted) -> None:
-        """Write segments of a frame that is empty, as `read_painted` has them."""
+        """Write segments into a frame, as `read_painted` has them; no voxel in them may be painted there already."""
+        for first in range(0, len(painted.start), _SEGMENTS_AT_ONCE):
+            self._put_some(frame, painted.part(slice(first, first + _SEGMENTS_AT_ONCE)))
+
+    def _put_some(self, frame: int, painted: Painted) -> None:
         size = int(np.prod(self.shape[1:]))
         index = (painted.start[:, None] + np.arange(SEGMENT)).ravel()
         codes, ids = painted.codes.ravel(), painted.ids.ravel()
@@ -80,7 +86,7 @@ class Voxels:
         index, codes, ids = index[chosen] + frame * size, codes[chosen], ids[chosen]
         self._codes[index] = codes
         self._ids[index] = ids
-        self._is_occupied[np.unique(index // SEGMENT)] = True
+        self._is_occupied[index // SEGMENT] = True
         for table, values in ((self._n_of_code[frame], codes), (self._n_of_id, ids)):
             found = np.bincount(values)
             table[: len(found)] += found

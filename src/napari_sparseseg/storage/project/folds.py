@@ -33,29 +33,32 @@ _ATTRIBUTE = "sparseseg"
 _Shape4 = tuple[int, int, int, int]
 
 
-class _Paint(NamedTuple):
-    """Painted voxels of one frame: flat index, ascending, code, and id of the stroke."""
+class _Block(NamedTuple):
+    """The voxels of a shard, dense, and where the first one lies."""
 
-    places: npt.NDArray[np.int64]
+    corner: tuple[int, ...]
     codes: npt.NDArray[np.uint8]
     ids: npt.NDArray[np.uint16]
 
     @property
-    def checksum(self) -> int:
-        return zlib.crc32(self.places.astype("<i8").tobytes() + self.codes.tobytes() + self.ids.astype("<u2").tobytes())
+    def described(self) -> list[Any]:
+        """What is compared after reading: corner, painted voxels, checksum."""
+        ids = np.ascontiguousarray(self.ids, "<u2")
+        checksum = zlib.crc32(ids.data, zlib.crc32(np.ascontiguousarray(self.codes).data))
+        return [list(self.corner), int(np.count_nonzero(self.codes)), checksum]
 
 
 def write_fold(disk: Disk, folder: Path, state: StoreState) -> None:
     """Write a state of the annotation into a new folder; once this returns it lasts. Raises OSError."""
-    paint = {frame: _paint_of(painted, state.shape) for frame, painted in state.painted.items()}
-    writer = GroupWriter(disk, folder, {_ATTRIBUTE: _described(state, paint)})
-    for name, dtype in ((_CODES, np.uint8), (_STROKES, np.uint16)):
-        array = writer.array(name, state.shape, dtype)
-        for frame, found in paint.items():
-            values: npt.NDArray[Any] = found.codes if name == _CODES else found.ids
-            for corner, block in _blocks(state.shape, frame, found.places, values):
-                writer.write(array, corner, block)
-    writer.finish()
+    writer = GroupWriter(disk, folder)
+    codes, ids = writer.array(_CODES, state.shape, np.uint8), writer.array(_STROKES, state.shape, np.uint16)
+    shards = []
+    for frame, painted in state.painted.items():
+        for block in _blocks(state.shape, frame, painted):
+            writer.write(codes, block.corner, block.codes)
+            writer.write(ids, block.corner, block.ids)
+            shards.append(block.described)
+    writer.finish({_ATTRIBUTE: {**_described(state), "shards": shards}})
 
 
 def read_fold(folder: Path, shape: _Shape4) -> StoreState:
@@ -72,15 +75,8 @@ def read_fold(folder: Path, shape: _Shape4) -> StoreState:
         for known in sets.values():
             _require(all(1 <= i <= MAX_CLASSES for i in known.class_ids), folder, "a set of impossible classes")
         complete = frozenset(Plane(*plane) for plane in about["complete"])
-        paint = _read_paint(folder, shape)
-        known_sums = {int(frame): (int(n), int(crc)) for frame, n, crc in about["frames"]}
-        sums = {frame: (len(found.places), found.checksum) for frame, found in paint.items()}
-        _require(sums == known_sums, folder, "voxels are missing or changed")
-        for found in paint.values():
-            _require(int(found.ids.max()) <= len(strokes), folder, "voxels of strokes that are not there")
-            high = set(np.unique(found.codes[found.codes > MAX_CLASSES]).tolist())
-            _require(high <= set(sets), folder, "voxels of sets that are not there")
-        return StoreState(shape, {f: _segments_of(p) for f, p in paint.items()}, sets, strokes, complete, 0, 0)
+        painted = _read_painted(folder, shape, about["shards"], set(sets), len(strokes))
+        return StoreState(shape, painted, sets, strokes, complete, 0, 0)
 
 
 def _require(holds: bool, folder: Path, problem: str) -> None:
@@ -88,67 +84,97 @@ def _require(holds: bool, folder: Path, problem: str) -> None:
         raise ProjectError(f"{folder} is damaged ({problem}); what is older is used")
 
 
-def _described(state: StoreState, paint: dict[int, _Paint]) -> dict[str, Any]:
+def _described(state: StoreState) -> dict[str, Any]:
     return {
         "strokes": [[stroke.number, *values_of(stroke)] for stroke in state.strokes],
         "sets": [[code, known.is_forbidding, sorted(known.class_ids)] for code, known in state.sets.items()],
         "complete": sorted([plane.frame, plane.axis, plane.index] for plane in state.complete),
-        "frames": [[frame, len(found.places), found.checksum] for frame, found in paint.items()],
     }
 
 
-def _paint_of(painted: Painted, shape: _Shape4) -> _Paint:
-    places = np.flatnonzero(painted.codes.ravel())
-    index = painted.start[places // SEGMENT] + places % SEGMENT
-    # the first and the last segment may reach into other frames
-    first, last = np.searchsorted(index, [0, int(np.prod(shape[1:]))]).tolist()
-    places = places[first:last]
-    return _Paint(index[first:last], painted.codes.ravel()[places], painted.ids.ravel()[places])
+# --- segments to shards and back ---
 
 
-def _segments_of(paint: _Paint) -> Painted:
-    segments, place = np.unique(paint.places // SEGMENT, return_inverse=True)
-    codes, ids = np.zeros((len(segments), SEGMENT), np.uint8), np.zeros((len(segments), SEGMENT), np.uint16)
-    codes[place, paint.places % SEGMENT] = paint.codes
-    ids[place, paint.places % SEGMENT] = paint.ids
-    return Painted(segments * SEGMENT, codes, ids, None)
+def _blocks(shape: _Shape4, frame: int, painted: Painted) -> Iterator[_Block]:
+    """The shards of a frame that hold paint."""
+    _, depth, height, width = shape
+    for z in range(0, depth, SHARD[1]):
+        for y in range(0, height, SHARD[2]):
+            size = (min(SHARD[1], depth - z), min(SHARD[2], height - y), width)
+            rows = [_Row((z + i) * height * width + y * width, size[1] * width) for i in range(size[0])]
+            found = [row.segments(painted.start) for row in rows]
+            if all(chosen.start == chosen.stop for chosen in found):
+                continue
+            codes, ids = np.zeros(size, np.uint8), np.zeros(size, np.uint16)
+            for row, chosen, code_plane, id_plane in zip(rows, found, codes, ids, strict=True):
+                row.spread(painted.start, painted.codes, chosen, code_plane)
+                row.spread(painted.start, painted.ids, chosen, id_plane)
+            for x in range(0, width, SHARD[3]):
+                part = (slice(None), slice(None), slice(x, x + SHARD[3]))
+                if codes[part].any():
+                    yield _Block((frame, z, y, x), codes[part][None], ids[part][None])
 
 
-def _blocks(
-    shape: _Shape4, frame: int, index: npt.NDArray[np.int64], values: npt.NDArray[Any]
-) -> Iterator[tuple[tuple[int, ...], npt.NDArray[Any]]]:
-    """Dense voxels of each shard that holds some of the paint, and its first voxel."""
-    voxels = np.stack(np.unravel_index(index, shape[1:]))
-    grid = voxels // np.array(SHARD[1:])[:, None]
-    n_shards = tuple(-(-n // s) for n, s in zip(shape[1:], SHARD[1:], strict=True))
-    number = np.ravel_multi_index(tuple(grid), n_shards)
-    order = np.argsort(number, kind="stable")
-    bounds = np.flatnonzero(np.diff(number[order], prepend=-1, append=-1))
-    for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        chosen = order[first:last]
-        corner = (frame, *(int(g) * s for g, s in zip(grid[:, chosen[0]], SHARD[1:], strict=True)))
-        block = np.zeros([s.stop - s.start for s in shard_slices(corner, shape)], values.dtype)
-        block[0][tuple(voxels[:, chosen] - np.array(corner[1:])[:, None])] = values[chosen]
-        yield corner, block
+class _Row(NamedTuple):
+    """A part of a frame that lies in one piece in memory: flat index of its first voxel, and its length."""
+
+    first: int
+    n_voxels: int
+
+    def segments(self, start: npt.NDArray[np.int64]) -> slice:
+        """Which of the segments, ascending by their start, have voxels in it."""
+        low, high = np.searchsorted(start, [self.first - SEGMENT + 1, self.first + self.n_voxels]).tolist()
+        return slice(low, high)
+
+    def spread(
+        self, start: npt.NDArray[np.int64], values: npt.NDArray[Any], chosen: slice, plane: npt.NDArray[Any]
+    ) -> None:
+        """Write the values of segments into a plane of its voxels."""
+        if chosen.start == chosen.stop:
+            return
+        shift = int(self.first - start[chosen.start]) % SEGMENT
+        whole = np.zeros((-(-(shift + self.n_voxels) // SEGMENT), SEGMENT), values.dtype)
+        whole[(start[chosen] - (self.first - shift)) // SEGMENT] = values[chosen]
+        plane[:] = whole.reshape(-1)[shift : shift + self.n_voxels].reshape(plane.shape)
 
 
-def _read_paint(folder: Path, shape: _Shape4) -> dict[int, _Paint]:
+def _read_painted(folder: Path, shape: _Shape4, shards: Any, set_codes: set[int], n_strokes: int) -> dict[int, Painted]:
+    """Read all shards, and compare them with what is known of them."""
     codes = open_array(folder, _CODES, shape, np.uint8)
     ids = open_array(folder, _STROKES, shape, np.uint16)
-    pieces: dict[int, list[_Paint]] = {}
-    for corner in stored_corners(folder / _CODES, shape):
+    corners = stored_corners(folder / _CODES, shape)
+    known = {tuple(corner): [list(corner), n_voxels, checksum] for corner, n_voxels, checksum in shards}
+    _require(set(corners) == set(known), folder, "voxels are missing")
+    found: dict[int, list[Painted]] = {}
+    for corner in corners:
         where = shard_slices(corner, shape)
-        block = np.asarray(codes[where])
-        places = np.flatnonzero(block)
-        voxels = np.unravel_index(places, block.shape)
-        inside = tuple(v + c for v, c in zip(voxels[1:], corner[1:], strict=True))
-        index = np.ravel_multi_index(inside, shape[1:]).astype(np.int64)
-        stroke_ids = np.asarray(ids[where]).ravel()[places]
-        if len(index):
-            pieces.setdefault(corner[0], []).append(_Paint(index, block.ravel()[places], stroke_ids))
-    found = {}
-    for frame, parts in pieces.items():
-        index, values, numbers = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.argsort(index)
-        found[frame] = _Paint(index[order], values[order], numbers[order])
-    return found
+        block = _Block(corner, np.asarray(codes[where]), np.asarray(ids[where]))
+        _require(block.described == known[corner], folder, "voxels are missing or changed")
+        _require(int(block.ids.max()) <= n_strokes, folder, "voxels of strokes that are not there")
+        present = np.flatnonzero(np.bincount(block.codes.reshape(-1)))
+        _require(set(present[present > MAX_CLASSES].tolist()) <= set_codes, folder, "voxels of sets that are not there")
+        found.setdefault(corner[0], []).append(_segments_of(block, shape))
+    return {frame: _joined(parts) for frame, parts in found.items()}
+
+
+def _segments_of(block: _Block, shape: _Shape4) -> Painted:
+    """Segments that hold the paint of a shard: pieces of its rows along x, which lie at any index."""
+    _, _, height, width = shape
+    _, n_z, n_y, n_x = block.codes.shape
+    n_pieces = -(-n_x // SEGMENT)
+    parts = []
+    for values in (block.codes, block.ids):
+        padded = np.zeros((n_z, n_y, n_pieces * SEGMENT), values.dtype)
+        padded[..., :n_x] = values[0]
+        parts.append(padded.reshape(-1, SEGMENT))
+    codes, ids = parts
+    _, z, y, x = block.corner
+    rows = ((np.arange(z, z + n_z)[:, None] * height) + np.arange(y, y + n_y))[..., None] * width
+    start = (rows + x + np.arange(n_pieces) * SEGMENT).reshape(-1)
+    is_painted = codes.any(axis=1)
+    return Painted(start[is_painted], codes[is_painted], ids[is_painted], None)
+
+
+def _joined(parts: list[Painted]) -> Painted:
+    start, codes, ids = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    return Painted(start, codes, ids, None)

@@ -95,13 +95,13 @@ class ProjectImage:
         folder = self.folder / PIXELS
         with self.project.writing():
             self.project.disk.remove(folder)
-            writer = GroupWriter(self.project.disk, folder, {})
+            writer = GroupWriter(self.project.disk, folder)
             shape = tuple(int(size) for size in array.shape)
             pixels = writer.array("0", shape, array.dtype)
             for corner in all_corners(shape):
                 where = shard_slices(corner, shape)
                 writer.write(pixels, corner, to_numpy(array[where], "image"))
-            writer.finish()
+            writer.finish({})
             self.project.commit(self.project.manifest.with_image(self.number, is_stored=True))
 
     # --- the annotation ---

@@ -20,13 +20,13 @@ def write_prediction(
     disk: Disk, folder: Path, labels: npt.NDArray[np.uint8], spacing: Spacing, classes: Sequence[ProjectClass]
 ) -> None:
     """Write labels, (frames, z, y, x), into a new folder; once this returns they last. Raises OSError."""
-    writer = GroupWriter(disk, folder, {"ome": _ome(spacing, classes)})
+    writer = GroupWriter(disk, folder)
     array = writer.array("0", labels.shape, np.uint8)
     for corner in all_corners(labels.shape):
         block = labels[shard_slices(corner, labels.shape)]
         if block.any():
             writer.write(array, corner, block)
-    writer.finish()
+    writer.finish({"ome": _ome(spacing, classes)})
 
 
 def read_prediction(folder: Path, shape: tuple[int, int, int, int]) -> zarr.Array[Any]:

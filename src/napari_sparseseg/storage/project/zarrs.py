@@ -33,14 +33,13 @@ Corner = tuple[int, ...]
 class GroupWriter:
     """Writes a new group into a folder, array by array and shard by shard; nothing of it counts before `finish`."""
 
-    def __init__(self, disk: Disk, folder: Path, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, disk: Disk, folder: Path) -> None:
         self._disk = disk
         self._folder = folder
         self._folders: set[Path] = set()
         self._store = MemoryStore()
-        self._group = zarr.create_group(store=self._store, zarr_format=3, attributes=dict(attributes))
+        self._group = zarr.create_group(store=self._store, zarr_format=3)
         self._make(folder)
-        self._flush()
 
     def array(self, name: str, shape: Shape, dtype: npt.DTypeLike) -> zarr.Array[Any]:
         """Make an array; its last axes are (frames, z, y, x), or the last of these."""
@@ -54,20 +53,22 @@ class GroupWriter:
         array[tuple(slice(a, a + n) for a, n in zip(corner, block.shape, strict=True))] = block
         self._flush()
 
-    def finish(self) -> None:
-        """Make all of it last."""
+    def finish(self, attributes: Mapping[str, Any]) -> None:
+        """Give the group its attributes, and make all of it last."""
+        self._group.attrs.update(attributes)
+        self._flush(is_finished=True)
         for folder in sorted(self._folders, key=lambda f: len(f.parts), reverse=True):
             self._disk.sync_folder(folder)
         self._disk.sync_folder(self._folder.parent)
 
-    def _flush(self) -> None:
-        """Write what zarr has made to the disk; only metadata is kept in memory."""
+    def _flush(self, *, is_finished: bool = False) -> None:
+        """Write what zarr has made to the disk: voxels, which are not kept in memory, and at the end metadata."""
         content = self._store._store_dict  # noqa: SLF001 - MemoryStore(dict) would copy; there is no other way to list
         for name in list(content):
-            if name.endswith("zarr.json") and (self._folder / name).exists():
+            if name.endswith("zarr.json") != is_finished:
                 continue
             self._write_file(name, content[name].to_bytes())
-            if not name.endswith("zarr.json"):
+            if not is_finished:
                 del content[name]
 
     def _write_file(self, name: str, content: bytes) -> None:
