@@ -26,8 +26,9 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -114,7 +115,7 @@ class Fuzzer:
                     return
                 target = self._targets[number % len(self._targets)]
                 path = self._make_input(target, number)
-                verdict = limited(lambda t=target, p=path: judge(p, t.use, escapes, peak_bytes))
+                verdict = limited(partial(judge, path, target.use, escapes, peak_bytes))
                 print(json.dumps([number, *verdict]), file=report, flush=True)
                 if verdict.kind == "memory":
                     return  # the largest memory of this child says nothing any more
@@ -215,7 +216,7 @@ class Child:
         os.close(writer)
         self._reader = reader
 
-    def lines(self) -> Sequence[str]:
+    def lines(self) -> Iterator[str]:
         """Yield lines until the child is gone; then `death` says how, if it was not in peace."""
         import select
 

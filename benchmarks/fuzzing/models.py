@@ -66,9 +66,9 @@ def mutate_header(path: Path, rng: Rng) -> None:
         text = _changed(header, part, rng)
         table["__metadata__"]["header"] = text
     else:
-        data = np.frombuffer(data, "<f4").copy()
-        data[int(rng.integers(data.size))] = pick(rng, (float("nan"), float("inf"), -1e38, 0.0))
-        data = data.tobytes()
+        weights = np.frombuffer(data, "<f4").copy()
+        weights[int(rng.integers(weights.size))] = pick(rng, (float("nan"), float("inf"), -1e38, 0.0))
+        data = weights.tobytes()
     _write(path, table, data)
     return None
 

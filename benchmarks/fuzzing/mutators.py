@@ -7,7 +7,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ _TOKEN = re.compile(rb'"[^"\n]{0,80}"|(?<![A-Za-z])-?\d+(?:\.\d+)?')
 _TEXT_BYTES = 1 << 16
 
 
-def pick(rng: Rng, things: Any) -> Any:
+def pick(rng: Rng, things: Sequence[Any]) -> Any:
     """One of several, by chance."""
     return things[int(rng.integers(len(things)))]
 

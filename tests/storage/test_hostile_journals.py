@@ -77,6 +77,7 @@ def test_a_record_that_is_larger_than_the_image_is_not_unpacked(path):
     assert not journal.error
     assert peak < 4 << 20
     assert [record.op for record, _ in read_from(path, 0, store.largest_record)] == ["last"]
+    assert [record.op for record in read_journal(path, store.largest_record)] == ["last"]
     assert [record.op for record in read_journal(path)] == ["edit", "last"]
 
 

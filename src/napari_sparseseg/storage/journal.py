@@ -34,7 +34,6 @@ _LARGEST_RATIO = 1032  # zlib packs no better: more is claimed only by who means
 _COMPRESSION = 1
 _HEADER_START = b'{"op":'
 _SEARCHED_AT_ONCE = 2**20
-_UNPACKED_AT_ONCE = 2**20
 _SEARCH_LIMIT = 8  # sizes of the file that may be read to find a whole record: a file may have been made to be slow
 
 Bytes = npt.NDArray[np.uint8]
@@ -100,7 +99,9 @@ def replay(path: str | os.PathLike[str], store: Replayable) -> list[JournalRecor
 
 
 def read_journal(path: str | os.PathLike[str], largest: int = LARGEST_PAYLOAD) -> Iterator[JournalRecord]:
-    """Records of a journal, oldest first; ends before the first that is torn, damaged or larger than `largest` bytes.
+    """Records of a journal, oldest first; ends before the first that is torn or damaged.
+
+    One that was not written here, or has more than `largest` bytes of voxels, is passed over.
 
     Raises `InputError` if there is no such file, or if it is no journal.
     """
@@ -325,22 +326,24 @@ def _end_of_records(disk: Disk, file: DiskFile, path: Path) -> int:
 
 
 def _read_records(file: IO[bytes], largest: int = LARGEST_PAYLOAD) -> Iterator[tuple[JournalRecord, int]]:
-    """Records that are whole, each with the position where it ends."""
+    """Records that are whole, each with the position where it ends.
+
+    Those that cannot be, or have more than `largest` bytes of voxels, were not written here, and are passed over.
+    """
     size = os.fstat(file.fileno()).st_size
     _check_signature(file)
-    while True:
-        record = _read_record(file, size, largest)
-        if record is None:
-            return
-        yield record, file.tell()
+    while framed := _read_framed(file, size):
+        record = _decode(*framed, largest)
+        if record is not None:
+            yield record, file.tell()
 
 
 def _end_of_whole(file: IO[bytes]) -> int:
-    """Where the last record ends that is whole, as `_read_records` has it; 0 if there is none. Keeps no voxels."""
+    """Where the last record ends whose checksum is right; 0 if there is none."""
     size = os.fstat(file.fileno()).st_size
     _check_signature(file)
     end = 0
-    while (framed := _read_framed(file, size)) and _is_decodable(*framed):
+    while _read_framed(file, size):
         end = file.tell()
     return end
 
@@ -418,21 +421,6 @@ def _parsed(header: bytes, n_packed: int, largest: int) -> tuple[str, dict[str, 
     if min(sizes, default=0) < 0 or sum(sizes) > min(largest, _LARGEST_RATIO * n_packed):
         return None
     return op, values, sizes
-
-
-def _is_decodable(header: bytes, payload: bytes) -> bool:
-    """Whether `_decode` would find the record whole, without memory for what is in it."""
-    parsed = _parsed(header, len(payload), LARGEST_PAYLOAD)
-    if parsed is None:
-        return False
-    missing, unpacker = sum(parsed[2]), zlib.decompressobj()
-    try:
-        while missing and payload:
-            missing -= len(unpacker.decompress(payload, min(missing, _UNPACKED_AT_ONCE)))
-            payload = unpacker.unconsumed_tail
-    except zlib.error:
-        return False
-    return not missing
 
 
 def _decode(header: bytes, payload: bytes, largest: int) -> JournalRecord | None:
