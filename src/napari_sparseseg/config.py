@@ -154,4 +154,4 @@ def _explain(config: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"{config.__name__} has no setting {name!r}; it has {', '.join(config.model_fields)}"
     about = config.model_fields[name].description if name in config.model_fields else ""
-    return f"{config.__name__}.{name} cannot be {first['input']!r}: {first['msg'].lower()}. {about}".strip()
+    return f"{config.__name__}.{name} cannot be {first['input']!r:.100}: {first['msg'].lower()}. {about}".strip()

@@ -448,6 +448,10 @@ class AnnotationStore:
         n_left = len(self._table) - n_strokes
         if not 1 <= n_strokes <= MAX_MARK or n_left < 0 or old_ids.max() > n_left:
             raise InputError("the journal holds an undo of strokes that were not made")
+        # a stroke that is forgotten must leave no voxel elsewhere
+        n_here = np.count_nonzero(self._voxels.ids[frame][box.slices][mask] > n_left)
+        if n_here != self._voxels.n_of_id[n_left + 1 :].sum():
+            raise InputError("the journal holds an undo of less than its strokes")
         codes, ids = (_single(array[frame][box.slices][mask]) for array in (self._voxels.codes, self._voxels.ids))
         marks = np.where(ids > n_left, ids - n_left, 0).astype(np.uint8)
         strokes = self._table.strokes[n_left:]
