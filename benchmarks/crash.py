@@ -181,7 +181,8 @@ class Told:
     @classmethod
     def of(cls, events: list[dict[str, Any]], known: int | None) -> Told:
         """Read what a child told; `known` is what was there before, None if nothing was."""
-        told = cls([known])
+        # a new project may have been made before the child could tell
+        told = cls([known]) if known is not None else cls([None, painter.EMPTY], base=1)
         for event in events:
             if event["event"] == "start":
                 if known is not None and event["checksum"] != known:

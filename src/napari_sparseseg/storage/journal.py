@@ -113,12 +113,17 @@ def read_journal(path: str | os.PathLike[str], largest: int = LARGEST_PAYLOAD) -
 
 
 def read_from(
-    path: str | os.PathLike[str], start: int = 0, largest: int = LARGEST_PAYLOAD
+    path: str | os.PathLike[str],
+    start: int = 0,
+    largest: int = LARGEST_PAYLOAD,
+    *,
+    on_damage: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[JournalRecord, int]]:
     """Records of a journal from a position on, each with the position where it ends; damaged ones are passed over.
 
     Where something in the middle cannot be read, the next record that is whole is looked for, so that damage costs
-    what it hit and no more; one of more than `largest` bytes counts as damaged.
+    what it hit and no more; one of more than `largest` bytes counts as damaged. `on_damage` is called where records
+    follow on something damaged, which a crash does not leave.
 
     Raises `InputError` if there is no such file.
     """
@@ -132,6 +137,8 @@ def read_from(
             record = _read_record(file, size, largest)
             if record is None:
                 position = _next_record(file, position + 1, size, largest)
+                if position is not None:
+                    on_damage()
                 continue
             position = file.tell()
             yield record, position

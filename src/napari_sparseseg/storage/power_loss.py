@@ -194,4 +194,6 @@ class Medium:
 def _content_left(file: _File, rng: np.random.Generator | None) -> bytes:
     if rng is None or file.content == file.synced or rng.random() < 0.3:
         return file.synced
-    return file.content[: int(rng.integers(len(file.content) + 1))]
+    # what was synced and has only grown since is not touched
+    kept = len(file.synced) if file.content.startswith(file.synced) else 0
+    return file.content[: int(rng.integers(kept, len(file.content) + 1))]

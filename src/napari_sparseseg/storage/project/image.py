@@ -126,7 +126,9 @@ class ProjectImage:
         self.n_unfolded = loaded.n_replayed
         self.project.take_classes(loaded.classes, loaded.classes_number)
         if not self.project.is_read_only:
-            self.journal = SegmentJournal(self.folder / JOURNAL, self.project.disk, on_error)
+            # no fold may point into a file that is begun now
+            after = max((fold.position.segment for fold in self.entry.folds), default=0)
+            self.journal = SegmentJournal(self.folder / JOURNAL, self.project.disk, on_error, after=after)
             loaded.store.journal = self.journal
         return loaded
 
@@ -212,7 +214,7 @@ class ProjectImage:
     def prediction(self) -> zarr.Array[Any] | None:
         """The labels that were written last, (frames, z, y, x), as an array to be read piece by piece; None if none.
 
-        Raises `ProjectError` if they are damaged.
+        Raises `ProjectError` if they are damaged; so does reading them within `damage`.
         """
         number = self.entry.prediction
         if number is None:

@@ -60,7 +60,13 @@ def load_annotation(image: Path, entry: ImageEntry, until: Position | None = Non
         ) from None
     usable = [fold for fold in entry.folds if until is None or fold.position <= until]
     loaded.position = _restore(loaded, image, entry, usable)
-    for record, position in read_segments(image / JOURNAL, loaded.position, loaded.store.largest_record):
+    records = read_segments(
+        image / JOURNAL,
+        loaded.position,
+        loaded.store.largest_record,
+        on_damage=lambda path: loaded.note(f"a stroke in {path} could not be read; the others are there"),
+    )
+    for record, position in records:
         if until is not None and until < position:
             break
         _replay(loaded, record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,13 +30,21 @@ def segment_path(folder: Path, number: int) -> Path:
 
 
 def read_segments(
-    folder: Path, start: Position, largest: int = LARGEST_PAYLOAD
+    folder: Path,
+    start: Position,
+    largest: int = LARGEST_PAYLOAD,
+    *,
+    on_damage: Callable[[Path], object] = lambda _: None,
 ) -> Iterator[tuple[JournalRecord, Position]]:
-    """Records from a position on, oldest first, each with the position behind it; what is damaged is left out."""
+    """Records from a position on, oldest first, each with the position behind it.
+
+    What is damaged is left out; `on_damage` is called with the file of it, but not for what a crash has torn.
+    """
     for number in segment_numbers(folder):
         if number >= start.segment:
             offset = start.offset if number == start.segment else 0
-            for record, end in read_from(segment_path(folder, number), offset, largest):
+            path = segment_path(folder, number)
+            for record, end in read_from(path, offset, largest, on_damage=partial(on_damage, path)):
                 yield record, Position(segment=number, offset=end)
 
 
@@ -50,19 +59,24 @@ class SegmentJournal:
         What is written to.
     on_error
         Called with one sentence when writing fails, and with "" when it works again; writer thread.
+    after
+        A number that was used already, even if its file is gone.
 
     """
 
-    def __init__(self, folder: Path, disk: Disk, on_error: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self, folder: Path, disk: Disk, on_error: Callable[[str], object] | None = None, *, after: int = 0
+    ) -> None:
         self._folder = folder
         self._disk = disk
         self._on_error = on_error
         self._lock = threading.RLock()
         self._n_before = 0  # records of files that were given up, which a fold has taken over
+        self.number = after
         self._begin()
 
     def _begin(self) -> None:
-        self.number = max(segment_numbers(self._folder), default=0) + 1
+        self.number = max((self.number, *segment_numbers(self._folder)[-1:])) + 1
         path = segment_path(self._folder, self.number)
         self._file = FileJournal(path, on_error=self._on_error, disk=self._disk)
 
