@@ -443,6 +443,31 @@ class TestDamage:
             Project.open(path)
 
 
+class TestCopying:
+    def test_a_copy_holds_all_and_still_finds_the_image(self, tmp_path, array):
+        (tmp_path / "data").mkdir()
+        np.save(tmp_path / "image.npy", array)
+        path, target = tmp_path / "cells.sparseseg", tmp_path / "data" / "cells.sparseseg"
+        with Project.create(path, classes=CLASSES) as project:
+            image = project.add_image(array, shape=SHAPE, path=tmp_path / "image.npy")
+            store = image.open().store
+            paint(store, 0)
+            image.fold(store)
+            paint(store, 1)
+            project.copy_to(target)
+            then = contents(store)
+            paint(store, 2)
+            with pytest.raises(ProjectError, match="exists"):
+                project.copy_to(target)
+            with pytest.raises(ProjectError, match="another place"):
+                project.copy_to(tmp_path / "nowhere" / "cells.sparseseg")
+        with Project.open(target) as copy:
+            assert contents(copy.images[0].open().store) == then
+            assert copy.images[0].entry.reference.relative == "../../image.npy"
+            assert copy.classes == CLASSES
+        assert {p.name for p in tmp_path.iterdir()} == {"data", "image.npy", "cells.sparseseg"}
+
+
 class TestProvenance:
     def test_it_tells_who_painted_what(self, path, array):
         with new_project(path, array) as project:

@@ -37,7 +37,7 @@ from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.palette import FIRST_SET
 from napari_sparseseg.storage.project.image import ProjectImage, SavedState, restore_annotation
-from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit
+from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, StrokeAuthor
 
 _FIRST_GUESS = 3e-6  # seconds for each predicted voxel
 
@@ -279,17 +279,24 @@ class LiveSegmenter:
 
     # --- paint ---
 
-    def annotate(self, region: Region, class_id: int, *, plane: Plane | None = None) -> None:
+    def annotate(
+        self,
+        region: Region,
+        class_id: int,
+        *,
+        plane: Plane | None = None,
+        by: StrokeAuthor = StrokeAuthor.HUMAN,
+    ) -> None:
         """Paint a class, or a set of classes by its code, on the annotation; 0 erases.
 
-        `plane` is the slice that the stroke was made on. Raises `InputError` for an unknown class or a region outside
-        the image.
+        `plane` is the slice that the stroke was made on, `by` who made it. Raises `InputError` for an unknown class or
+        a region outside the image.
         """
         predicted = None
         if 0 < class_id < FIRST_SET:
             self._check_class(class_id)
             predicted = self._predicted_where_unpainted(region)
-        if self._take(self._store.annotate(region, class_id, plane)) and predicted is not None:
+        if self._take(self._store.annotate(region, class_id, plane, by=by)) and predicted is not None:
             self._opened().score.add(predicted, class_id)
 
     def annotate_values(self, region: Region, codes: npt.NDArray[np.uint8], *, plane: Plane | None = None) -> None:

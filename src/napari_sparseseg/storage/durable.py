@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -133,6 +133,20 @@ def write_folder(disk: Disk, path: Path, files: Mapping[str, bytes]) -> None:
         disk.sync(folder / last)
     for folder in sorted(folders, key=lambda f: len(f.parts), reverse=True):
         disk.sync_folder(folder)
+
+
+def copy_folder(disk: Disk, source: Path, target: Path, *, without: Collection[str] = ()) -> None:
+    """Copy a folder so that the copy lasts, but for links, devices, and files of some names."""
+    disk.make_folder(target)
+    for path in sorted(source.iterdir()):
+        if path.is_symlink() or path.name in without:
+            continue
+        if path.is_dir():
+            copy_folder(disk, path, target / path.name, without=without)
+        elif path.is_file():
+            disk.write(target / path.name, path.read_bytes())
+            disk.sync(target / path.name)
+    disk.sync_folder(target)
 
 
 def _make(disk: Disk, folder: Path, made: set[Path]) -> None:

@@ -14,6 +14,7 @@ from napari_sparseseg.errors import ProjectError
 from napari_sparseseg.storage.project.manifest import read_json
 
 LOCK, WRITER = "lock", "writer.json"
+UNCOPIED = (LOCK, WRITER)
 _LARGEST = 2**16
 
 

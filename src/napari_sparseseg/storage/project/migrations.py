@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sparseseg.errors import InputError, ProjectError, ProjectVersionError
-from napari_sparseseg.storage.durable import PARTIAL, Disk, RealDisk, replace_file
+from napari_sparseseg.storage.durable import PARTIAL, Disk, RealDisk, copy_folder, replace_file
 from napari_sparseseg.storage.journal import read_journal
+from napari_sparseseg.storage.project.lock import UNCOPIED
 from napari_sparseseg.storage.project.manifest import MANIFEST, VERSION, Manifest, ProjectClass, read_envelope
 from napari_sparseseg.storage.project.segments import segment_path
 
@@ -43,7 +44,7 @@ def migrated(folder: Path, disk: Disk) -> Path:
         return target
     partial = target.with_name(target.name + PARTIAL)
     disk.remove(partial)
-    _copy(disk, folder, partial)
+    copy_folder(disk, folder, partial, without=UNCOPIED)
     _migrate(partial, version, disk)
     disk.rename(partial, target)
     disk.sync_folder(target.parent)
@@ -67,20 +68,6 @@ def _migrate(copy: Path, version: int, disk: Disk) -> None:
     except ValueError as error:
         raise ProjectError(f"{copy} cannot be migrated from version {version} ({error}); use a backup") from error
     replace_file(disk, copy / MANIFEST, manifest.encoded())
-
-
-def _copy(disk: Disk, source: Path, target: Path) -> None:
-    """Copy a folder so that it lasts; links and devices are left out, and so is who has it open."""
-    disk.make_folder(target)
-    for path in sorted(source.iterdir()):
-        if path.is_symlink() or path.name in ("lock", "writer.json"):
-            continue
-        if path.is_dir():
-            _copy(disk, path, target / path.name)
-        elif path.is_file():
-            disk.write(target / path.name, path.read_bytes())
-            disk.sync(target / path.name)
-    disk.sync_folder(target)
 
 
 def import_journal(

@@ -16,9 +16,9 @@ from typing import Any, Self
 
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.errors import InputTypeError, ProjectError, ProjectReadOnlyError
-from napari_sparseseg.storage.durable import PARTIAL, Disk, RealDisk, replace_file, write_folder
+from napari_sparseseg.storage.durable import PARTIAL, Disk, RealDisk, copy_folder, replace_file, write_folder
 from napari_sparseseg.storage.project.image import ProjectImage
-from napari_sparseseg.storage.project.lock import ProjectLock
+from napari_sparseseg.storage.project.lock import UNCOPIED, ProjectLock
 from napari_sparseseg.storage.project.manifest import (
     FORMAT,
     MANIFEST,
@@ -38,6 +38,7 @@ from napari_sparseseg.storage.project.reference import refer_to
 SUFFIX = ".sparseseg"
 CHECKPOINTS = "checkpoints"
 _N_CHECKPOINTS = 2
+_PATIENCE = 30.0  # seconds to wait for the journal
 _PARTS = ("journal", "annotation", "prediction")
 _CHECKPOINT = re.compile(r"[0-9]{6}\.safetensors")
 
@@ -288,6 +289,34 @@ class Project:
             replace_file(self.disk, self.path / PREVIOUS, self._manifest.encoded())
             replace_file(self.disk, self.path / MANIFEST, manifest.encoded())
             self._manifest = manifest
+
+    def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Copy the project to another place, with all strokes until now; it appears there whole or not at all.
+
+        To move a project, copy it, close it, open the copy, and remove the old folder. Raises `ProjectError` if
+        something lies there or it cannot be written.
+        """
+        target = _checked_path(path)
+        if target.exists():
+            raise ProjectError(f"{target} exists; choose another name")
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+        for image in self._images:
+            if image.journal is not None and not image.journal.sync(timeout=_PATIENCE):
+                raise ProjectError(f"{self.path} cannot be copied: {image.journal.error}; make room first")
+        try:
+            with self._changing:
+                copy_folder(self.disk, self.path, partial, without=UNCOPIED)
+                images = tuple(
+                    entry.model_copy(update={"reference": entry.reference.seen_from(target)})
+                    for entry in self._manifest.images
+                )
+                replace_file(self.disk, partial / MANIFEST, self._manifest.changed(images=images).encoded())
+            self.disk.rename(partial, target)
+            self.disk.sync_folder(target.parent)
+        except OSError as error:
+            with suppress(OSError):
+                self.disk.remove(partial)
+            raise ProjectError(f"{target} cannot be made ({error.strerror or error}); choose another place") from error
 
     def make_folders(self) -> None:
         """Make the project's folders again after somebody removed them; models and predictions are gone then."""

@@ -58,6 +58,12 @@ class ImageReference(BaseModel):
     def is_url(self) -> bool:
         return self.path is not None and "://" in self.path
 
+    def seen_from(self, project: Path) -> ImageReference:
+        """The same reference for a project in another folder."""
+        if self.path is None or self.is_url:
+            return self
+        return self.model_copy(update={"relative": _relative(Path(self.path), project)})
+
 
 class ImageState(StrEnum):
     """What has become of an image since the project saw it."""
