@@ -116,6 +116,11 @@ class TestCodeOnThePages:
             result = CliRunner().invoke(app, arguments)
             assert result.exit_code == 0, f"{arguments}: {result.output}"
 
+    def test_project_page(self) -> None:
+        result = run_page(REFERENCE / "project.md")
+        assert result["annotation"].shape == (1, 16, 64, 64)
+        assert len(result["strokes"]) == 1
+
     def test_readme(self) -> None:
         sample, other = samples.tissue(), samples.tissue(seed=1)
         annotation = samples.paint_slices(sample.truth)

@@ -194,7 +194,10 @@ class SparseSegmenter:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto", progress: bool | None = None) -> Self:
-        """Read a model that `save` wrote; raises `ModelFileError` if the file cannot be trusted or understood."""
+        """Read a model that `save` wrote, or the newest one of a project folder.
+
+        Raises `ModelFileError` if the file cannot be trusted or understood, or if there is no model in the project.
+        """
         from napari_sparseseg import config
         from napari_sparseseg.engine.checkpoint import load_model
         from napari_sparseseg.engine.device import choose_device

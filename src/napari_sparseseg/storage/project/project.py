@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from napari_sparseseg._types import ArrayLike
-from napari_sparseseg.errors import InputTypeError, ProjectError, ProjectReadOnlyError
+from napari_sparseseg.errors import InputError, InputTypeError, ProjectError, ProjectReadOnlyError
+from napari_sparseseg.storage._arrays import shape_of
 from napari_sparseseg.storage.durable import PARTIAL, Disk, RealDisk, copy_folder, replace_file, write_folder
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.lock import UNCOPIED, ProjectLock
@@ -201,7 +202,7 @@ class Project:
         self,
         array: ArrayLike,
         *,
-        shape: tuple[int, int, int, int],
+        shape: tuple[int, int, int, int] | None = None,
         path: str | os.PathLike[str] | None = None,
         title: str = "",
         channel_axis: int | None = None,
@@ -213,13 +214,15 @@ class Project:
     ) -> ProjectImage:
         """Add an image; it is referred to by its `path` or URL, or is only in memory.
 
-        `shape` is frames, z, y, x; `spacing` the voxel size along z, y, x; `axes`, `level` and `series` are what
-        `open_image` was told. Reads a few voxels, by which the image is recognised. Raises OSError if the project
-        cannot be written, `ProjectReadOnlyError` if it must not be.
+        `shape` is frames, z, y, x, by default that of the array; `spacing` the voxel size along z, y, x; `axes`,
+        `level` and `series` are what `open_image` was told. Reads a few voxels, by which the image is recognised.
+
+        Raises OSError if the project cannot be written, `ProjectReadOnlyError` if it must not be.
         """
         reference = refer_to(path, array, self.path, axes=axes, level=level, series=series)
         name = title or (Path(str(path)).name if path is not None else "image")
         axis = {"channel_axis": channel_axis, "time_axis": time_axis}
+        shape = shape or _annotated_shape(array, channel_axis, time_axis)
         return self.add_entry(title=name[:1000], shape=shape, spacing=spacing, reference=reference, **axis)
 
     def add_entry(self, **fields: Any) -> ProjectImage:
@@ -384,6 +387,16 @@ def _checked_path(path: str | os.PathLike[str]) -> Path:
     if folder.suffix != SUFFIX:
         raise ProjectError(f"{folder} is not the name of a project; it must end in {SUFFIX}")
     return folder
+
+
+def _annotated_shape(array: ArrayLike, channel_axis: int | None, time_axis: int | None) -> tuple[int, int, int, int]:
+    """Frames, z, y, x of an array of 2 or 3 spatial axes."""
+    sizes = shape_of(array, "image")
+    spatial = [n for axis, n in enumerate(sizes) if axis not in (channel_axis, time_axis)]
+    if len(spatial) not in (2, 3):
+        raise InputError(f"image has {len(spatial)} spatial axes (shape {sizes}), but 2 or 3 are needed; name its axes")
+    z, y, x = [1, *spatial][-3:]
+    return (1 if time_axis is None else sizes[time_axis]), z, y, x
 
 
 def _read_newest(folder: Path) -> tuple[Manifest, list[str]]:
