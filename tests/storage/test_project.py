@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from paintkit import SHAPE, contents, do_something
 
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.errors import InputError, ProjectError, ProjectReadOnlyError, ProjectVersionError
+from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.journal import FileJournal
 from napari_sparseseg.storage.project import migrations
 from napari_sparseseg.storage.project.image import restore_annotation
@@ -441,6 +443,47 @@ class TestDamage:
         (path / PREVIOUS).unlink()
         with pytest.raises(ProjectError, match=what):
             Project.open(path)
+
+
+class HalfFullDisk(RealDisk):
+    """Takes so many writes, then is full."""
+
+    n_left = 10**9
+
+    def write(self, path, content):
+        self.n_left -= 1
+        if self.n_left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(path, content)
+
+
+class TestFullDisk:
+    def test_what_could_not_be_finished_takes_no_room(self, path, array):
+        disk = HalfFullDisk()
+        with new_project(path, array, disk=disk) as project:
+            image = project.images[0]
+            store = image.open().store
+            paint(store)
+            image.fold(store)
+            image.write_prediction(store.codes.copy())
+            project.add_checkpoint(b"first", step=1)
+            image.journal.sync(timeout=30)
+            before = sorted(p for p in path.rglob("*") if p.is_file())
+            for n_left in range(5):
+                for write in (
+                    lambda: image.fold(store),
+                    lambda: image.write_prediction(store.codes.copy()),
+                    lambda: project.add_checkpoint(b"second", step=2),
+                ):
+                    disk.n_left = min(n_left, 1)
+                    with pytest.raises(OSError, match="No space"):
+                        write()
+            disk.n_left = 10**9
+            left = {p for p in path.rglob("*") if p.is_file() and not p.name.endswith(".partial")}
+            assert left == set(before)
+        with Project.open(path) as project:
+            assert contents(project.images[0].open().store) == contents(store)
+            assert project.checkpoints()[0][1].read_bytes() == b"first"
 
 
 class TestCopying:

@@ -24,6 +24,7 @@ LOOK_SECONDS = 1.0  # between two looks at what is to be saved
 AUTOSAVE_SECONDS = 60.0  # between two states of the annotation that can be brought back, and between two models
 PREDICTION_SECONDS = 300.0  # between two predictions that are written while work goes on
 FOLD_RECORDS = 200  # of the journal, after which the annotation is folded
+LONGEST_REST = 30.0  # before something that the disk has refused is tried again; strokes are tried with each look
 _PATIENCE = 20.0  # seconds to wait for the compute thread
 
 
@@ -57,6 +58,7 @@ class Saver:
         now = time.monotonic()
         self._marked_at, self._learnt_at, self._predicted_at = now, now, now
         self._marked_revision, self._folded_ticket, self._saved_step = 0, 0, -1
+        self._n_failures, self._retry_at = 0, 0.0
         self._opened: Opened | None = None
         self._status_lock = threading.Lock()
         self.status = SavingStatus(str(project.project.path))
@@ -117,25 +119,30 @@ class Saver:
         assert opened is not None  # noqa: S101 - `start` has set it
         try:
             self._revive_journal(opened)
+            if not everything and time.monotonic() < self._retry_at:
+                return
             has_saved = self._save_settings()
             has_saved |= self._save_paint(opened, everything)
             has_saved |= self._save_model(opened, everything)
             has_saved |= self._save_prediction(opened, everything)
         except (OSError, MemoryError, ProjectError) as error:
             reason = getattr(error, "strerror", None) or str(error) or "out of memory"
-            self._error = (
-                f"{self._image.project.path} cannot be written ({reason}); everything is kept in memory and tried again"
-            )
+            self._fail(f"{self._image.project.path} cannot be written ({reason})")
         except Exception as error:  # noqa: BLE001 - the thread must live, and the user must be told
             _log.exception("saving failed")
-            self._error = (
-                f"saving failed ({type(error).__name__}: {error}); everything is kept in memory and tried again"
-            )
+            self._fail(f"saving failed ({type(error).__name__}: {error})")
         else:
-            self._error = ""
+            self._error, self._n_failures = "", 0
             if has_saved:
                 self.status = replace(self.status, saved_at=time.time())
-        self._publish()
+        finally:
+            self._publish()
+
+    def _fail(self, problem: str) -> None:
+        """Say what cannot be saved, and rest before it is tried again: a fold of much paint takes seconds."""
+        self._error = f"{problem}; everything is kept in memory and tried again"
+        self._n_failures += 1
+        self._retry_at = time.monotonic() + min(LONGEST_REST, 2.0 ** (self._n_failures - 1))
 
     def _revive_journal(self, opened: Opened) -> None:
         journal = self._image.journal

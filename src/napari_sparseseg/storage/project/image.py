@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +150,7 @@ class ProjectImage:
         Raises OSError where that fails; what was there stays.
         """
         journal = self.journal
-        if journal is None:
+        if journal is None or journal.error:
             return False
         state = store.state()
         if not journal.sync(state.ticket, patience):
@@ -161,11 +161,11 @@ class ProjectImage:
             time=time.time(),
             n_strokes=len(state.strokes),
         )
-        write_fold(self.project.disk, fold_folder(self.folder, fold.number), state)
-        with self.project.writing():
-            kept = (*self.entry.folds, fold)[-_N_FOLDS:]
-            self.project.commit(self.project.manifest.with_image(self.number, folds=kept))
-        self.clean()
+        with self._cleaning():
+            write_fold(self.project.disk, fold_folder(self.folder, fold.number), state)
+            with self.project.writing():
+                kept = (*self.entry.folds, fold)[-_N_FOLDS:]
+                self.project.commit(self.project.manifest.with_image(self.number, folds=kept))
         return True
 
     def rescue(self, store: AnnotationStore) -> None:
@@ -206,10 +206,10 @@ class ProjectImage:
         """Write the labels, (frames, z, y, x), in place of the older ones. The saving thread; raises OSError."""
         number = self._free_number(PREDICTIONS)
         folder = self.folder / PREDICTIONS / f"{number:06}"
-        write_prediction(self.project.disk, folder, labels, self.entry.spacing, self.project.manifest.classes)
-        with self.project.writing():
-            self.project.commit(self.project.manifest.with_image(self.number, prediction=number))
-        self.clean()
+        with self._cleaning():
+            write_prediction(self.project.disk, folder, labels, self.entry.spacing, self.project.manifest.classes)
+            with self.project.writing():
+                self.project.commit(self.project.manifest.with_image(self.number, prediction=number))
 
     def prediction(self) -> zarr.Array[Any] | None:
         """The labels that were written last, (frames, z, y, x), as an array to be read piece by piece; None if none.
@@ -232,6 +232,14 @@ class ProjectImage:
                 if folder.name not in names:
                     with suppress(OSError):
                         self.project.disk.remove(folder)
+
+    @contextmanager
+    def _cleaning(self) -> Iterator[None]:
+        """Remove afterwards what does not count: what is older, or what could not be finished and takes up room."""
+        try:
+            yield
+        finally:
+            self.clean()
 
     def _note(self, op: str, **values: Any) -> None:
         if self.journal is not None:

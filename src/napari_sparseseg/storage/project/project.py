@@ -260,10 +260,12 @@ class Project:
             folder = self.path / CHECKPOINTS
             numbers = [int(path.stem) for path in folder.glob("[0-9]*.safetensors") if path.stem.isdigit()]
             entry = ProjectCheckpoint(number=max(numbers, default=0) + 1, **{"time": time.time(), **about})
-            replace_file(self.disk, self._checkpoint_path(entry), content)
-            kept = (*self._manifest.checkpoints, entry)[-_N_CHECKPOINTS:]
-            self.commit(self._manifest.changed(checkpoints=kept))
-            self._clean_checkpoints()
+            try:
+                replace_file(self.disk, self._checkpoint_path(entry), content)
+                kept = (*self._manifest.checkpoints, entry)[-_N_CHECKPOINTS:]
+                self.commit(self._manifest.changed(checkpoints=kept))
+            finally:
+                self._clean_checkpoints()
             return entry
 
     def drop_checkpoints(self) -> None:
