@@ -216,6 +216,31 @@ class TestAnnotation:
         with Project.open(path) as project:
             assert contents(project.images[0].open().store) == contents(store)
 
+    def test_nothing_is_acknowledged_before_the_rescue_is_on_disk(self, path, array):
+        import shutil
+
+        disk = HalfFullDisk()
+        with new_project(path, array, disk=disk) as project:
+            image = project.images[0]
+            store = image.open().store
+            paint(store)
+            assert image.journal.sync(timeout=30)
+            shutil.rmtree(path)
+            store.annotate(Region(0, Box((0, 0, 0), (1, 3, 3))), 2)
+            assert not image.journal.sync(timeout=10)
+            for n_left in range(11):  # of the writes that it takes
+                disk.n_left = n_left
+                assert image.needs_rescue
+                with pytest.raises(OSError, match="No space"):
+                    image.rescue(store)
+                assert not image.journal.sync(timeout=10)
+            disk.n_left = 10**9
+            image.rescue(store)
+            assert not image.needs_rescue
+            assert image.journal.sync(timeout=10)
+        with Project.open(path) as project:
+            assert contents(project.images[0].open().store) == contents(store)
+
 
 class TestHistory:
     def test_saved_states_can_be_brought_back_and_that_be_undone(self, path, array):

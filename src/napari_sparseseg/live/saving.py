@@ -146,7 +146,11 @@ class Saver:
 
     def _revive_journal(self, opened: Opened) -> None:
         journal = self._image.journal
-        if journal is not None and journal.error and not journal.sync(timeout=LOOK_SECONDS) and journal.is_gone():
+        if journal is None:
+            return
+        if journal.error:
+            journal.sync(timeout=LOOK_SECONDS)
+        if self._image.needs_rescue:
             self._image.rescue(opened.store)
             self._journal_error = ""
             self._folded_ticket = journal.ticket

@@ -153,7 +153,7 @@ class ProjectImage:
         if journal is None or journal.error:
             return False
         state = store.state()
-        if not journal.sync(state.ticket, patience):
+        if not journal.sync_file(state.ticket, patience):
             return False
         fold = Fold(
             number=self._free_number(FOLDS),
@@ -166,15 +166,25 @@ class ProjectImage:
             with self.project.writing():
                 kept = (*self.entry.folds, fold)[-_N_FOLDS:]
                 self.project.commit(self.project.manifest.with_image(self.number, folds=kept))
+        journal.note_fold()
         return True
 
     def rescue(self, store: AnnotationStore) -> None:
-        """Write the whole annotation anew after the project's folder was removed. The saving thread; raises OSError."""
+        """Write the whole annotation anew after the project's folder was removed; again, if that failed before.
+
+        The saving thread; raises OSError.
+        """
         if self.journal is None:
             return
         self.project.make_folders()
-        self.journal.begin_anew()
+        if not self.journal.needs_fold or self.journal.is_gone():
+            self.journal.begin_anew()
         self.fold(store)
+
+    @property
+    def needs_rescue(self) -> bool:
+        """Whether the journal was removed, and its place has not been taken yet."""
+        return self.journal is not None and (self.journal.needs_fold or self.journal.is_gone())
 
     def close(self) -> None:
         """Write what is left of the journal, and let go of it."""

@@ -71,7 +71,8 @@ class SegmentJournal:
         self._disk = disk
         self._on_error = on_error
         self._lock = threading.RLock()
-        self._n_before = 0  # records of files that were given up, which a fold has taken over
+        self._n_before = 0  # records of files that were given up
+        self._is_covered = True  # by a fold, what was given up
         self.number = after
         self._begin()
 
@@ -104,7 +105,14 @@ class SegmentJournal:
             return self._n_before + self._file.append(record)
 
     def sync(self, ticket: int | None = None, timeout: float | None = None) -> bool:
-        """Wait until the record of this ticket (None: all so far) is on disk; False if that fails or takes longer."""
+        """Wait until the record of this ticket (None: all so far) is on disk; False if that fails or takes longer.
+
+        After a file was given up, nothing counts as being on disk before a fold is.
+        """
+        return self.sync_file(ticket, timeout) and self._is_covered
+
+    def sync_file(self, ticket: int | None = None, timeout: float | None = None) -> bool:
+        """The same for the present file alone."""
         with self._lock:
             file, wanted = self._file, self.ticket if ticket is None else ticket
             wanted -= self._n_before
@@ -116,6 +124,15 @@ class SegmentJournal:
             within = ticket - self._n_before
             return Position(segment=self.number, offset=self._file.end_of(within) if within > 0 else 0)
 
+    @property
+    def needs_fold(self) -> bool:
+        """Whether a file was given up and no fold has taken its place yet."""
+        return not self._is_covered
+
+    def note_fold(self) -> None:
+        """A fold holds all that was in files that were given up."""
+        self._is_covered = True
+
     def is_gone(self) -> bool:
         """Whether the file was removed, so that it cannot be gone on with."""
         return self._file.ticket > 0 and bool(self.error) and not self.path.exists()
@@ -123,7 +140,7 @@ class SegmentJournal:
     def begin_anew(self) -> None:
         """Go on in a new file. What waits to be written is given up: the caller makes a fold of it all next."""
         with self._lock:
-            old, self._n_before = self._file, self.ticket
+            old, self._n_before, self._is_covered = self._file, self.ticket, False
             self._begin()
         old.close(0)
 
