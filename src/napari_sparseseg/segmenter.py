@@ -18,7 +18,6 @@ from napari_sparseseg._types import ArrayLike, Box
 from napari_sparseseg.errors import InputError, InputTypeError, ModelFileError, NotFittedError
 from napari_sparseseg.progress import duration, move_bar, open_bar
 from napari_sparseseg.storage.annotation import read_annotation
-from napari_sparseseg.storage.project.project import Project, is_project
 from napari_sparseseg.storage.volume import ArrayVolume
 
 if TYPE_CHECKING:
@@ -202,6 +201,7 @@ class SparseSegmenter:
         from napari_sparseseg.engine.checkpoint import load_model
         from napari_sparseseg.engine.device import choose_device
         from napari_sparseseg.engine.trainer import TrainingStep
+        from napari_sparseseg.storage.project.project import is_project
 
         chosen = choose_device(device).device
         fitted, header, tensors = load_model(path) if not is_project(path) else _load_newest(path)
@@ -414,6 +414,7 @@ class SparseSegmenter:
 def _load_newest(project: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any], dict[str, Tensor]]:
     """The newest model of a project that can be read."""
     from napari_sparseseg.engine.checkpoint import load_model
+    from napari_sparseseg.storage.project.project import Project
 
     with Project.open(project, read_only=True) as opened:
         files = [path for _, path in opened.checkpoints()]
