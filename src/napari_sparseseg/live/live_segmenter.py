@@ -194,6 +194,13 @@ class LiveSegmenter:
         if self._saver is not None:
             self._saver.save()
 
+    def leave_project(self) -> None:
+        """Save everything and let go of the project's files; paint is in memory only until an image is opened.
+
+        Waits for the disk, for some seconds at most. The project may then be copied, closed, and opened elsewhere.
+        """
+        self._stop_saving()
+
     def history(self, *, since: float = 0.0) -> tuple[SavedState, ...]:
         """States of the annotation that can be brought back, oldest first, from a time on (seconds since 1970)."""
         return self.project.history(since=since) if self.project else ()

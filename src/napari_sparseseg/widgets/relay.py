@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         LiveEvents,
         LiveStatus,
         PaintChange,
+        SavingStatus,
         TileUpdate,
     )
 
@@ -40,6 +41,8 @@ class _Mail:
     curve: list[CurvePoint] = field(default_factory=list)
     frames: dict[int, None] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    saving: SavingStatus | None = None
 
 
 class GuiRelay(QObject):
@@ -64,6 +67,9 @@ class GuiRelay(QObject):
     curve = Signal(list)
     """CurvePoint, in order."""
     failed = Signal(str)
+    noticed = Signal(str)
+    saving = Signal(object)
+    """SavingStatus."""
 
     def __init__(self, events: LiveEvents, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -113,6 +119,8 @@ class GuiRelay(QObject):
             (events.curve_cleared, self._collect_curve_cleared),
             (events.curve_extended, self._collect_point),
             (events.failed, self._collect_failure),
+            (events.noticed, self._collect_notice),
+            (events.saving_changed, self._collect_saving),
         ]
 
     # --- any thread; touches nothing of Qt, which may be gone ---
@@ -157,6 +165,14 @@ class GuiRelay(QObject):
         with self._lock:
             self._mail.failures.append(reason)
 
+    def _collect_notice(self, sentence: str) -> None:
+        with self._lock:
+            self._mail.notices.append(sentence)
+
+    def _collect_saving(self, status: SavingStatus) -> None:
+        with self._lock:
+            self._mail.saving = status
+
     # --- GUI thread ---
 
     def _deliveries(self, mail: _Mail) -> Iterator[tuple[Any, ...]]:
@@ -175,4 +191,7 @@ class GuiRelay(QObject):
             yield (self.curve_cleared,)
         if mail.curve:
             yield self.curve, mail.curve
+        if mail.saving is not None:
+            yield self.saving, mail.saving
+        yield from ((self.noticed, sentence) for sentence in mail.notices)
         yield from ((self.failed, reason) for reason in mail.failures)

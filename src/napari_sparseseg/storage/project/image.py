@@ -19,9 +19,9 @@ from napari_sparseseg.storage._arrays import to_numpy
 from napari_sparseseg.storage.journal import JournalRecord
 from napari_sparseseg.storage.project.folds import write_fold
 from napari_sparseseg.storage.project.loading import FOLDS, JOURNAL, LoadedAnnotation, fold_folder, load_annotation
-from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, Position, ProjectClass
+from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, LayerPlace, Position, ProjectClass
 from napari_sparseseg.storage.project.predictions import read_prediction, write_prediction
-from napari_sparseseg.storage.project.reference import ImageCheck, ImageState, compare, find
+from napari_sparseseg.storage.project.reference import ImageCheck, ImageReference, ImageState, compare, find
 from napari_sparseseg.storage.project.segments import SegmentJournal, read_segments
 from napari_sparseseg.storage.project.zarrs import GroupWriter, all_corners, open_array, shard_slices
 from napari_sparseseg.storage.strokes import AnnotationStore, largest_record
@@ -70,6 +70,12 @@ class ProjectImage:
             return ImageCheck(ImageState.STORED, str(self.folder / PIXELS))
         found = find(entry.reference, self.project.path)
         return found if array is None else compare(entry.reference, array, found)
+
+    def refer(self, reference: ImageReference, place: LayerPlace | None) -> None:
+        """Say where the image lies from now on, and how it is shown. Raises OSError."""
+        with self.project.writing():
+            changed = self.project.manifest.with_image(self.number, reference=reference, place=place, is_stored=False)
+            self.project.commit(changed)
 
     def read(self) -> ArrayLike:
         """Open the image: from the project, or from where it lies.

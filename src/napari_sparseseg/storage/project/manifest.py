@@ -82,6 +82,31 @@ class ProjectCheckpoint(_Entry):
     n_strokes: int = Field(0, ge=0)
 
 
+_Name = Annotated[str, Field(max_length=1000)]
+_Three = tuple[int, int, int]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class LayerPlace(_Entry):
+    """How an image was shown in napari, so that it can be shown again as it was.
+
+    `names` are those of its layers, one for each channel; `reader` the plugin that read them, `sample` plugin and key
+    of sample data. `level`, `region` (start and stop, voxels at full resolution) and `step` say which part of the
+    layers is worked on. The others have one entry for each axis of the image without channels.
+    """
+
+    names: tuple[_Name, ...] = Field((), max_length=1000)
+    reader: _Name | None = None
+    sample: tuple[_Name, _Name] | None = None
+    level: int = Field(0, ge=0)
+    region: tuple[_Three, _Three] | None = None
+    step: _Three = (1, 1, 1)
+    scale: tuple[_Finite, ...] = Field((), max_length=4)
+    translate: tuple[_Finite, ...] = Field((), max_length=4)
+    units: tuple[_Name, ...] = Field((), max_length=4)
+    axis_labels: tuple[_Name, ...] = Field((), max_length=4)
+
+
 class ImageEntry(_Entry):
     """An image of the project. `shape` is frames, z, y, x; axes count those of the image's array."""
 
@@ -91,6 +116,7 @@ class ImageEntry(_Entry):
     channel_axis: int | None = Field(None, ge=0, le=4)
     time_axis: int | None = Field(None, ge=0, le=4)
     reference: ImageReference = ImageReference()
+    place: LayerPlace | None = None
     is_stored: bool = False
     folds: tuple[Fold, ...] = Field((), max_length=100)
     prediction: Number | None = None

@@ -26,6 +26,7 @@ from napari_sparseseg.storage.project.manifest import (
     PREVIOUS,
     VERSION,
     ImageEntry,
+    LayerPlace,
     Manifest,
     ProjectCheckpoint,
     ProjectClass,
@@ -211,11 +212,13 @@ class Project:
         axes: str | None = None,
         level: int = 0,
         series: int = 0,
+        place: LayerPlace | None = None,
     ) -> ProjectImage:
         """Add an image; it is referred to by its `path` or URL, or is only in memory.
 
         `shape` is frames, z, y, x, by default that of the array; `spacing` the voxel size along z, y, x; `axes`,
-        `level` and `series` are what `open_image` was told. Reads a few voxels, by which the image is recognised.
+        `level` and `series` are what `open_image` was told, `place` how napari shows it. Reads a few voxels, by which
+        the image is recognised.
 
         Raises OSError if the project cannot be written, `ProjectReadOnlyError` if it must not be.
         """
@@ -223,7 +226,7 @@ class Project:
         name = title or (Path(str(path)).name if path is not None else "image")
         axis = {"channel_axis": channel_axis, "time_axis": time_axis}
         shape = shape or _annotated_shape(array, channel_axis, time_axis)
-        return self.add_entry(title=name[:1000], shape=shape, spacing=spacing, reference=reference, **axis)
+        return self.add_entry(title=name[:1000], shape=shape, spacing=spacing, reference=reference, place=place, **axis)
 
     def add_entry(self, **fields: Any) -> ProjectImage:
         """Add an image by the fields of its `ImageEntry`."""
