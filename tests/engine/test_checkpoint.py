@@ -258,6 +258,12 @@ class TestOtherFiles:
         with pytest.raises(ModelFileError, match="does not describe a model"):
             load_model(path)
 
+    def test_a_setting_is_quoted_briefly(self, path):
+        rewrite(path, lambda header, _: header["spec"]["config"].update(depth="9" * 5000))
+        with pytest.raises(ModelFileError, match=r"ModelConfig.depth cannot be '9+") as error:
+            load_model(path)
+        assert len(str(error.value)) < 1000
+
     @pytest.mark.parametrize(
         "metadata", [None, {"header": "{}"}, {"header": "no JSON"}, {"header": "[1]"}, {"format": "pt"}]
     )

@@ -8,6 +8,7 @@ from paintkit import SHAPE, contents, do_something
 
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.journal import JournalRecord
 from napari_sparseseg.storage.strokes import AnnotationStore, StrokeAuthor
 
 
@@ -85,3 +86,22 @@ def test_an_undo_of_what_was_never_painted_is_refused():
     store.undo()
     with pytest.raises(InputError, match="not made"):
         AnnotationStore(SHAPE).replay(journal.records[-1])
+
+
+def test_an_undo_that_would_leave_voxels_of_a_stroke_that_is_gone_is_refused():
+    journal = ListJournal()
+    store = AnnotationStore(SHAPE, journal=journal)
+    store.annotate(Region(0, Box((0, 0, 0), (1, 9, 9))), 1)
+    state = store.state()
+    store.undo()
+    undo = journal.records[-1]
+    bits, *others = undo.arrays
+    fewer = bits.copy()
+    fewer[0] &= 0x7F  # all but the first voxel
+    again = AnnotationStore(SHAPE)
+    again.restore(state)
+    with pytest.raises(InputError, match="undo of less than its strokes"):
+        again.replay(JournalRecord("undo", undo.values, (fewer, *others)))
+    assert contents(again) != contents(store)
+    assert again.replay(undo)
+    assert contents(again) == contents(store)

@@ -260,6 +260,26 @@ class TestTIFF:
         ):
             open_image(path)
 
+    @pytest.mark.parametrize("name", ["ImageWidth", "ImageLength"])
+    def test_claims_of_more_pieces_than_there_are(self, folder, name):
+        path = folder / "a.tif"
+        # the description gives the series another size than its page has
+        layout = {"photometric": "rgb", "planarconfig": "separate", "tile": (16, 16), "compression": "zlib"}
+        tifffile.imwrite(path, make_image((3, 48, 40)), **layout)
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            tiff.pages.first.tags[name].overwrite(2**29)
+        with little_memory(), pytest.raises(InputError, match=r"a.tif lacks strips or tiles: .* it has 27; copy"):
+            open_image(path)
+
+    @pytest.mark.parametrize("count", [-1, -(2**31)])
+    def test_pieces_have_sizes(self, folder, count):
+        path = folder / "a.tif"
+        tifffile.imwrite(path, make_image((1, 16, 16)), tile=(16, 16), compression="zlib", metadata=None)
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            tiff.pages.first.tags["TileByteCounts"].overwrite(count, dtype=tifffile.DATATYPE.SLONG)
+        with little_memory(), pytest.raises(InputError, match=r"a.tif is cut short, its strips or tiles"):
+            open_image(path)
+
 
 class TestIlastik:
     BLOCK = "PixelClassification/LabelSets/labels000/block0000"

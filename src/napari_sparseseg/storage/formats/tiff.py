@@ -144,13 +144,21 @@ def _array(level: Any, path: Path | str, options: ReadOptions) -> Any:
 
 
 def _check_pieces(level: Any, path: Path | str) -> None:
-    """Refuse strips and tiles that are too large to be unpacked one by one, or to be in the file."""
-    size = level.keyframe.parent.filehandle.size
-    if any(not 0 <= count <= size for count in level.keyframe.databytecounts):
+    """Refuse strips and tiles that are too large to be unpacked one by one, to be in the file, or are not in it."""
+    page = level.keyframe
+    size = page.parent.filehandle.size
+    if any(not 0 <= count <= size for count in page.databytecounts):
         raise InputError(
             f"{path} is cut short, its strips or tiles are larger than it is; copy it anew from its source"
         )
-    n_bytes = math.prod(level.keyframe.chunks) * np.dtype(level.dtype).itemsize
+    # tifffile lists as many as width and height ask for, before it looks at what is there
+    n_pieces = math.prod(page.chunked)
+    if not page.is_contiguous and n_pieces > len(page.dataoffsets):
+        raise InputError(
+            f"{path} lacks strips or tiles: its size needs {n_pieces}, it has {len(page.dataoffsets)}; copy it anew "
+            "from its source"
+        )
+    n_bytes = math.prod(page.chunks) * np.dtype(level.dtype).itemsize
     if n_bytes > _PIECE_BYTES:
         raise InputError(f"{path} has strips or tiles of {n_bytes} bytes; save it in smaller tiles, or as OME-Zarr")
 
