@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("QT_API", "pyside6")
-os.environ["SPARSESEG_JOURNALS"] = tempfile.mkdtemp()
+os.environ["SPARSESEG_HOME"] = tempfile.mkdtemp()
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import napari

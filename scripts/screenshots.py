@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("QT_API", "pyside6")
-os.environ["SPARSESEG_JOURNALS"] = tempfile.mkdtemp()
+os.environ["SPARSESEG_HOME"] = tempfile.mkdtemp()
 
 import napari
 import numpy as np

@@ -26,7 +26,7 @@ from napari_sparseseg import samples
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import TrainingConfig
 from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus
-from napari_sparseseg.storage.journal import read_journal
+from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets import commands, image_panel, wishes
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.session import find_session
@@ -38,9 +38,9 @@ LEFT, RIGHT = Box((4, 4, 4), (5, 20, 20)), Box((4, 28, 28), (5, 44, 44))
 
 
 @pytest.fixture(autouse=True)
-def journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SPARSESEG_JOURNALS", str(tmp_path / "journals"))
-    return tmp_path / "journals"
+def projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPARSESEG_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "projects"
 
 
 @pytest.fixture(autouse=True)
@@ -655,43 +655,45 @@ class TestClosing:
         assert session() is None
 
 
-class TestJournal:
-    def test_strokes_are_written_beside_the_users_data(self, viewer: Any, open_dock: Any, journals: Path) -> None:
+class TestProjects:
+    def test_strokes_are_written_beside_the_users_data(self, viewer: Any, open_dock: Any, projects: Path) -> None:
         add_image(viewer, "my cells/2")
         dock = open_dock(viewer)
         paint(dock)
-        dock.session.journal.sync()
-        (path,) = journals.glob("my_cells_2-*.journal")
-        assert len(list(read_journal(path))) >= 1
+        dock.session.live.project.journal.sync()
+        (path,) = projects.glob("my_cells_2-*.sparseseg")
+        with Project.open(path, read_only=True) as project:
+            assert project.images[0].annotation().any()
 
-    def test_each_image_has_its_own(self, viewer: Any, open_dock: Any, journals: Path) -> None:
+    def test_each_image_has_its_own(self, viewer: Any, open_dock: Any, projects: Path) -> None:
         add_image(viewer)
         dock = open_dock(viewer)
         paint(dock)
-        first = dock.session.journal
+        first = dock.session.project
         dock.session.open(dock.session.source)
         paint(dock)
-        dock.session.journal.sync()
-        assert dock.session.journal.path != first.path
-        assert len(list(journals.iterdir())) == 2
+        assert dock.session.project.path != first.path
+        assert len(list(projects.iterdir())) == 2
 
-    def test_none_is_left_where_nothing_was_painted(self, viewer: Any, open_dock: Any, journals: Path) -> None:
+    def test_none_is_left_where_nothing_was_painted(self, viewer: Any, open_dock: Any, projects: Path) -> None:
         add_image(viewer)
         dock = open_dock(viewer)
+        assert len(list(projects.iterdir())) == 1
         dock.session.close()
-        assert list(journals.iterdir()) == []
+        assert list(projects.iterdir()) == []
 
-    def test_a_folder_that_cannot_be_made_is_told(
+    def test_a_folder_that_cannot_be_made_is_told_and_paint_goes_elsewhere(
         self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "file").write_text("in the way")
-        monkeypatch.setenv("SPARSESEG_JOURNALS", str(tmp_path / "file" / "journals"))
+        monkeypatch.setenv("SPARSESEG_HOME", str(tmp_path / "file" / "home"))
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         add_image(viewer)
         dock = open_dock(viewer)
         paint(dock)
-        dock.session.journal.sync(timeout=5)
-        QTest.qWait(50)
-        assert "cannot be saved" in messages()[-1]
+        assert "there can be no project" in messages()[-1]
+        assert dock.session.live.project.journal.sync(timeout=5)
+        assert dock.session.project.path.is_relative_to(tmp_path)
         assert dock.session.has_paint
 
 

@@ -12,11 +12,15 @@ from typing_extensions import override
 
 from napari_sparseseg._types import Plane
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.live.events import ClassInfo, LiveStatus, PaintedSlice
+from napari_sparseseg.live.events import ClassInfo, LiveStatus, PaintedSlice, SavingStatus
+from napari_sparseseg.storage.project.reference import ImageState
 from napari_sparseseg.widgets.class_panel import ClassPanel
 from napari_sparseseg.widgets.controls import MessageLabel
+from napari_sparseseg.widgets.home import recents
 from napari_sparseseg.widgets.image_panel import ImagePanel
 from napari_sparseseg.widgets.paint_panel import PaintPanel
+from napari_sparseseg.widgets.project_panel import ProjectPanel
+from napari_sparseseg.widgets.project_wishes import ProjectWishes
 from napari_sparseseg.widgets.result_panel import ResultPanel
 from napari_sparseseg.widgets.session import session_of
 from napari_sparseseg.widgets.settings_panel import SettingsPanel
@@ -26,6 +30,7 @@ from napari_sparseseg.widgets.wishes import Wishes
 
 WIDTH = 350
 _MESSAGE_MS = 15_000
+_SAVING_MS = 200
 _NO_BACKGROUND = "Say first which class is the background (the round button beside its name)."
 
 
@@ -44,10 +49,13 @@ class SparseSegDock(QWidget):
         self._docked, self._opening = _soon(self, self._on_docked), _soon(self, self._open_by_itself)
         self._retiring = _soon(self, self._retire)
         self._fading = _soon(self, self._hide_messages)
+        self._saving = _soon(self, lambda: self._show_saving(self.session.live.saving))
         self._build()
         self._wishes = Wishes(self.session, self)
+        self._project_wishes = ProjectWishes(self.session, napari_viewer, self)
         self._connect_session()
         self._connect_image()
+        self._connect_project()
         self._connect_classes()
         self._connect_paint()
         self._connect_train()
@@ -69,8 +77,8 @@ class SparseSegDock(QWidget):
         if not self._is_attached:
             return
         self._is_attached = False
-        self._docked.stop()
-        self._opening.stop()
+        for timer in (self._docked, self._opening, self._saving):
+            timer.stop()
         self.image_panel.close_events()
         for signal, slot in self._session_slots():
             signal.disconnect(slot)
@@ -80,6 +88,7 @@ class SparseSegDock(QWidget):
     def _build(self) -> None:
         session = self.session
         self.image_panel = ImagePanel(self._viewer, session.live.estimate_seconds, is_own=session.owns)
+        self.project_panel = ProjectPanel()
         self.class_panel, self.paint_panel = ClassPanel(), PaintPanel()
         self.train_panel, self.result_panel = TrainPanel(), ResultPanel()
         self.settings_panel = SettingsPanel()
@@ -88,7 +97,7 @@ class SparseSegDock(QWidget):
         layout.setContentsMargins(8, 6, 8, 6)
         layout.setSpacing(8)
         groups: tuple[tuple[QWidget, ...], ...] = (
-            (self.image_panel,),
+            (self.image_panel, self.project_panel),
             (self.class_panel, self.paint_panel),
             (self.train_panel,),
             (self.result_panel,),
@@ -134,6 +143,9 @@ class SparseSegDock(QWidget):
             (session.source_changed, self._on_source_changed),
             (session.told, self._show_message),
             (session.configured, self._show_settings),
+            (session.configured, self._show_project),
+            (session.offered, self.project_panel.show_offer),
+            (session.relay.saving, self._show_saving),
             (session.closed, self.detach),
             (session.relay.status, self._show_status),
             (session.relay.classes, self._show_classes),
@@ -152,6 +164,19 @@ class SparseSegDock(QWidget):
         self.image_panel.image_appeared.connect(lambda: self._opening.start(0))
         self.settings_panel.configured.connect(lambda name, config: self._wishes.configure(**{name: config}))
         self.settings_panel.device_chosen.connect(lambda device: self._wishes.configure(device=device))
+
+    def _connect_project(self) -> None:
+        panel, wishes = self.project_panel, self._project_wishes
+        panel.open_requested.connect(wishes.ask_and_open)
+        panel.recent_chosen.connect(wishes.open)
+        panel.recents_requested.connect(lambda: panel.show_recents(recents()))
+        panel.save_as_requested.connect(wishes.save_as)
+        panel.history_requested.connect(wishes.restore)
+        panel.provenance_requested.connect(wishes.export_provenance)
+        panel.methods_requested.connect(wishes.copy_methods)
+        panel.store_requested.connect(wishes.store_image)
+        panel.offer_accepted.connect(wishes.accept_offer)
+        panel.offer_declined.connect(self.session.decline)
 
     def _connect_classes(self) -> None:
         panel, wishes = self.class_panel, self._wishes
@@ -208,6 +233,8 @@ class SparseSegDock(QWidget):
         self._show_settings()
         self._show_maps()
         self._show_slices()
+        self._show_project()
+        self.project_panel.show_offer(session.offer)
         self._open_by_itself()
 
     def _show_status(self, status: LiveStatus) -> None:
@@ -247,6 +274,21 @@ class SparseSegDock(QWidget):
     def _show_settings(self) -> None:
         self.settings_panel.show_settings(self.session.live.settings)
 
+    def _show_project(self) -> None:
+        image = self.session.live.project
+        is_only_in_memory = image is not None and image.check().state is ImageState.IN_MEMORY
+        is_writable = image is not None and not image.project.is_read_only
+        self.project_panel.show_project(is_open=image is not None, is_only_in_memory=is_only_in_memory and is_writable)
+        self._show_saving(self.session.live.saving)
+
+    def _show_saving(self, status: SavingStatus) -> None:
+        """What is being written to the journal is looked at again soon: it takes some milliseconds."""
+        image = self.session.live.project
+        is_writing = image is not None and image.journal is not None and not image.journal.sync(timeout=0)
+        self.project_panel.show_saving(status, is_writing=is_writing)
+        if is_writing and not status.error:
+            self._saving.start(_SAVING_MS)
+
     def _show_maps(self) -> None:
         session = self.session
         self.result_panel.show_maps(
@@ -281,8 +323,10 @@ class SparseSegDock(QWidget):
         self.image_panel.show_source(source)
         self.train_panel.clear_curve()
         self._on_paint()
+        self._show_project()
 
     def _on_paint(self) -> None:
+        self._show_saving(self.session.live.saving)
         self._show_slices()
         self._show_undo()
 

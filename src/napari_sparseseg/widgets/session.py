@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from napari.utils.notifications import show_error, show_info
@@ -14,17 +16,26 @@ from qtpy.QtWidgets import QWidget
 
 from napari_sparseseg._types import Plane
 from napari_sparseseg.errors import InputError, SparseSegError
-from napari_sparseseg.live.events import CurvePoint
+from napari_sparseseg.live.events import CurvePoint, SavingStatus
 from napari_sparseseg.live.live_segmenter import LiveSegmenter
-from napari_sparseseg.storage.journal import FileJournal
+from napari_sparseseg.storage.durable import RealDisk
+from napari_sparseseg.storage.project.image import ProjectImage
+from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets.bridge import LayerBridge
 from napari_sparseseg.widgets.ending import Ending
-from napari_sparseseg.widgets.journals import new_journal
+from napari_sparseseg.widgets.home import (
+    Earlier,
+    find_earlier,
+    import_old_journals,
+    new_project,
+    note_recent,
+    unused_path,
+)
 from napari_sparseseg.widgets.relay import GuiRelay
+from napari_sparseseg.widgets.restoring import add_to, shape_of_source
 from napari_sparseseg.widgets.sources import ImageSource, unwrapped
 
 _MOST_POINTS = 20_000
-_LONGEST_WRITE = 2.0  # seconds that a disk may keep a closing viewer waiting
 
 _sessions: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 
@@ -63,6 +74,8 @@ class Session(QObject):
     heard = Signal(str, bool)
     """Something to be told; emitted on any thread."""
     configured = Signal()
+    offered = Signal(object)
+    """`Earlier` paint of the image that was opened, None if there is none any more."""
     closed = Signal()
 
     def __init__(self, viewer: Any) -> None:
@@ -76,7 +89,11 @@ class Session(QObject):
         self._after_removal.setSingleShot(True)
         self._after_removal.timeout.connect(self._on_image_gone)
         self._is_closed = False
-        self.journal: FileJournal | None = None
+        self.project: Project | None = None
+        self.offer: Earlier | None = None
+        self._is_new = False  # made by itself, and nothing painted in it yet
+        self._faults: set[str] = set()  # that were told and last
+        self._notices: set[str] = set()
         self.source: ImageSource | None = None
         self.curve: list[CurvePoint] = []
         self.probability: int | None = None
@@ -92,24 +109,73 @@ class Session(QObject):
 
     # --- image ---
 
-    def open(self, source: ImageSource) -> None:
-        """Work on another image; what was painted on the one before stays in its journal. Raises `InputError`."""
-        journal = new_journal(source.name, lambda text: self.heard.emit(text, True))
-        was_painted = self.live.status.revision > 0
-        self.live.open(
-            source.array,
-            channel_axis=source.channel_axis,
-            time_axis=source.time_axis,
-            spacing=source.spacing,
-            journal=journal,
-        )
-        before, self.journal = self.journal, journal
-        _finish(before, was_painted)
+    def open(self, source: ImageSource, image: ProjectImage | None = None) -> None:
+        """Work on another image, of a project or, without one, of a new project; the one before is saved and closed.
+
+        Raises `InputError`; then what was open stays open.
+        """
+        is_new = image is None
+        taken = image or self._new_image(source)
+        was_used = self._is_used
+        try:
+            self.live.open(
+                source.array,
+                channel_axis=source.channel_axis,
+                time_axis=source.time_axis,
+                spacing=source.spacing,
+                project=taken,
+            )
+        except InputError:
+            if is_new:
+                _finish(taken.project if taken else None, is_unused=True)
+            raise
+        before, self.project = self.project, taken.project if taken else None
+        if before is not self.project:
+            _finish(before, is_unused=self._is_new and not was_used)
+        self._is_new = is_new
+        self._faults.clear()
+        self._notices.clear()
+        if taken is not None and not is_new:
+            self._remember()
         self.source = source
         self.bridge.open(source)
         wished = {"probability": self.probability, "uncertainty": self.uncertainty, "freshness": self.freshness}
         self.show_maps(**{name: wish for name, wish in wished.items() if wish not in (None, False)})
         self.source_changed.emit(source)
+        self._offer(find_earlier(taken) if taken is not None and is_new else None)
+
+    def _new_image(self, source: ImageSource) -> ProjectImage | None:
+        """Make a project for an image: in the user's folder, else in a temporary one, else none."""
+        import_old_journals(lambda text: self.tell(text))
+        made: Project | None = None
+        for make in (new_project, _temporary_project):
+            try:
+                made = make(source.name)
+                return add_to(made, source, shape_of_source(source))
+            except (InputError, OSError) as error:
+                _finish(made, is_unused=True)
+                self.tell(f"nothing is saved yet: {error}", True)
+        return None
+
+    @property
+    def _is_used(self) -> bool:
+        return self.live.status.revision > 0 or self.live.status.has_model
+
+    def _remember(self) -> None:
+        """List the project among those that were open lately."""
+        if self.project is not None and self.project.images:
+            image = self.live.project
+            title = image.entry.title if image else self.project.name
+            with suppress(OSError):  # whoever looks for it opens it by its folder
+                note_recent(self.project.path, title)
+
+    def _offer(self, earlier: Earlier | None) -> None:
+        self.offer = earlier
+        self.offered.emit(earlier)
+
+    def decline(self) -> None:
+        """Offer earlier paint no longer; it stays among the projects that were open lately."""
+        self._offer(None)
 
     @property
     def has_paint(self) -> bool:
@@ -212,7 +278,8 @@ class Session(QObject):
         for end in (self.relay.close, self.live.close, self.bridge.close):
             with suppress(RuntimeError):  # where the process ends, Qt may have deleted what they hold
                 end()
-        _finish(self.journal, self.live.status.revision > 0)
+        _finish(self.project, is_unused=self._is_new and not self._is_used)
+        self.project = None
         self.closed.emit()
         self.source = None
 
@@ -223,12 +290,38 @@ class Session(QObject):
         self.relay.curve.connect(self._on_curve)
         self.relay.curve_cleared.connect(self._on_curve_cleared)
         self.relay.failed.connect(self._on_failed)
+        self.relay.noticed.connect(self._on_noticed)
+        self.relay.saving.connect(self._on_saving)
+        self.relay.paint.connect(self._on_paint)
         self.bridge.problem.connect(self._on_failed)
         self.bridge.layers_lost.connect(self._on_layers_lost)
         self.heard.connect(self.tell)
 
     def _on_failed(self, reason: str) -> None:
         self.tell(reason, True)
+
+    def _on_noticed(self, sentence: str) -> None:
+        self._tell_once(sentence, self._notices)
+
+    def _on_saving(self, status: SavingStatus) -> None:
+        """Each fault is told once, until all is saved again."""
+        if status.error or status.reason:
+            self._tell_once(status.error or status.reason, self._faults)
+        elif self._faults:
+            self._faults.clear()
+            self.tell("Everything is saved again")
+
+    def _tell_once(self, sentence: str, told: set[str]) -> None:
+        if sentence not in told:
+            told.add(sentence)
+            self.tell(sentence, True)
+
+    def _on_paint(self) -> None:
+        if self._is_new and self._is_used:
+            self._is_new = False
+            self._remember()
+        if self.offer is not None and self.has_paint:
+            self._offer(None)
 
     def _on_layers_lost(self, text: str) -> None:
         self.tell(text, False)
@@ -256,9 +349,14 @@ class Session(QObject):
             self.source_changed.emit(None)
 
 
-def _finish(journal: FileJournal | None, was_painted: bool) -> None:
-    """Close a journal; one that holds no stroke is of no use to anybody."""
-    if journal is not None:
-        journal.close(_LONGEST_WRITE)
-        if not was_painted:
-            journal.path.unlink(missing_ok=True)
+def _temporary_project(name: str) -> Project:
+    return Project.create(unused_path(Path(tempfile.mkdtemp(prefix="sparseseg-")), name))
+
+
+def _finish(project: Project | None, *, is_unused: bool) -> None:
+    """Close a project; one that was made by itself and not used is of no use to anybody."""
+    if project is not None:
+        project.close()
+        if is_unused:
+            with suppress(OSError):  # an empty folder is left then
+                RealDisk().remove(project.path)

@@ -45,8 +45,8 @@ class Wishes(QObject):
             self._widget,
             "Use another image?",
             f"You have painted on “{session.source.name if session.source else 'an image'}”. Working on "
-            f"“{source.name}” starts anew: the layers that you painted stay as ordinary layers, but what was learnt "
-            "is forgotten, and painting cannot go on there later. Save the model first if you want to keep it.",
+            f"“{source.name}” starts a project of its own; the present one is saved, and Project > Open recent brings "
+            "paint, model and prediction back.",
             "Use it",
         ):
             return

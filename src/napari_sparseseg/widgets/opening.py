@@ -1,0 +1,162 @@
+"""How a project is opened in a viewer: its image is found, or asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
+
+from napari_sparseseg.errors import InputError, ProjectError
+from napari_sparseseg.storage.project.image import ProjectImage
+from napari_sparseseg.storage.project.project import Project
+from napari_sparseseg.storage.project.reference import ImageState
+from napari_sparseseg.widgets.home import painted_at
+from napari_sparseseg.widgets.restoring import (
+    add_to_viewer,
+    find_in_viewer,
+    open_file,
+    place_of,
+    recognised,
+    reference_to,
+    shape_of_source,
+    show_paint,
+    source_for,
+)
+from napari_sparseseg.widgets.session import Session
+from napari_sparseseg.widgets.sources import ImageSource
+
+Answer = Literal["choose", "use", "paint", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The image of a project, None if the user wants to see the paint alone; whether the project must learn of it."""
+
+    source: ImageSource | None
+    is_other: bool = False
+
+
+def open_project(session: Session, viewer: Any, path: str | os.PathLike[str], number: int | None = None) -> None:
+    """Open a project in a viewer: image `number`, or the one that was painted last. Asks where that cannot be found.
+
+    Raises `InputError`, or OSError if the project cannot be written.
+    """
+    if session.project is not None and session.project.path == Path(path).absolute():
+        session.tell(f"{session.project.name} is open here already")
+        return
+    project = Project.open(path)
+    is_taken = False
+    try:
+        image = _image_of(project, number)
+        found = _find(viewer, image)
+        if found is None:
+            return
+        if found.source is None:
+            show_paint(viewer, image)
+            session.tell(f"The paint of {project.name} is shown as ordinary layers. Open it again to go on with it")
+            return
+        if found.is_other and not project.is_read_only:
+            image.refer(reference_to(found.source, project), place_of(found.source))
+        session.open(found.source, image)
+        is_taken = True
+    finally:
+        if not is_taken:
+            project.close()
+    if project.is_read_only:
+        session.tell(project.reason, True)
+
+
+def _image_of(project: Project, number: int | None) -> ProjectImage:
+    if not project.images:
+        raise ProjectError(f"{project.path} holds no image yet; add one from Python, or work on an image in the dock")
+    if number is not None:
+        return project.images[number]
+    return max(project.images, key=lambda image: painted_at(image) or 0.0)
+
+
+def _find(viewer: Any, image: ProjectImage) -> _Found | None:
+    """The image in the viewer, or from where it lies; None if the user gave up."""
+    present = find_in_viewer(viewer, image)
+    if present is not None:
+        return _Found(present)
+    layers: list[Any] = []
+    try:
+        layers, check = add_to_viewer(viewer, image)
+        problem = check.message
+        source = recognised(image, layers) if layers else None
+        if source is not None:
+            return _Found(source, is_other=check.state is ImageState.MOVED)
+        if layers:
+            problem = f"“{image.entry.title}” is not as it was when it was painted on"
+    except InputError as error:
+        problem = str(error)
+    return _ask(viewer, image, layers, problem)
+
+
+def _ask(viewer: Any, image: ProjectImage, layers: Sequence[Any], problem: str) -> _Found | None:
+    """Ask where the image is until that is clear. Layers that were opened for it and are of no use are taken away."""
+    while True:
+        answer = ask_for_image(problem, can_use=bool(layers))
+        try:
+            if answer == "use":
+                source = source_for(image, layers)
+                _check_shape(image, source)
+                return _Found(source, is_other=True)
+            _remove(viewer, layers)
+            layers = []
+            if answer != "choose":
+                return _Found(None) if answer == "paint" else None
+            path = choose_file()
+            if not path:
+                continue
+            layers = open_file(viewer, path)
+            known = recognised(image, layers)
+            if known is not None:
+                return _Found(known, is_other=True)
+            problem = f"{path} is not the image that was painted on, or has changed"
+        except InputError as error:
+            problem = str(error)
+
+
+def _check_shape(image: ProjectImage, source: ImageSource) -> None:
+    shape = shape_of_source(source)
+    if shape != image.entry.shape:
+        raise InputError(
+            f"“{source.name}” has the shape {shape} (frames, z, y, x), what was painted has {image.entry.shape}; "
+            "choose another file"
+        )
+
+
+def _remove(viewer: Any, layers: Sequence[Any]) -> None:
+    for layer in layers:
+        if layer in viewer.layers:
+            viewer.layers.remove(layer)
+
+
+# ---------------------------------------------------------------- questions
+
+
+def ask_for_image(problem: str, *, can_use: bool) -> Answer:
+    """What to do about an image that is not where or what it was."""
+    text = f"{problem[:1].upper()}{problem[1:]}.\n\nAll paint is safe, whatever you choose."
+    box = QMessageBox(QMessageBox.Icon.Question, "Where is the image?", text, parent=QApplication.activeWindow())
+    answers: dict[Any, Answer] = {
+        box.addButton("Choose file…", QMessageBox.ButtonRole.AcceptRole): "choose",
+        box.addButton("Open paint only", QMessageBox.ButtonRole.ActionRole): "paint",
+    }
+    if can_use:
+        answers[box.addButton("Use it anyway", QMessageBox.ButtonRole.ActionRole)] = "use"
+    answers[box.addButton(QMessageBox.StandardButton.Cancel)] = "cancel"
+    box.exec()
+    clicked = box.clickedButton()
+    return next((answer for button, answer in answers.items() if button is clicked), "cancel")
+
+
+def choose_file() -> str:
+    """A file that the user says is the image, empty if none."""
+    path, _ = QFileDialog.getOpenFileName(QApplication.activeWindow(), "Where is the image now?")
+    return path

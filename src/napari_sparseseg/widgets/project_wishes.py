@@ -1,0 +1,167 @@
+"""ProjectWishes: carries out what the project panel asks for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from napari.qt.threading import thread_worker
+from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
+
+from napari_sparseseg.errors import InputError, SparseSegError
+from napari_sparseseg.live.events import LiveState
+from napari_sparseseg.storage.durable import RealDisk, replace_file
+from napari_sparseseg.storage.project.image import ProjectImage
+from napari_sparseseg.storage.project.project import SUFFIX, Project
+from napari_sparseseg.widgets.history import ask_for_state
+from napari_sparseseg.widgets.home import forget_recent, home
+from napari_sparseseg.widgets.opening import open_project
+from napari_sparseseg.widgets.session import Session
+from napari_sparseseg.widgets.wishes import ask_for_output
+
+_HISTORY_SECONDS = 86_400.0
+
+
+class ProjectWishes(QObject):
+    """What users wish of the project of one session, done; what they can cause is told to them."""
+
+    def __init__(self, session: Session, viewer: Any, widget: QWidget) -> None:
+        super().__init__(widget)
+        self._session = session
+        self._viewer = viewer
+        self._widget = widget
+
+    # --- open ---
+
+    def ask_and_open(self) -> None:
+        """Ask for a folder and open the project in it."""
+        path = ask_for_folder(self._widget)
+        if path:
+            self.open(Path(path))
+
+    def open(self, path: Path, number: int | None = None) -> None:
+        """Open a project; the one before is saved and closed."""
+        with self._guarded():
+            open_project(self._session, self._viewer, path, number)
+
+    def accept_offer(self) -> None:
+        """Go on with earlier paint of the image."""
+        offer = self._session.offer
+        if offer is not None:
+            self.open(offer.path, offer.number)
+
+    # --- save ---
+
+    def save_as(self) -> None:
+        """Ask for a place and go on there: a project in the user's folder moves, any other one is copied."""
+        with self._guarded():
+            project, image = self._opened()
+            asked = ask_for_output(self._widget, "Save project as", project.path.name, f"Project (*{SUFFIX})")
+            if asked:
+                self._go_on_at(Path(asked if asked.endswith(SUFFIX) else asked + SUFFIX), project, image)
+
+    def _go_on_at(self, target: Path, project: Project, image: ProjectImage) -> None:
+        session, source = self._session, self._session.source
+        if source is None:
+            raise InputError("there is no image, so there is nothing to save")
+        is_moving = project.path.is_relative_to(home()) and not project.is_read_only
+        was_at_work = session.live.status.state is LiveState.TRAINING
+        session.live.leave_project()
+        copied: Project | None = None
+        try:
+            project.copy_to(target)
+            copied = Project.open(target)
+            session.open(source, copied.images[image.number])
+        except BaseException:
+            if copied is not None:
+                copied.close()
+            session.open(source, image)
+            raise
+        if was_at_work:
+            session.live.start()
+        if is_moving:
+            with suppress(OSError):  # it is a copy then
+                RealDisk().remove(project.path)
+                forget_recent(project.path)
+        session.tell(f"The project was {'moved' if is_moving else 'copied'} to {target}. Work goes on there")
+
+    def store_image(self) -> None:
+        """Copy the image into the project, in the background."""
+        with self._guarded():
+            _, image = self._opened()
+            if self._session.source is None:
+                raise InputError("there is no image to store")
+            worker = _store(image, self._session.source.array)
+            worker.returned.connect(self._on_stored)
+            worker.start()
+
+    def _on_stored(self, outcome: tuple[str, bool]) -> None:
+        self._session.tell(*outcome)
+        self._session.configured.emit()  # whoever shows what can be stored looks again
+
+    # --- record ---
+
+    def restore(self) -> None:
+        """Ask for a state of the last day, and bring the annotation back as it was."""
+        with self._guarded():
+            self._opened()
+            states = self._session.live.history(since=time.time() - _HISTORY_SECONDS)
+            state = ask_for_state(states, self._widget.window())
+            if state is not None:
+                self._session.live.restore(state)
+
+    def export_provenance(self) -> None:
+        """Ask for a file and write the record of provenance to it."""
+        with self._guarded():
+            project, _ = self._opened()
+            path = ask_for_output(self._widget, "Export provenance", f"{project.name}.json", "JSON (*.json)")
+            if path:
+                replace_file(RealDisk(), Path(path), json.dumps(project.provenance(), indent=1).encode())
+                self._session.tell(f"The record was written to {path}")
+
+    def copy_methods(self) -> None:
+        """Put the paragraph for the methods section on the clipboard."""
+        with self._guarded():
+            project, image = self._opened()
+            if image.journal is not None:
+                image.journal.sync(timeout=2.0)
+            clipboard = QApplication.clipboard()
+            if clipboard is not None:
+                clipboard.setText(project.methods())
+                self._session.tell("A paragraph for the methods section is on the clipboard")
+
+    # --- between ---
+
+    def _opened(self) -> tuple[Project, ProjectImage]:
+        project, image = self._session.project, self._session.live.project
+        if project is None or image is None:
+            raise InputError("there is no project yet; open an image first")
+        return project, image
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        with self._session.guarded():
+            try:
+                yield
+            except OSError as error:
+                raise InputError(f"{error.filename or 'the project'} cannot be written ({error.strerror})") from error
+
+
+@thread_worker  # type: ignore[untyped-decorator]
+def _store(image: ProjectImage, array: Any) -> tuple[str, bool]:
+    """Copy voxels; what to tell the user, and whether that is an error. Errors must not leave a napari worker."""
+    try:
+        image.store_pixels(array)
+    except (SparseSegError, OSError, MemoryError) as error:
+        return f"The image was not stored: {str(error) or 'out of memory'}", True
+    return "The image is in the project now", False
+
+
+def ask_for_folder(widget: QWidget) -> str:
+    """A folder to open, empty if the user cancelled."""
+    return QFileDialog.getExistingDirectory(widget.window(), f"Open a project (NAME{SUFFIX})")
