@@ -71,9 +71,9 @@ def use_project(path: Path) -> None:
                 SparseSegmenter.load(file, device="cpu", progress=False)
         for image in project.images:
             image.check()
+            _ = image.origin
             if image.entry.is_stored:
-                with damage(path):
-                    image.read()[0, 0, 0, 0]
+                image.read()[0, 0, 0, 0]
             prediction = image.prediction()
             if prediction is not None:
                 with damage(path):  # as whoever reads it does

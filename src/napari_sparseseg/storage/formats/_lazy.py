@@ -15,11 +15,12 @@ from napari_sparseseg.storage.formats._errors import readable
 
 
 class Source(NamedTuple):
-    """How to open an array again in another process: `reopen(path, options)`."""
+    """How to open an array again in another process, `reopen(path, options)`, and what to do if it is damaged."""
 
     path: Path | str
     reopen: Callable[[Path | str, Any], Any]
     options: Any
+    remedy: str = "it is damaged: copy it anew from its source"
 
 
 class LazyArray:
@@ -63,7 +64,7 @@ class LazyArray:
         full: list[int | slice] = [self._fixed.get(axis, 0) for axis in range(len(self._base.shape))]
         for axis, part in zip(self._order, parts, strict=True):
             full[axis] = part
-        with readable(self._source.path, "an image", "it is damaged: copy it anew from its source"):
+        with readable(self._source.path, "an image", self._source.remedy):
             block = to_numpy(self._base[tuple(full)], self.source_name)
         shown = [axis for axis, part in zip(self._order, parts, strict=True) if isinstance(part, slice)]
         return block.transpose([sorted(shown).index(axis) for axis in shown])

@@ -16,14 +16,25 @@ import zarr
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.storage._arrays import to_numpy
+from napari_sparseseg.storage.formats._axes import UNKNOWN
+from napari_sparseseg.storage.formats._image import Opened
+from napari_sparseseg.storage.formats._lazy import LazyArray, Source
 from napari_sparseseg.storage.journal import JournalRecord
 from napari_sparseseg.storage.project.folds import write_fold
 from napari_sparseseg.storage.project.loading import FOLDS, JOURNAL, LoadedAnnotation, fold_folder, load_annotation
 from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, LayerPlace, Position, ProjectClass
 from napari_sparseseg.storage.project.predictions import read_prediction, write_prediction
-from napari_sparseseg.storage.project.reference import ImageCheck, ImageReference, ImageState, compare, find
+from napari_sparseseg.storage.project.reference import (
+    ImageCheck,
+    ImageOrigin,
+    ImageReference,
+    ImageState,
+    compare,
+    find,
+    origin_of,
+)
 from napari_sparseseg.storage.project.segments import SegmentJournal, read_segments
-from napari_sparseseg.storage.project.zarrs import GroupWriter, all_corners, open_array, shard_slices
+from napari_sparseseg.storage.project.zarrs import GroupWriter, all_corners, attributes_of, open_array, shard_slices
 from napari_sparseseg.storage.strokes import AnnotationStore, largest_record
 
 if TYPE_CHECKING:
@@ -63,12 +74,23 @@ class ProjectImage:
 
     # --- the image itself ---
 
-    def check(self, array: ArrayLike | None = None) -> ImageCheck:
-        """Say whether the image is where it was; with its `array`, whether it is the same (reads a few voxels)."""
+    @property
+    def origin(self) -> ImageOrigin:
+        """Where the image lies, so that the user can be asked before a stranger's project opens far files or URLs."""
+        if self.entry.is_stored:
+            return ImageOrigin.PROJECT
+        found = find(self.entry.reference, self.project.path)
+        return origin_of(found.path or self.entry.reference.path, self.project.path)
+
+    def check(self, array: ArrayLike | None = None, *, may_connect: bool = False) -> ImageCheck:
+        """Say whether the image is where it was; with its `array`, whether it is the same (reads a few voxels).
+
+        An image on the network has no path, and the state `UNASKED`, unless the user agreed that this `may_connect`.
+        """
         entry = self.entry
         if entry.is_stored:
             return ImageCheck(ImageState.STORED, str(self.folder / PIXELS))
-        found = find(entry.reference, self.project.path)
+        found = find(entry.reference, self.project.path, may_connect=may_connect)
         return found if array is None else compare(entry.reference, array, found)
 
     def refer(self, reference: ImageReference, place: LayerPlace | None) -> None:
@@ -77,24 +99,33 @@ class ProjectImage:
             changed = self.project.manifest.with_image(self.number, reference=reference, place=place, is_stored=False)
             self.project.commit(changed)
 
-    def read(self) -> ArrayLike:
-        """Open the image: from the project, or from where it lies.
+    def read(self, *, may_connect: bool = False) -> ArrayLike:
+        """Open the image, from the project or from where it lies; voxels stay on disk until they are sliced.
 
-        Raises `ProjectError` if it is not there any more or was only in memory, `InputError` if it cannot be read.
+        A URL or a share is opened only if this `may_connect`: whoever made the project chose it.
+
+        Raises `ProjectError` if it is not there any more, was only in memory or is on the network, `InputError` if it
+        cannot be read; so does slicing.
         """
         entry = self.entry
         if entry.is_stored:
-            known = entry.reference.fingerprint
-            if known is None:
-                raise ProjectError(f"{self.project.path} does not say what image it stores; use a backup")
-            return open_array(self.folder / PIXELS, "0", known.shape, np.dtype(known.dtype))
-        found = self.check()
+            return self._stored_pixels()
+        found = self.check(may_connect=may_connect)
         if found.path is None:
             raise ProjectError(found.message)
         from napari_sparseseg.storage.formats import open_image
 
         reference = entry.reference
         return open_image(found.path, axes=reference.axes, level=reference.level, series=reference.series).array
+
+    def _stored_pixels(self) -> ArrayLike:
+        known = self.entry.reference.fingerprint
+        if known is None:
+            raise ProjectError(f"{self.project.path} does not say what image it stores; use a backup")
+        options = known.shape, np.dtype(known.dtype)
+        source = Source(self.folder / PIXELS, _opened_pixels, options, "it is damaged: use a backup")
+        opened = _opened_pixels(self.folder / PIXELS, options)
+        return LazyArray(opened.array, source, tuple(range(len(known.shape))), {})
 
     def store_pixels(self, array: ArrayLike) -> None:
         """Copy the image's voxels into the project, piece by piece. Raises OSError, and leaves what was there."""
@@ -267,6 +298,12 @@ class ProjectImage:
         self.project.disk.make_folder(folder)
         numbers = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()]
         return max(numbers, default=0) + 1
+
+
+def _opened_pixels(folder: Path | str, options: tuple[tuple[int, ...], np.dtype[Any]]) -> Opened:
+    """Open what `store_pixels` wrote. Raises `ProjectError` if it is no such, or leads out of its folder."""
+    attributes_of(Path(folder))
+    return Opened(open_array(Path(folder), "0", *options), UNKNOWN * len(options[0]), "project")
 
 
 def restore_annotation(store: AnnotationStore, old: AnnotationStore) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,11 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.storage._arrays import to_numpy
+from napari_sparseseg.storage.formats._errors import shown
 
 _N_PLACES = 24
 _RUN = 16  # voxels that are looked at in each place
 _GOLDEN = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703, 0.4503, 0.3689)
 """Steps of a sequence that spreads evenly over up to five axes."""
+
+_SHARES = ("\\\\", "//")
+"""Windows connects, and logs in, as soon as it is asked whether such a path exists."""
 
 _Text = Annotated[str, Field(max_length=4096)]
 
@@ -74,6 +78,17 @@ class ImageState(StrEnum):
     MISSING = "missing"
     IN_MEMORY = "in memory"  # it never was in a file
     STORED = "stored"  # in the project
+    UNASKED = "unasked"  # on the network, where nobody looks before the user has agreed
+
+
+class ImageOrigin(StrEnum):
+    """Where an image lies as seen from its project, which may be a stranger's and name whatever place it likes."""
+
+    MEMORY = "memory"
+    PROJECT = "project"  # stored in it
+    NEAR = "near"  # in the folder in which the project lies, or below
+    FAR = "far"  # elsewhere on this computer
+    NETWORK = "network"  # a URL, or another computer's share
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +136,30 @@ def fingerprint_of(array: ArrayLike, path: str | None) -> Fingerprint:
     return Fingerprint(shape=shape, dtype=str(dtype), voxels=digest.hexdigest(), n_bytes=n_bytes, modified=modified)
 
 
-def find(reference: ImageReference, project: Path) -> ImageCheck:
-    """Look for an image by its reference, without opening it."""
+def origin_of(path: str | None, project: Path) -> ImageOrigin:
+    """Where a path that a reference named leads; looks at files only to follow links of near ones."""
+    if path is None:
+        return ImageOrigin.MEMORY
+    home = project.absolute().parent
+    is_near = "://" not in path and Path(os.path.normpath(path)).is_relative_to(home)
+    if not is_near:
+        return ImageOrigin.NETWORK if "://" in path or path.startswith(_SHARES) else ImageOrigin.FAR
+    return ImageOrigin.NEAR if Path(path).resolve().is_relative_to(home.resolve()) else ImageOrigin.FAR
+
+
+def find(reference: ImageReference, project: Path, *, may_connect: bool = False) -> ImageCheck:
+    """Look for an image by its reference, without opening it.
+
+    What is on the network is `UNASKED`, and has no path, unless the user agreed that the program `may_connect`.
+    """
     if reference.path is None:
         return ImageCheck(ImageState.IN_MEMORY, None, "the image was only in memory; open it again")
+    if origin_of(reference.path, project) is ImageOrigin.NETWORK and not may_connect:
+        message = f"the image lies on the network, at {shown(reference.path, 300)}; it is opened only if you agree"
+        return ImageCheck(ImageState.UNASKED, None, message)
     if reference.is_url:
         return ImageCheck(ImageState.SAME, reference.path)
-    near = None if reference.relative is None else os.path.normpath(project / reference.relative)
+    near = None if not _is_relative(reference.relative) else os.path.normpath(project / str(reference.relative))
     for path, state in ((reference.path, ImageState.SAME), (near, ImageState.MOVED)):
         if path is not None and Path(path).exists():
             return _compared_file(reference, path, state)
@@ -170,6 +202,11 @@ def _size_and_time(path: str | None) -> tuple[int | None, float | None]:
         return None, None
     found = Path(path).stat()
     return found.st_size, found.st_mtime
+
+
+def _is_relative(path: str | None) -> bool:
+    """Whether joining it to a folder keeps to this computer's disk: a drive or a share would replace the folder."""
+    return path is not None and not (PureWindowsPath(path).anchor or PureWindowsPath(path).drive)
 
 
 def _relative(path: Path, project: Path) -> str | None:
