@@ -37,6 +37,7 @@ def model():
     network = SPEC.build(3, seed=1)
     standardise(network, torch.rand(10, N_FEATURES))
     network.context = 0.3
+    network.shift.copy_(torch.tensor([0.5, -0.25, 0.0]))
     return FittedModel(SPEC, ClassTable((3, 7, 200), 7), network, (IntensityRange((1.0, 1e30), (2.0, 0.1)),))
 
 
@@ -86,6 +87,7 @@ class TestRoundTrip:
         found, header, _ = load_model(path)
         assert (found.spec, found.classes, found.intensity) == (model.spec, model.classes, model.intensity)
         assert found.network.context == 0.3
+        assert found.network.shift.tolist() == [0.5, -0.25, 0.0]
         assert header["settings"] == {"note": "µ", "n": 3}
         assert [step["step"] for step in header["history"]] == [0, 1, 2]
         for name, value in model.network.state_dict().items():
@@ -105,6 +107,10 @@ class TestRoundTrip:
         model.network.context = 0.8
         save_model(path, model, settings={})
         assert load_model(path)[0].network.context == 0.8
+
+    def test_a_model_from_before_there_was_a_shift_has_none(self, path):
+        rewrite(path, lambda header, _: header.pop("shift"))
+        assert load_model(path)[0].network.shift.tolist() == [0.0, 0.0, 0.0]
 
     def test_paths_may_be_text(self, tmp_path, model):
         save_model(str(tmp_path / "a"), model, settings={})
@@ -395,10 +401,17 @@ class TestHostileFiles:
             ("classes", {"background": 4}),
             ("header", {"context": 2.0}),
             ("header", {"context": float("nan")}),
+            ("header", {"shift": [0.0, 0.0]}),
+            ("header", {"shift": [0.0, float("inf"), 0.0]}),
             ("header", {"intensity": [{"offset": [0.0], "scale": [1.0]}]}),
             ("header", {"intensity": [{"offset": [0.0, 0.0], "scale": [1.0, 0.0]}]}),
             ("header", {"intensity": 7}),
             ("header", {"history": [{"step": 1}]}),
+            ("header", {"history": [{"step": None, "phase": "unet", "loss": 1.0}]}),
+            ("header", {"history": [{"step": -1, "phase": "unet", "loss": 1.0}]}),
+            ("header", {"history": [{"step": 1, "phase": 7, "loss": 1.0}]}),
+            ("header", {"history": [{"step": 1, "phase": "unet", "loss": "1"}]}),
+            ("header", {"history": [{"step": 1, "phase": "unet", "loss": 1.0, "dice": []}]}),
             ("header", {"history": [{"step": 1, "phase": "unet", "loss": 1.0, "__class__": 1}]}),
             ("header", {"training": {}}),
             ("header", {"training": {"step": 1, "round": 1, "seed": 1, "optimiser_steps": 1, "random": {}}}),

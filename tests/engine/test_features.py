@@ -364,11 +364,11 @@ def test_eigenvalues_of_degenerate_matrices_are_finite_and_in_order(diagonal):
 
 @pytest.mark.parametrize("n_channels", [2, 3])
 def test_every_channel_of_a_scale_is_emphasised_alike(n_channels):
-    single = FilterBank(CUBES, scales=ALL_SCALES).emphasis
+    single = FilterBank(CUBES, scales=ALL_SCALES).emphasis(0.5)
     expected = [single[0]] * n_channels
     for number in range(len(ALL_SCALES)):
         expected += single[1 + PER_SCALE * number : 1 + PER_SCALE * (number + 1)] * n_channels
-    found = FilterBank(CUBES, n_channels, ALL_SCALES).emphasis
+    found = FilterBank(CUBES, n_channels, ALL_SCALES).emphasis(0.5)
     assert list(found) == expected
     assert max(found) == 1
 

@@ -12,7 +12,7 @@ from synthetic import make_annotation, make_noise, paint_planes
 from napari_sparseseg._types import Box
 from napari_sparseseg.engine import paint as module
 from napari_sparseseg.engine.classes import ClassTable
-from napari_sparseseg.engine.paint import balancing_weight, painted_axis, prepare_paint
+from napari_sparseseg.engine.paint import balancing_weight, painted_axis, prepare_paint, surrounded
 
 GAP = module._GAP
 
@@ -204,3 +204,24 @@ class TestBalance:
 
     def test_a_class_that_is_only_named_in_sets_is_finite(self):
         assert np.isfinite(balancing_weight(np.array([[True, False, False], [False, True, True]]), 1.0)).all()
+
+
+class TestStrokesAndFilledAreas:
+    def test_nothing_of_a_stroke_is_surrounded(self):
+        codes = np.zeros((5, 40, 40), np.uint8)
+        codes[2, 10:15, 5:35] = 1
+        codes[2, 20:25, 5:35] = 2
+        assert not surrounded(prepare(codes, share=0), codes.shape).any()
+
+    @pytest.mark.parametrize("axis", range(3))
+    def test_all_of_a_slice_is_surrounded_up_to_the_edge_of_the_volume(self, axis):
+        codes = paint_planes(halves((20, 24, 22)), (axis, 9))
+        assert surrounded(prepare(codes, share=0), codes.shape).all()
+
+    def test_a_filled_window_is_surrounded_but_for_its_rim(self):
+        codes = np.zeros((4, 40, 40), np.uint8)
+        codes[1, 10:30, 12:28] = halves((1, 20, 16))[0]
+        found = as_volume(paint := prepare(codes, share=0), surrounded(paint, codes.shape), codes.shape)
+        expected = np.zeros(codes.shape, bool)
+        expected[1, 13:27, 15:25] = True
+        np.testing.assert_array_equal(found, expected)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import CUBES, make_annotation, make_noise, paint_planes
 
+from napari_sparseseg._types import Box
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.paint import prepare_paint
 from napari_sparseseg.engine.sampler import PatchSampler, patch_shapes
@@ -50,6 +51,21 @@ VOLUMES = {
 def sampled(request):
     sampler, paints, of_patches = make_sampler(*request.param)
     return draw_many(sampler), paints, of_patches, [codes.shape for codes in request.param]
+
+
+@pytest.mark.parametrize("volumes", VOLUMES.values(), ids=VOLUMES)
+def test_a_survey_reaches_everything_between_the_paint_and_nothing_far_from_it(volumes):
+    sampler, paints, of_patches = make_sampler(*volumes)
+    seen = [np.zeros(codes.shape, bool) for codes in volumes]
+    for location in sampler.survey(400, np.random.default_rng(0)):
+        seen[location.volume][location.box.clipped(Box.whole(seen[location.volume].shape)).slices] = True
+    for reached, paint in zip(seen, paints, strict=True):
+        low, high = paint.coordinates.min(0), paint.coordinates.max(0) + 1
+        assert reached[tuple(map(slice, low, high))].all()
+        far = np.ones(reached.shape, bool)
+        beside = [(max(0, a - n), b + n) for a, b, n in zip(low, high, np.max(of_patches, axis=0), strict=True)]
+        far[tuple(slice(*edge) for edge in beside)] = False
+        assert not (reached & far).any()
 
 
 def test_each_patch_contains_a_learnt_voxel(sampled):

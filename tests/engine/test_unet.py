@@ -170,7 +170,7 @@ def test_the_mix_is_a_weighted_mean_of_log_probabilities(context):
     with torch.no_grad():
         pixel = network.pixel(features).log_softmax(-1)
         unet = network.unet(features.movedim(-1, 0)[None])[0].movedim(0, -1).log_softmax(-1)
-        torch.testing.assert_close(network(features), (1 - context) * pixel + context * unet)
+        torch.testing.assert_close(network(features), ((1 - context) * pixel + context * unet).log_softmax(-1))
 
 
 def test_a_feature_that_never_changes_does_no_harm():

@@ -43,7 +43,7 @@ def make(shape, channel_axis=None, spacing=(1.0, 1.0, 1.0), context=0.5):
         for parameter in network.parameters():
             parameter.mul_(1.5)
     flat_features = features.read(Box.whole(shape)).reshape(-1, spec.bank.n_features)
-    network.standardise_by(flat_features, spec.bank.emphasis)
+    network.standardise_by(flat_features, spec.bank.emphasis(0.5))
     network.context = context
     store = AnnotationStore((1, *shape))
     predictor = LivePredictor(np.zeros((1, *shape), np.uint8), store)

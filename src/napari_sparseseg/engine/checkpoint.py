@@ -37,6 +37,7 @@ VERSION = 1
 _HEADER_LIMIT = 16 << 20
 _LENGTH_BYTES = 8
 _PIECE = 1 << 20
+_MAX_STEPS = 2**53
 _MAX_CHANNELS = 4096
 _MAX_SCALE = 4096.0  # voxels; a filter wider than any volume
 _SPACING_LIMITS = (1e-15, 1e15)
@@ -54,6 +55,7 @@ class ModelDescription:
     classes: ClassTable
     intensity: tuple[IntensityRange, ...]
     context: float
+    shift: tuple[float, ...]
     header: Mapping[str, Any]
     n_weights: int
 
@@ -93,6 +95,7 @@ def encode_model(
         "classes": asdict(model.classes),
         "spec": {**asdict(model.spec), "config": model.spec.config.model_dump()},
         "context": model.network.context,
+        "shift": model.network.shift.tolist(),
         "intensity": [asdict(i) for i in model.intensity],
         "settings": dict(settings),
         "history": [asdict(step) for step in history],
@@ -117,6 +120,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any
     network = found.spec.build(len(found.classes))
     network.load_state_dict({name: tensors[name] for name in network.state_dict()})
     network.context = found.context
+    network.shift.copy_(torch.tensor(found.shift))
     return FittedModel(found.spec, found.classes, network, found.intensity), dict(found.header), tensors
 
 
@@ -312,11 +316,13 @@ def _checked_description(header: Mapping[str, Any], n_weights: int) -> ModelDesc
     intensity = tuple(_checked_intensity(entry, spec.n_channels) for entry in header["intensity"])
     context = float(header["context"])
     _require(0 <= context <= 1, "context", context)
+    shift = tuple(float(value) for value in header.get("shift", [0.0] * len(classes)))  # older models have none
+    _require(len(shift) == len(classes) and all(map(math.isfinite, shift)), "shift", shift)
     for step in header["history"]:
-        TrainingStep(**step)
+        _check_step(TrainingStep(**step))
     if "training" in header:
         _check_training(header["training"])
-    return ModelDescription(spec, classes, intensity, context, header, n_weights)
+    return ModelDescription(spec, classes, intensity, context, shift, header, n_weights)
 
 
 def _checked_spec(spec: Mapping[str, Any]) -> ModelSpec:
@@ -345,6 +351,13 @@ def _checked_intensity(entry: Mapping[str, Any], n_channels: int) -> IntensityRa
     _require(len(offset) == n_channels and all(map(math.isfinite, offset)), "offset", offset)
     _require(len(scale) == n_channels and all(0 < value < math.inf for value in scale), "scale", scale)
     return IntensityRange(tuple(entry["offset"]), tuple(entry["scale"]))
+
+
+def _check_step(step: TrainingStep) -> None:
+    _require(_is_whole(step.step) and 0 <= step.step < _MAX_STEPS, "step", step.step)
+    _require(isinstance(step.phase, str), "phase", step.phase)
+    numbers = (step.loss, step.seconds, 0.0 if step.dice is None else step.dice)
+    _require(all(isinstance(value, float) or _is_whole(value) for value in numbers), "a step of the history", numbers)
 
 
 def _check_training(training: Mapping[str, Any]) -> None:

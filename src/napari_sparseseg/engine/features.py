@@ -72,10 +72,12 @@ class FilterBank:
         z, y, x = (2 ** max(0, round(np.log2(_COARSE_STRIDE * size))) for size in self.relative_size)
         return z, y, x
 
-    @property
-    def emphasis(self) -> tuple[float, ...]:
-        """How much each feature may weigh at first: less for scales above 2, which tell where strokes lie."""
-        of_scales = [min(1.0, (2.0 / scale) ** 0.5) for scale in (*self.fine_scales, *self.coarse_scales)]
+    def emphasis(self, damping: float) -> tuple[float, ...]:
+        """How much each feature may weigh at first: less for scales above 2, which tell where strokes lie.
+
+        With a scale it falls to the power of `damping`.
+        """
+        of_scales = [min(1.0, (2.0 / scale) ** damping) for scale in (*self.fine_scales, *self.coarse_scales)]
         n = self.n_channels
         return (*(1.0,) * n, *(weight for weight in of_scales for _ in range(n * PER_SCALE)))
 

@@ -24,6 +24,7 @@ def change_outputs(network: SparseNet, sources: Sources) -> None:
     """Give the network other outputs; those without a source start unlikely."""
     for layer in (network.pixel.classify, network.unet.classify):
         _change_layer(layer, sources)
+    network.shift = torch.zeros(len(sources), device=network.shift.device)
 
 
 def rows_from(rows: Tensor, sources: Sources, fill: float) -> Tensor:

@@ -2,7 +2,8 @@
 
 The pixel head is a stack of 1x1x1 convolutions: it learns within a second or two what a classifier on filter
 features can know. The U-Net sees the same features with their surroundings. `context` says how much of the
-answer is the U-Net's; the trainer chooses it on held-out paint, so the mix is not worse than either alone.
+answer is the U-Net's; the trainer chooses it on held-out paint, so the mix is not worse than either alone. `shift`
+makes up for classes that are painted more than their share.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class SparseNet(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    shift: Tensor
 
     def __init__(
         self, n_features: int, n_classes: int, levels: Sequence[LevelPlan], config: ModelConfig | None = None
@@ -53,6 +55,7 @@ class SparseNet(nn.Module):
         self.unet = UNet3D(n_features, n_classes, levels, config.width)
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
+        self.register_buffer("shift", torch.zeros(n_classes), persistent=False)
         self.context = 0.0
 
     @property
@@ -87,12 +90,15 @@ class SparseNet(nn.Module):
         known = self.standardised(features)
         context: Tensor = self.unet(known.movedim(-1, 0)[None], inner)[0].movedim(0, -1)
         if self.context == 1:
-            return context.log_softmax(-1)
-        return self.mixed(self._of_pixels(known[inner.slices]), context)
+            return self._answer(context)
+        return self._answer(self.mixed(self._of_pixels(known[inner.slices]), context))
 
     def at_a_glance(self, features: Tensor) -> Tensor:
         """Log-probabilities by the pixel head alone, (z, y, x, features) -> (z, y, x, classes)."""
-        return self._of_pixels(self.standardised(features)).log_softmax(-1)
+        return self._answer(self._of_pixels(self.standardised(features)))
+
+    def _answer(self, logits: Tensor) -> Tensor:
+        return (logits + self.shift).log_softmax(-1)
 
     def _of_pixels(self, known: Tensor) -> Tensor:
         """The pixel head's logits, in parts that fit the processor's cache: its hidden layers are wide."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import Annotation, Box
+from napari_sparseseg._types import Annotation, Box, Shape3D
 from napari_sparseseg.engine.classes import ClassTable
 
 _CELL = 16  # edge, in voxels, of the squares of a slice that are held out together
 _GAP = 3  # voxels around held-out paint that are neither learnt nor scored
 _FEWEST = 200  # a class with less paint than this is never held out
+_STROKE = 3  # voxels; half the width of what counts as a stroke
 _LARGEST_SHARE = 0.2  # of a class's paint that may be held out
 _LARGEST_LOSS = 0.4  # of a class's paint that may be held out or lie in a gap
 
@@ -96,6 +97,23 @@ def painted_area(slice_id: npt.NDArray[np.int64], axis: npt.NDArray[np.int8], sh
     """Voxels in all slices that carry paint, painted or not."""
     _, first = np.unique(slice_id, return_index=True)
     return sum(int(np.prod([n for a, n in enumerate(shape) if a != across])) for across in axis[first].tolist())
+
+
+def surrounded(paint: Paint, shape: Shape3D) -> npt.NDArray[np.bool_]:
+    """Whether there is paint `_STROKE` voxels away on all four sides, (n,): false in strokes, true in filled areas."""
+    found = np.ones(len(paint), bool)
+    limits = np.asarray(shape)
+    known = np.ravel_multi_index(tuple(paint.coordinates.T), shape)
+    for across in range(3):
+        rows = np.flatnonzero(paint.axis == across)
+        for axis in (a for a in range(3) if a != across):
+            for step in (-_STROKE, _STROKE):
+                beside = paint.coordinates[rows].astype(np.int64)
+                beside[:, axis] += step
+                is_inside = (beside[:, axis] >= 0) & (beside[:, axis] < limits[axis])
+                place = np.ravel_multi_index(tuple(beside.T), shape, mode="clip")
+                found[rows] &= ~is_inside | np.isin(place, known)
+    return found
 
 
 def choose_held_out(

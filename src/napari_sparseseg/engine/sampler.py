@@ -42,7 +42,10 @@ class PatchSampler:
         self._shapes = shapes
         self._patch_shapes = patch_shapes
         self._slices: dict[int, list[_Slice]] = {}
+        self._spans: dict[int, tuple[int, npt.NDArray[np.int32], npt.NDArray[np.int32]]] = {}
         for volume, paint in enumerate(paints):
+            if len(paint):
+                self._spans[volume] = int(paint.axis[0]), paint.coordinates.min(0), paint.coordinates.max(0)
             for slice_id in np.unique(paint.slice_id[paint.learnt]).tolist():
                 members = np.flatnonzero((paint.slice_id == slice_id) & paint.learnt)
                 by_class = tuple(members[paint.allowed[members, k]] for k in range(paint.allowed.shape[1]))
@@ -58,16 +61,29 @@ class PatchSampler:
             self._around(slices[_choose([_paint_of(s) for s in slices], rng)], axis, rng) for _ in range(batch_size)
         ]
 
+    def survey(self, n_patches: int, rng: np.random.Generator) -> list[PatchLocation]:
+        """Patches anywhere between and beside the painted voxels, whatever is painted there."""
+        found = []
+        for _ in range(n_patches):
+            volume = int(rng.choice(list(self._spans)))
+            axis, low, high = self._spans[volume]
+            shape = np.asarray(self._patch_shapes[axis])
+            start = rng.integers(low - shape // 2, high - shape // 2, endpoint=True)
+            found.append(self._within(volume, start, shape))
+        return found
+
     def _around(self, chosen: _Slice, axis: int, rng: np.random.Generator) -> PatchLocation:
         members = chosen.by_class[_choose([len(m) for m in chosen.by_class], rng)]
         voxel = self._paints[chosen.volume].coordinates[members[rng.integers(len(members))]]
         shape = np.asarray(self._patch_shapes[axis])
         # the voxel lies anywhere in the inner half, so that it is seen with context on all sides
-        start = voxel - rng.integers(shape // 4, shape - shape // 4)
-        limit = np.asarray(self._shapes[chosen.volume]) - shape
-        start = np.where(limit > 0, np.clip(start, 0, np.maximum(limit, 0)), 0)
-        z, y, x = start.tolist()
-        return PatchLocation(chosen.volume, Box((z, y, x), (z + int(shape[0]), y + int(shape[1]), x + int(shape[2]))))
+        return self._within(chosen.volume, voxel - rng.integers(shape // 4, shape - shape // 4), shape)
+
+    def _within(self, volume: int, start: npt.NDArray[np.integer], shape: npt.NDArray[np.integer]) -> PatchLocation:
+        """The patch that starts there, moved into the volume as far as it fits."""
+        limit = np.asarray(self._shapes[volume]) - shape
+        z, y, x = np.where(limit > 0, np.clip(start, 0, np.maximum(limit, 0)), 0).tolist()
+        return PatchLocation(volume, Box((z, y, x), (z + int(shape[0]), y + int(shape[1]), x + int(shape[2]))))
 
 
 def patch_shapes(

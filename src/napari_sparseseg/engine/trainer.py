@@ -27,8 +27,9 @@ from napari_sparseseg.engine.growth import change_outputs, rows_from, sources_of
 from napari_sparseseg.engine.losses import partial_label_loss
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.optimiser import AdamW
-from napari_sparseseg.engine.paint import Paint, painted_area, prepare_paint
+from napari_sparseseg.engine.paint import Paint, painted_area, prepare_paint, surrounded
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
+from napari_sparseseg.engine.prevalence import prevalence, shift_towards
 from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_shapes
 from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet
 
@@ -42,6 +43,7 @@ _GROWN_UP = 200  # steps after which the U-Net has its full say
 _EXPLAINED = 0.1  # loss of the pixel head below which there is little left for context to explain
 _ENOUGH_PAINT = 500  # voxels of the rarest class
 _PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
+_PREVALENCE_PATCHES = 4
 
 Progress = Callable[[int], float]
 """Share of the budget that is used after so many steps, 0..1; 0 if nobody knows."""
@@ -95,7 +97,7 @@ class Trainer:
         if not self.network.is_standardised:
             features = torch.cat([m.at(p.coordinates[_spread(len(p))]) for m, p in self._volumes() if len(p)])
             for network in (self.network, self.averaged):
-                network.standardise_by(features, maps[0].bank.emphasis)
+                network.standardise_by(features, maps[0].bank.emphasis(0.5 + 1.5 * self._scarcity))
 
     def change_classes(self, classes: ClassTable) -> None:
         """Add or remove classes: trunk, optimiser state and the other outputs stay as they are.
@@ -198,6 +200,7 @@ class Trainer:
         self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
         self._scarcity = self._measure_scarcity()
+        self._strokes = 1 - float(np.concatenate([surrounded(p, m.shape) for m, p in self._volumes()]).mean())
 
     def _release(self, progress: Progress) -> Iterator[TrainingStep]:
         """Give the held-out paint back; mix and Dice estimate stay as they were last measured."""
@@ -329,6 +332,26 @@ class Trainer:
             self.score = self._held_out.score(self.averaged, self._maps, self.classes, has_context=self.step > 0)
         context = self.score.context if self.score else None
         self.averaged.context = self._untested_context() if context is None else context
+        self._adapt_to_prevalence()
+
+    def _adapt_to_prevalence(self) -> None:
+        """Estimate how common the classes are around the paint, so far as that is strokes: what is filled tells it."""
+        before, painted = self.averaged.shift.clone(), self._painted_share()
+        self.averaged.shift.zero_()
+        rng = np.random.default_rng((self._seed, self._round, self.step))  # not ours: a check changes no later step
+        locations = self._sampler.survey(_PREVALENCE_PATCHES, rng)
+        with torch.no_grad():
+            answers = [self.averaged(self._maps[at.volume].read(at.box)).flatten(0, 2) for at in locations]
+        found = shift_towards(prevalence(torch.cat(answers), painted), painted) * self._strokes
+        # four patches tell it roughly: half of what was known before counts on
+        self.averaged.shift.copy_(found if not before.any() else (before + found) / 2)
+
+    def _painted_share(self) -> Tensor:
+        """Share of each class in what is learnt; a set of classes says nothing about it."""
+        definite = [p.learnt & (p.allowed.sum(1) == 1) for p in self._paints]
+        amounts = [(p.allowed[d] * p.weights[d, None]).sum(0) for p, d in zip(self._paints, definite, strict=True)]
+        amount = np.maximum(np.sum(amounts, axis=0), 1.0)
+        return torch.from_numpy((amount / amount.sum()).astype(np.float32)).to(self.averaged.shift.device)
 
     def _untested_context(self) -> float:
         """Share of the U-Net where too little paint can be held out to choose.

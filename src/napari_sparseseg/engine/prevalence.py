@@ -1,0 +1,33 @@
+"""How common each class really is, and what that changes.
+
+A few strokes for each class say what the classes look like, not how common they are: an object that fills a tenth of
+the volume gets half of the paint. A network that learnt from such paint takes doubtful voxels for the rare class too
+often. How common the classes are in unpainted voxels can be estimated from its own answers there.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+_ROUNDS = 50
+_LARGEST_SHIFT = 1.1  # of a log-probability, a factor of three: a class that is seldom recognised must not vanish
+
+
+def prevalence(log_probabilities: Tensor, painted: Tensor) -> Tensor:
+    """Share of each class among voxels, (classes,), by expectation maximisation.
+
+    `log_probabilities` (n, classes) are those of a model that learnt from classes in the proportion `painted`,
+    (classes,), above 0. Source: Saerens, Latinne and Decaestecker 2002, doi:10.1162/089976602753284446.
+    """
+    likelihood = log_probabilities.exp() / painted
+    share = painted
+    for _ in range(_ROUNDS):
+        answer = likelihood * share
+        share = (answer / answer.sum(1, keepdim=True)).mean(0)
+    return share
+
+
+def shift_towards(share: Tensor, painted: Tensor) -> Tensor:
+    """What to add to the logits of a model that learnt from `painted` so that it expects `share`, (classes,)."""
+    found: Tensor = (share.clamp_min(1e-6) / painted).log()
+    return found.clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT)

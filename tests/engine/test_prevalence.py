@@ -1,0 +1,78 @@
+"""How common each class really is, told from a model that learnt from paint in other proportions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import make_trainer, paint_planes
+
+from napari_sparseseg.config import TrainingConfig
+from napari_sparseseg.engine.prevalence import prevalence, shift_towards
+
+
+def answers_of(classes, painted, rng, contrast):
+    """Log-probabilities of the ideal model of two overlapping Gaussians that was shown `painted` shares."""
+    value = rng.normal(classes * contrast, 1.0)
+    centres = np.arange(len(painted)) * contrast
+    logits = -0.5 * (value[:, None] - centres) ** 2 + np.log(painted)
+    return torch.from_numpy(logits).log_softmax(-1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(true=st.floats(0.03, 0.97), painted=st.floats(0.1, 0.9), seed=st.integers(0, 2**16))
+def test_true_shares_are_found_behind_others_that_were_painted(true, painted, seed):
+    rng = np.random.default_rng(seed)
+    classes = (rng.random(20_000) < true).astype(float)
+    shares = torch.tensor([1 - painted, painted], dtype=torch.float64)
+    found = prevalence(answers_of(classes, shares.numpy(), rng, contrast=3.0), shares)
+    assert found.sum().item() == pytest.approx(1)
+    assert found[1].item() == pytest.approx(true, abs=0.02)
+
+
+def test_the_shift_turns_the_answers_into_those_of_a_model_that_knew_the_shares():
+    rng = np.random.default_rng(0)
+    classes = (rng.random(1000) < 0.3).astype(float)
+    painted, true = torch.tensor([0.5, 0.5]).double(), torch.tensor([0.7, 0.3]).double()
+    told = answers_of(classes, painted.numpy(), np.random.default_rng(1), contrast=2.0)
+    knowing = answers_of(classes, true.numpy(), np.random.default_rng(1), contrast=2.0)
+    torch.testing.assert_close((told + shift_towards(true, painted)).log_softmax(-1), knowing)
+
+
+def test_a_class_that_is_never_recognised_does_not_vanish():
+    shift = shift_towards(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]))
+    assert shift.isfinite().all()
+    assert shift[0] - shift[1] < np.log(10)
+
+
+class TestWhileLearning:
+    """Bright balls that fill a twentieth of a noisy volume."""
+
+    SHAPE = (16, 48, 48)
+
+    @pytest.fixture
+    def truth(self):
+        z, y, x = np.indices(self.SHAPE)
+        centres = (8, 10, 12), (8, 34, 30), (6, 12, 38)
+        balls = [(z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2 < 36 for a, b, c in centres]
+        return (1 + np.any(balls, axis=0)).astype(np.uint8)
+
+    def shift_after(self, truth, painted):
+        image = (truth - 1.0) + np.random.default_rng(0).normal(0, 0.7, truth.shape)
+        trainer = make_trainer(image.astype(np.float32), painted, TrainingConfig(warm_start_steps=150))
+        for _ in trainer.steps(with_context=False):
+            pass
+        return trainer.averaged.shift
+
+    def test_strokes_in_equal_amounts_make_the_rare_class_less_likely(self, truth):
+        painted = np.zeros_like(truth)
+        painted[8, 7:10, 6:18] = truth[8, 7:10, 6:18]
+        painted[8, 24:27, 4:16] = truth[8, 24:27, 4:16]
+        shift = self.shift_after(truth, painted)
+        assert shift[1] < -0.1 < shift[0]
+
+    def test_a_slice_that_is_painted_all_over_is_believed(self, truth):
+        shift = self.shift_after(truth, paint_planes(truth, (0, 8)))
+        assert shift.abs().max() < 0.05
