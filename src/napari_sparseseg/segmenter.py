@@ -218,7 +218,9 @@ class SparseSegmenter:
             )
             segmenter.history_ = [TrainingStep(**step) for step in header["history"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{path} does not hold the settings of a model ({error}); save it again") from error
+            raise ModelFileError(
+                f"{path} does not hold the settings of a model ({error!s:.400}); save it again"
+            ) from error
         segmenter._take(fitted)
         if "training" in header:
             segmenter._trainer = segmenter._new_trainer(fitted, seed=0)

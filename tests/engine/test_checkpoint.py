@@ -270,6 +270,12 @@ class TestOtherFiles:
             load_model(path)
         assert len(str(error.value)) < 1000
 
+    def test_a_name_is_quoted_briefly(self, path):
+        rewrite(path, lambda header, _: header["history"].append({"step": 1, "9" * 5000: 1}))
+        with pytest.raises(ModelFileError, match=r"unexpected keyword argument '9+") as error:
+            load_model(path)
+        assert len(str(error.value)) < 1000
+
     @pytest.mark.parametrize(
         "metadata", [None, {"header": "{}"}, {"header": "no JSON"}, {"header": "[1]"}, {"format": "pt"}]
     )

@@ -202,7 +202,7 @@ def _checked(file: BinaryIO, path: Path) -> tuple[ModelDescription, _Layout]:
         found = _checked_description(header, sum(math.prod(shape) for shape in layout.shapes.values()))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ModelFileError(f"{path} does not describe a model ({problem}); save the model again") from error
+        raise ModelFileError(f"{path} does not describe a model ({problem:.400}); save the model again") from error
     _check_tensors(layout.shapes, found, path)
     if _file_checksum(file, text, layout) != sha256:
         raise ModelFileError(f"{path} was changed after it was saved (its checksum differs); use an intact copy")
@@ -375,7 +375,7 @@ def _check_tensors(shapes: Mapping[str, _Shape], found: ModelDescription, path: 
     if wrong:
         name = wrong[0]
         raise ModelFileError(
-            f"{path} does not describe a model (tensor {name!r} has shape {shapes.get(name, 'none')}, but "
+            f"{path} does not describe a model (tensor {name!r:.100} has shape {shapes.get(name, 'none')}, but "
             f"{wanted.get(name, 'none')} is needed); save the model again"
         )
 
