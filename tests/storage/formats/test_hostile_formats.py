@@ -153,13 +153,31 @@ class TestNRRD:
         with little_memory():
             assert not open_image(tmp_path / "a.nrrd").array[...].any()
 
-    @pytest.mark.parametrize("encoding", ["gzip", "bzip2"])
+    @pytest.mark.parametrize("encoding", ["gzip", "bzip2", "ascii"])
     def test_claims_take_no_memory(self, tmp_path, encoding):
         write_nrrd(tmp_path / "a.nrrd", make_image(), (1, 1, 1), encoding=encoding)
         content = (tmp_path / "a.nrrd").read_bytes().replace(b"sizes: 18 24 5", b"sizes: 1000000 1000000 1000000")
         (tmp_path / "a.nrrd").write_bytes(content)
-        with little_memory(), pytest.raises(InputError, match=r"a.nrrd cannot be read"):
-            open_image(tmp_path / "a.nrrd").array[0, 0, 0]
+        with little_memory(), pytest.raises(InputError, match=r"a.nrrd is too short for the \d+ bytes that it claims"):
+            open_image(tmp_path / "a.nrrd")
+
+    def test_claims_of_bombs_take_no_memory(self, tmp_path):
+        header = b"NRRD0004\ntype: uint16\ndimension: 3\nsizes: 1000000000000 12 3\nencoding: gzip\n\n"
+        (tmp_path / "a.nrrd").write_bytes(header + zeros_packed(64 << 20))
+        with little_memory(), pytest.raises(InputError, match=r"a.nrrd is too short for the \d+ bytes that it claims"):
+            open_image(tmp_path / "a.nrrd")
+
+    def test_claims_of_a_file_beside_name_the_header(self, tmp_path):
+        (tmp_path / "a.raw").write_bytes(bytes(100))
+        header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 5 7 3\nencoding: raw\ndata file: a.raw\n\n"
+        (tmp_path / "a.nhdr").write_text(header)
+        with pytest.raises(InputError, match=r"a.nhdr is too short for the 105 bytes that it claims"):
+            open_image(tmp_path / "a.nhdr")
+
+    def test_text_may_be_short(self, tmp_path):
+        header = b"NRRD0004\ntype: double\ndimension: 3\nsizes: 100 3 2\nencoding: ascii\n\n"
+        (tmp_path / "a.nrrd").write_bytes(header + b" ".join([b"1"] * 600))
+        assert open_image(tmp_path / "a.nrrd").array[...].sum() == 600
 
     def test_headers_are_bounded(self, tmp_path):
         with (tmp_path / "a.nrrd").open("wb") as file:

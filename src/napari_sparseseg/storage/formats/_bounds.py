@@ -13,7 +13,8 @@ HEADER_LIMIT = 1 << 24
 """Bytes before the voxels; no program writes as many."""
 
 _PIECE = 1 << 20
-_GZIP_RATIO = 1032  # no byte of it stands for more
+# no byte stands for more: of bzip2, 900 kB of runs take 45 bytes or more
+_RATIOS = {"raw": 1, "gzip": 1032, "bzip2": 1 << 21}
 
 
 def beside(path: Path | str, name: str) -> Path:
@@ -34,12 +35,12 @@ def leads_inside(name: str) -> bool:
     return not any(kind.anchor or ".." in kind.parts for kind in both)
 
 
-def check_gzip_claim(path: Path | str, n_bytes: int) -> None:
-    """Refuse a packed file that claims more bytes than can come out of it, before memory is taken for them.
+def check_claim(path: Path | str, packing: str, n_bytes: int, file: Path | None = None) -> None:
+    """Refuse a file, packed as "gzip", "bzip2" or "raw", that claims more bytes than can come out of it.
 
-    Raises `InputError`.
+    `file` is where they are, if not in `path` itself. Raises `InputError`, before memory is taken for them.
     """
-    if n_bytes > Path(path).stat().st_size * _GZIP_RATIO:
+    if n_bytes > Path(file or path).stat().st_size * _RATIOS[packing]:
         raise InputError(f"{path} is too short for the {n_bytes} bytes that it claims; copy it anew from its source")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, check_gzip_claim
+from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, check_claim
 from napari_sparseseg.storage.formats._errors import optional
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
@@ -77,7 +77,7 @@ def _in_place(image: Any, path: Path | str) -> _Reversed:
 
 
 def _whole(image: Any, path: Path | str) -> LoadedOnce:
-    check_gzip_claim(path, _end(image))
+    check_claim(path, "gzip", _end(image))
     # gzip has no way to the middle: each box would unpack all that lies before it
     return LoadedOnce(image.shape[::-1], _dtype(image), lambda: np.asarray(image.dataobj).T)
 

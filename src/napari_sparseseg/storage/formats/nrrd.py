@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats._axes import UNKNOWN
-from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, beside, unpacked
+from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, beside, check_claim, unpacked
 from napari_sparseseg.storage.formats._errors import optional
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
@@ -90,6 +90,7 @@ def _array(
     if header["encoding"] == "raw" and not _BESIDE & set(header):
         return np.memmap(path, dtype, "r", offset, shape)
     place = _Place(path, header, offset)
+    place.check(shape, dtype)
     return LoadedOnce(shape, dtype, lambda: place.load(shape, dtype))
 
 
@@ -97,6 +98,7 @@ class _Place:
     """Where the voxels are and how they are packed. Nothing is opened outside the folder of the header."""
 
     def __init__(self, path: Path | str, header: Mapping[str, Any], offset: int) -> None:
+        self._header = path
         name = header.get("data file", header.get("datafile"))
         self._path = Path(path) if name is None else beside(path, name)
         self._start = offset if name is None else 0
@@ -108,6 +110,13 @@ class _Place:
             raise InputError(f"{path} is packed in a way that is not read ({header['encoding']:.40}); save it as raw")
         if not self._path.is_file():
             raise InputError(f"{path} has its voxels in {self._path.name}, which is missing; put it into the folder")
+
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Raise `InputError` if there cannot be as many voxels."""
+        if self._packing == "text":  # at least a digit and a space for each
+            check_claim(self._header, "raw", 2 * math.prod(shape) - 1, self._path)
+        else:
+            check_claim(self._header, str(self._packing), math.prod(shape) * dtype.itemsize, self._path)
 
     def load(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Read the voxels, and no more than these; raises ValueError if there are fewer."""
