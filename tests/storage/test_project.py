@@ -447,6 +447,14 @@ class TestDamage:
         with pytest.raises(ProjectError, match="is a link"):
             Project.open(path)
 
+    @pytest.mark.parametrize("name", [MANIFEST, PREVIOUS, f"{MANIFEST}.partial", "lock", "writer.json"])
+    def test_folders_in_the_place_of_files_are_refused(self, path, array, name):
+        new_project(path, array).close()
+        (path / name).unlink(missing_ok=True)
+        (path / name).mkdir()
+        with pytest.raises(ProjectError, match=rf"{name} is a folder in the place of a file; take it away"):
+            Project.open(path)
+
     @pytest.mark.parametrize(
         ("change", "what"),
         [

@@ -88,6 +88,26 @@ class TestDamage:
         with pytest.raises(ProjectError, match="as projects have them"):
             read_fold(folder, SHAPE)
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("complete", [[0, 1.0, 3]]),
+            ("complete", [[0, 1, -1]]),
+            ("complete", [[True, 1, 3]]),
+            ("complete", [[0, 1]]),
+            ("sets", [[200, False, [1.5]]]),
+            ("sets", [[200, False, [0]]]),
+            ("sets", [[5, False, [1]]]),
+        ],
+    )
+    def test_slices_and_sets_that_cannot_be_are_refused(self, folder, name, value):
+        path = folder / "zarr.json"
+        metadata = json.loads(path.read_text())
+        metadata["attributes"]["sparseseg"][name] = value
+        path.write_text(json.dumps(metadata))
+        with pytest.raises(ProjectError, match="fold is damaged"):
+            read_fold(folder, SHAPE)
+
     def test_another_codec_is_refused(self, folder):
         path = folder / "annotation" / "zarr.json"
         path.write_text(path.read_text().replace('"zstd"', '"gzip"'))

@@ -104,10 +104,16 @@ def values_of(stroke: Stroke) -> list[Any]:
 def new_stroke_of(entry: Sequence[Any]) -> NewStroke:
     """A stroke from `values_of`; raises TypeError or ValueError for what is none."""
     kind, seconds, plane, n_voxels, *by = entry
-    where = None if plane is None else Plane(*plane)
-    if where is not None and not all(_is_whole(part, 0, 2**31) for part in plane):
-        raise ValueError(f"{where} is no slice")
+    where = None if plane is None else plane_of(plane)
     return StrokeKind(kind), float(seconds), where, int(n_voxels), StrokeAuthor(*by) if by else StrokeAuthor.HUMAN
+
+
+def plane_of(entry: Sequence[Any]) -> Plane:
+    """A slice from its frame, axis and index; raises TypeError or ValueError for what is none."""
+    plane = Plane(*entry)
+    if not all(_is_whole(part, 0, 2**31) for part in entry):
+        raise ValueError(f"{plane} is no slice")
+    return plane
 
 
 def _place_of(edit: Edit) -> dict[str, Any]:

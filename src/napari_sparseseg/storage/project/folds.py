@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, Plane
+from napari_sparseseg._types import MAX_CLASSES, MAX_CODE
 from napari_sparseseg.errors import ProjectError
-from napari_sparseseg.storage._records import new_stroke_of, values_of
+from napari_sparseseg.storage._records import new_stroke_of, plane_of, values_of
 from napari_sparseseg.storage._voxels import SEGMENT, Painted
 from napari_sparseseg.storage.durable import Disk
 from napari_sparseseg.storage.palette import FIRST_SET, ClassSet
@@ -73,8 +73,12 @@ def read_fold(folder: Path, shape: _Shape4) -> StoreState:
         sets = {int(code): ClassSet(frozenset(ids), bool(forbids)) for code, forbids, ids in about["sets"]}
         _require(all(FIRST_SET <= code <= MAX_CODE for code in sets), folder, "a set with a code of a class")
         for known in sets.values():
-            _require(all(1 <= i <= MAX_CLASSES for i in known.class_ids), folder, "a set of impossible classes")
-        complete = frozenset(Plane(*plane) for plane in about["complete"])
+            _require(
+                all(type(i) is int and 1 <= i <= MAX_CLASSES for i in known.class_ids),
+                folder,
+                "a set of impossible classes",
+            )
+        complete = frozenset(map(plane_of, about["complete"]))
         painted = _read_painted(folder, shape, about["shards"], set(sets), len(strokes))
         return StoreState(shape, painted, sets, strokes, complete, 0, 0)
 

@@ -41,6 +41,7 @@ SUFFIX = ".sparseseg"
 CHECKPOINTS = "checkpoints"
 _N_CHECKPOINTS = 2
 _PATIENCE = 30.0  # seconds to wait for the journal
+_FILES = (MANIFEST, PREVIOUS, MANIFEST + PARTIAL, PREVIOUS + PARTIAL, *UNCOPIED)
 _PARTS = ("journal", "annotation", "prediction")
 _CHECKPOINT = re.compile(r"[0-9]{6}\.safetensors")
 
@@ -415,14 +416,18 @@ def _read_newest(folder: Path) -> tuple[Manifest, list[str]]:
 
 
 def _check_links(folder: Path, n_images: int) -> None:
-    """Refuse a project that leads outside of itself: what is written to it would land there."""
-    parts = [folder / CHECKPOINTS, folder / "images", folder / MANIFEST, folder / PREVIOUS, folder / "lock"]
+    """Refuse a project that leads outside of itself: what is written to it would land there, or could not be."""
+    files = [folder / name for name in _FILES]
+    parts = [folder / CHECKPOINTS, folder / "images", *files]
     for number in range(n_images):
         image = folder / "images" / str(number)
         parts += [image, *(image / part for part in (*_PARTS, "pixels"))]
     for path in parts:
         if path.is_symlink():
             raise ProjectError(f"{path} is a link, which no project has; copy what it leads to into its place")
+    for path in files:
+        if path.is_dir():
+            raise ProjectError(f"{path} is a folder in the place of a file; take it away")
 
 
 def _new_files(manifest: Manifest) -> Mapping[str, bytes]:
