@@ -155,7 +155,7 @@ class SparseSegmenter:
         fitted, volume = self._ready_for(image)
         channels = np.empty(volume.shape, np.uint8)
         for box, probabilities in self._tiles(volume):
-            channels[box.slices] = probabilities.argmax(0).cpu().numpy()
+            channels[box.slices] = probabilities.max(0)[1].cpu().numpy()  # argmax(0) is ten times slower
         return fitted.classes.labels_of(channels).reshape(volume.spatial_shape)
 
     def predict_proba(self, image: ArrayLike) -> npt.NDArray[np.float32]:

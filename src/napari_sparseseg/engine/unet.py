@@ -92,21 +92,25 @@ class UNet3D(nn.Module):
 
         The decoder computes nothing that is thrown away, which is most of it where the halo is wide.
         """
-        current = self.stem(features)
+        return self.beyond_stem(self.stem(features), inner)
+
+    def beyond_stem(self, current: Tensor, inner: Box | None = None) -> Tensor:
+        """The same from what the stem gives, (n, width, z, y, x)."""
+        whole = _spatial(current)
         skips = []
         for level, encoder in enumerate(self.encoders):
             if level:
                 skips.append(current)
                 current = self.widen[level - 1](functional.max_pool3d(current, self.levels[level].pool))
             current = _residual(encoder, current)
-        wanted = self._wanted(inner or Box.whole(_spatial(features)), _spatial(features))
+        wanted = self._wanted(inner or Box.whole(whole), whole)
         current = _crop(current, wanted[-1])
         for level in range(len(self.levels) - 2, -1, -1):
             pool = self.levels[level + 1].pool
-            source = self._source(wanted[level], level, _spatial(skips[level]))
+            source = self._source(wanted[level], level, _spatial(skips[-1]))
             covered = _times(wanted[level + 1].start, pool)
-            current = _crop(_enlarge(self.narrow[level](current), pool), source.relative_to(covered))
-            current = _residual(self.decoders[level], current + _crop(skips[level], source))
+            current = _with_enlarged(skips.pop(), self.narrow[level](current), pool, covered)
+            current = _residual(self.decoders[level], _crop(current, source.relative_to(covered)))
             current = _crop(current, wanted[level].relative_to(source.start))
         logits: Tensor = self.classify(current)
         return logits
@@ -156,9 +160,12 @@ class Convolution(nn.Conv3d):
 
 def _residual(convolution: nn.Module, image: Tensor) -> Tensor:
     """Add what the convolution finds to its input."""
-    found = functional.relu(convolution(image), inplace=True)
-    # in place where no gradient needs the positive part: large images are bound by memory
-    return image + found if torch.is_grad_enabled() else found.add_(image)
+    return _sum(functional.relu(convolution(image), inplace=True), image)
+
+
+def _sum(image: Tensor, other: Tensor) -> Tensor:
+    # in place where there are no gradients: large images are bound by memory
+    return image + other if torch.is_grad_enabled() else image.add_(other)
 
 
 def _crop(image: Tensor, box: Box) -> Tensor:
@@ -179,7 +186,13 @@ def _triple(values: Iterable[int]) -> Shape3D:
     return z, y, x
 
 
-def _enlarge(image: Tensor, factor: Shape3D) -> Tensor:
-    if factor == (1, 1, 1):
-        return image
-    return functional.interpolate(image, scale_factor=[float(f) for f in factor], mode="nearest")
+def _with_enlarged(skip: Tensor, image: Tensor, factor: Shape3D, at: Shape3D) -> Tensor:
+    """Repeat an image's voxels `factor` times, and add them to what lies in `skip` from the corner `at` on."""
+    coarse = _spatial(image)
+    skip = _crop(skip, Box(at, _triple(a + c * f for a, c, f in zip(at, coarse, factor, strict=True))))
+    if torch.is_grad_enabled():
+        return skip + functional.interpolate(image, scale_factor=[float(f) for f in factor], mode="nearest")
+    (z, y, x), (fz, fy, fx) = coarse, factor
+    repeats = skip.movedim(1, -1).view(len(skip), z, fz, y, fy, x, fx, -1)
+    repeats.add_(image.movedim(1, -1)[:, :, None, :, None, :, None])
+    return skip

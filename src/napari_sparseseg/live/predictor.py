@@ -135,7 +135,7 @@ class LivePredictor:
         assert self._classes is not None  # noqa: S101 - there is a generation
         assert self.generation is not None  # noqa: S101
         where = (frame, *box.slices)
-        channels = probabilities.argmax(0).cpu().numpy().astype(np.uint8)
+        channels = probabilities.max(0)[1].cpu().numpy().astype(np.uint8)
         self._narrow(channels, probabilities, self._store.codes[where].copy())
         labels = self._classes.labels_of(channels).astype(np.uint8)
         if kept is not None:
