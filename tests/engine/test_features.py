@@ -56,6 +56,20 @@ class TestBlocks:
                 make_features(image).read(box), make_features(image).read(whole(image.shape))[box.slices]
             )
 
+    def test_a_function_of_voxels_is_mapped_part_by_part_as_on_the_whole(self, small_blocks):
+        feature_map = make_features(make_noise((7, 20, 13)))
+        parts = []
+
+        def twice(features, part):
+            parts.append(part)
+            assert torch.equal(features, feature_map.read(part))
+            return 2 * features[..., :3]
+
+        for box in (Box((2, 5, 3), (6, 19, 12)), Box((0, 0, 0), (8, 24, 16))):
+            parts.clear()
+            assert torch.equal(feature_map.mapped(box, twice), 2 * feature_map.read(box)[..., :3])
+            assert sum(part.n_voxels for part in parts) == box.clipped(whole((7, 20, 13))).n_voxels
+
     def test_dropping_blocks_changes_nothing(self, small_blocks):
         image = make_noise((7, 20, 13))
         kept, dropping = make_features(image), make_features(image, cache_bytes=1)

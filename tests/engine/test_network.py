@@ -25,6 +25,17 @@ def test_at_a_glance_the_pixel_head_answers_whatever_the_mix():
         assert torch.equal(network(features), network.at_a_glance(features))
 
 
+def test_it_standardises_what_it_is_given():
+    network, features = make(context=0.5)
+    features = 3 + 0.01 * features
+    standardise(network, features)
+    known = network.standardised(features)
+    with torch.no_grad():
+        unet = network.unet(known.movedim(-1, 0)[None])[0].movedim(0, -1)
+        expected = network.mixed(network.pixel(known), unet).log_softmax(-1)
+        torch.testing.assert_close(network(features), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_a_glance_needs_no_surroundings():
     network, features = make(context=0.0)
     with torch.no_grad():

@@ -97,15 +97,15 @@ def test_predicting_keeps_no_graph():
 def limit_memory(monkeypatch, predictor, error, most_voxels):
     """Let whatever reads more voxels than this fail; return the sizes that were tried."""
     tried = []
-    read = predictor._features.read
+    mapped = predictor._features.mapped
 
-    def read_or_fail(box):
+    def mapped_or_fail(box, function):
         tried.append(box.n_voxels)
         if box.n_voxels > most_voxels:
             raise error
-        return read(box)
+        return mapped(box, function)
 
-    monkeypatch.setattr(predictor._features, "read", read_or_fail)
+    monkeypatch.setattr(predictor._features, "mapped", mapped_or_fail)
     return tried
 
 

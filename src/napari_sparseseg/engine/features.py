@@ -15,6 +15,7 @@ block in which they are computed.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -126,21 +127,28 @@ class FeatureMap:
         """
         indices = list(product(*_block_ranges(box)))
         if all(index in self._blocks for index in indices):
-            return self._read_inside(box)
+            return self.read(box)
         return self._compute(box)
 
     def read(self, box: Box) -> Tensor:
         """Features of a box, shape (z, y, x, features), float32; beyond the volume they are mirrored."""
-        inside = Box.whole(self.shape)
-        if box.clipped(inside) == box:
-            return self._read_inside(box)
+        return self.mapped(box, lambda features, _: features)
+
+    def mapped(self, box: Box, function: Callable[[Tensor, Box], Tensor]) -> Tensor:
+        """What a function of single voxels, (z, y, x, features) -> (z, y, x, channels), makes of a box; see `read`.
+
+        It is called for each part of the box that lies in the volume, and told which: all the features are never there
+        at once unless they are cached.
+        """
+        if box.clipped(Box.whole(self.shape)) == box:
+            return self._mapped_inside(box, function)
         indices = [reflect(np.arange(a, b), n) for a, b, n in zip(box.start, box.stop, self.shape, strict=True)]
         lower = [int(i.min()) for i in indices]
         upper = [int(i.max()) + 1 for i in indices]
-        features = self._read_inside(Box((lower[0], lower[1], lower[2]), (upper[0], upper[1], upper[2])))
+        found = self._mapped_inside(Box((lower[0], lower[1], lower[2]), (upper[0], upper[1], upper[2])), function)
         for axis, (index, low) in enumerate(zip(indices, lower, strict=True)):
-            features = features.index_select(axis, torch.from_numpy(index - low).to(features.device))
-        return features
+            found = found.index_select(axis, torch.from_numpy(index - low).to(found.device))
+        return found
 
     def at(self, coordinates: npt.NDArray[np.int32]) -> Tensor:
         """Features of single voxels, shape (n, features), for coordinates (n, 3) within the volume."""
@@ -153,17 +161,18 @@ class FeatureMap:
             found[torch.from_numpy(rows)] = self._block(tuple(owner.tolist()))[z, y, x]
         return found
 
-    def _read_inside(self, box: Box) -> Tensor:
-        ranges = _block_ranges(box)
-        if all(len(r) == 1 for r in ranges):
-            index = (ranges[0][0], ranges[1][0], ranges[2][0])
-            return self._block(index)[box.relative_to(_block_box(index, self.shape).start).slices]
-        joined = torch.empty((*box.shape, self.bank.n_features), device=self.device)
-        for z, y, x in product(*ranges):
-            index = (z, y, x)
-            owner = _block_box(index, self.shape)
+    def _mapped_inside(self, box: Box, function: Callable[[Tensor, Box], Tensor]) -> Tensor:
+        joined = None
+        for z, y, x in product(*_block_ranges(box)):
+            owner = _block_box((z, y, x), self.shape)
             part = owner.clipped(box)
-            joined[part.relative_to(box.start).slices] = self._block(index)[part.relative_to(owner.start).slices]
+            found = function(self._block((z, y, x))[part.relative_to(owner.start).slices], part)
+            if part == box:
+                return found
+            if joined is None:
+                joined = found.new_empty((*box.shape, found.shape[-1]))
+            joined[part.relative_to(box.start).slices] = found
+        assert joined is not None  # noqa: S101 - a box has voxels
         return joined
 
     def _block(self, index: Shape3D) -> Tensor:

@@ -8,7 +8,8 @@ makes up for classes that are painted more than their share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ from napari_sparseseg._types import Box
 from napari_sparseseg.config import ModelConfig
 from napari_sparseseg.engine.unet import LevelPlan, UNet3D
 
-_PIXELS_AT_ONCE = 1 << 14
+_PIXELS_AT_ONCE = 1 << 12
+
+Mapped: TypeAlias = Callable[[Box, Callable[[Tensor, Box], Tensor]], Tensor]
 
 
 class PixelHead(nn.Module):
@@ -31,11 +34,15 @@ class PixelHead(nn.Module):
 
     def forward(self, features: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
         """Logits; `dropout` holds a factor for each hidden layer's units, (n, width), while training."""
-        for number, layer in enumerate(self.hidden):
-            features = functional.relu(layer(features))
+        return self.beyond_first(self.hidden[0](features), dropout)
+
+    def beyond_first(self, hidden: Tensor, dropout: Sequence[Tensor] | None = None) -> Tensor:
+        """Logits from what the first layer gives, which is overwritten."""
+        for number, layer in enumerate([nn.Identity(), *self.hidden[1:]]):
+            hidden = functional.relu(layer(hidden), inplace=True)
             if dropout is not None:
-                features = features * dropout[number]
-        logits: Tensor = self.classify(features)
+                hidden = hidden * dropout[number]
+        logits: Tensor = self.classify(hidden)
         return logits
 
 
@@ -84,23 +91,52 @@ class SparseNet(nn.Module):
 
     def forward(self, features: Tensor, inner: Box | None = None) -> Tensor:
         """Raw features of one tile (z, y, x, features) -> log-probabilities (z, y, x, classes), of `inner` only."""
-        inner = inner or Box.whole((features.shape[0], features.shape[1], features.shape[2]))
+        whole = Box.whole((features.shape[0], features.shape[1], features.shape[2]))
+        return self.answer(lambda box, function: function(features[box.slices], box), whole, inner or whole)
+
+    def answer(self, mapped: Mapped, source: Box, inner: Box) -> Tensor:
+        """Log-probabilities (z, y, x, classes) of `inner`, by what is known of `source`.
+
+        `mapped(box, function)` applies a function of single voxels to the raw features of the parts of a box, and
+        joins what it gives: the features of all, which take much memory, need never be there at once.
+        """
         if self.context == 0:
-            return self.at_a_glance(features[inner.slices])
-        known = self.standardised(features)
-        context: Tensor = self.unet(known.movedim(-1, 0)[None], inner)[0].movedim(0, -1)
-        if self.context == 1:
-            return self._answer(context)
-        return self._answer(self.mixed(self._of_pixels(known[inner.slices]), context))
+            return self._log_probabilities(mapped(inner, lambda features, _: self._of_pixels(features)))
+        pixel: list[tuple[Box, Tensor]] = []
+
+        def both(features: Tensor, part: Box) -> Tensor:
+            wanted = part.clipped(inner)
+            if self.context < 1 and wanted.n_voxels:
+                known = features[wanted.relative_to(part.start).slices]
+                pixel.append((wanted.relative_to(inner.start), self._of_pixels(known)))
+            return self._first(self.unet.stem, features)
+
+        stem = mapped(source, both).movedim(-1, 0)[None]
+        logits = self.unet.beyond_stem(stem, inner.relative_to(source.start))[0].movedim(0, -1)
+        for box, of_part in pixel:  # that neither is normalised shifts all classes of a voxel alike
+            logits[box.slices].lerp_(of_part.to(logits.dtype), 1 - self.context)
+        return self._log_probabilities(logits)
 
     def at_a_glance(self, features: Tensor) -> Tensor:
         """Log-probabilities by the pixel head alone, (z, y, x, features) -> (z, y, x, classes)."""
-        return self._answer(self._of_pixels(self.standardised(features)))
+        return self._log_probabilities(self._of_pixels(features))
 
-    def _answer(self, logits: Tensor) -> Tensor:
-        return (logits + self.shift).log_softmax(-1)
+    def _log_probabilities(self, logits: Tensor) -> Tensor:
+        # torch is several times faster along the first axis than along a last one of a few classes
+        by_class = (logits.float() + self.shift).movedim(-1, 0).contiguous()
+        return by_class.log_softmax(0).movedim(0, -1)
 
-    def _of_pixels(self, known: Tensor) -> Tensor:
+    def _of_pixels(self, features: Tensor) -> Tensor:
         """The pixel head's logits, in parts that fit the processor's cache: its hidden layers are wide."""
-        parts = [self.pixel(part) for part in torch.split(known.reshape(-1, known.shape[-1]), _PIXELS_AT_ONCE)]
-        return torch.cat(parts).reshape(*known.shape[:3], self.n_classes)
+        rows = features.reshape(-1, features.shape[-1])
+        first = self.pixel.hidden[0]
+        parts = [self.pixel.beyond_first(self._first(first, part)) for part in torch.split(rows, _PIXELS_AT_ONCE)]
+        return torch.cat(parts).reshape(*features.shape[:-1], self.n_classes)
+
+    def _first(self, layer: nn.Module, features: Tensor) -> Tensor:
+        """A linear layer of the standardised features, from the raw ones: the scaling is in its weights."""
+        assert isinstance(layer, nn.Linear)  # noqa: S101 - what is first in either head
+        weight = layer.weight / self.scale
+        bias = layer.bias - weight @ self.mean
+        with torch.autocast(features.device.type, enabled=False):  # half precision would lose what is subtracted
+            return functional.linear(features, weight, bias)

@@ -43,6 +43,8 @@ class Predictor:
 
     def predict(self) -> Iterator[TilePrediction]:
         """Every voxel of the volume once."""
+        if self.n_tiles == 1:
+            self._features.cache_bytes = 0  # each block is needed once
         for tile in tile_grid(Box.whole(self._features.shape), self.tile_shape):
             yield from self._predict_or_halve(tile)
 
@@ -51,8 +53,8 @@ class Predictor:
         # the pixel head alone needs no surroundings
         source = tile_input(box, self.frame, self._stride, self._halo) if self._network.context else box
         with torch.no_grad(), mixed_precision(self._features.device):
-            logits = self._network(self._features.read(source), box.relative_to(source.start))
-        probabilities: Tensor = logits.float().softmax(-1).movedim(-1, 0)
+            log_probabilities = self._network.answer(self._features.mapped, source, box)
+        probabilities: Tensor = log_probabilities.movedim(-1, 0).exp()
         return probabilities
 
     def _predict_or_halve(self, tile: Box) -> Iterator[TilePrediction]:
