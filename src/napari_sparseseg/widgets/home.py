@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+from napari.settings import get_settings
 
 from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.storage.durable import RealDisk, replace_file
@@ -26,6 +27,7 @@ from napari_sparseseg.storage.strokes import largest_record
 HOME_VARIABLE = "SPARSESEG_HOME"
 """Environment variable that names the folder of projects and of what was open lately, instead of the user's own."""
 
+_PLUGIN = "napari-sparseseg"
 _RECENTS = "recent.json"
 _MOST_RECENTS = 20
 _LARGEST = 2**20  # bytes of the list
@@ -77,6 +79,13 @@ def new_project(name: str) -> Project:
             f"there can be no project in {folder} ({error.strerror or error}); choose a place with Save as"
         ) from error
     return Project.create(unused_path(folder, name))
+
+
+def prefer_own_reader() -> None:
+    """Let napari open projects with this plugin, as if the user had said so: it asks for each folder otherwise."""
+    preferred = get_settings().plugins.extension2reader
+    if not any(SUFFIX in pattern for pattern in preferred):
+        get_settings().plugins.extension2reader = {**preferred, f"*{SUFFIX}{os.sep}": _PLUGIN}
 
 
 # ---------------------------------------------------------------- what was open lately

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qtpy.QtCore import Signal
+from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QHBoxLayout, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from napari_sparseseg.live.events import SavingStatus
@@ -71,11 +72,11 @@ class ProjectPanel(QWidget):
         """Offer projects that were open lately."""
         self._recents.clear()
         for recent in found:
-            action = self._recents.addAction(f"{recent.image} · {when(recent.time)}")
+            action = _add(self._recents, f"{recent.image} · {when(recent.time)}")
             action.setToolTip(str(recent.path))
             action.triggered.connect(lambda _=False, path=recent.path: self.recent_chosen.emit(path))
         if not found:
-            self._recents.addAction("Nothing yet").setEnabled(False)
+            _add(self._recents, "Nothing yet").setEnabled(False)
 
     def show_offer(self, earlier: Earlier | None) -> None:
         """Offer to go on with earlier paint of the same image."""
@@ -92,21 +93,21 @@ class ProjectPanel(QWidget):
         self._button.setToolTip("Open a project, save it elsewhere, bring back an earlier state.")
         menu = QMenu(self)
         menu.setToolTipsVisible(True)
-        menu.addAction("Open…").triggered.connect(lambda _: self.open_requested.emit())
+        _add(menu, "Open…").triggered.connect(lambda _: self.open_requested.emit())
         self._recents = QMenu("Open recent", menu)
         self._recents.setToolTipsVisible(True)
         self._recents.aboutToShow.connect(self.recents_requested)
         menu.addMenu(self._recents)
-        self._save_as = menu.addAction("Save as…")
+        self._save_as = _add(menu, "Save as…")
         self._save_as.setToolTip("Choose a place for the project, and go on there.")
-        self._history = menu.addAction("History…")
+        self._history = _add(menu, "History…")
         self._history.setToolTip("Bring back the annotation as it was earlier today.")
         menu.addSeparator()
-        self._provenance = menu.addAction("Export provenance…")
+        self._provenance = _add(menu, "Export provenance…")
         self._provenance.setToolTip("Write who painted what and when, models and settings, as JSON.")
-        self._methods = menu.addAction("Copy methods text")
+        self._methods = _add(menu, "Copy methods text")
         self._methods.setToolTip("A paragraph for the methods section of a paper.")
-        self._store = menu.addAction("Store image in project")
+        self._store = _add(menu, "Store image in project")
         self._store.setToolTip("For an image that is in no file: without it the project cannot be gone on with.")
         for action, signal in (
             (self._save_as, self.save_as_requested),
@@ -133,6 +134,12 @@ class ProjectPanel(QWidget):
         self._offer.setLayout(line)
         self._offer.hide()
         return self._offer
+
+
+def _add(menu: QMenu, text: str) -> QAction:
+    action = QAction(text, menu)
+    menu.addAction(action)
+    return action
 
 
 def when(moment: float) -> str:

@@ -175,11 +175,12 @@ def _three(sizes: Sequence[float]) -> tuple[float, float, float]:
 def show_paint(viewer: Any, image: ProjectImage) -> None:
     """Show annotation and prediction as ordinary layers, without the image."""
     entry, place = image.entry, image.entry.place or LayerPlace()
+    shown: dict[str, np.ndarray[Any, Any]] = {"paint": image.annotation()}
     prediction = image.prediction()
-    shown = {"paint": image.annotation(), "prediction": None if prediction is None else prediction[:]}
+    if prediction is not None:
+        shown["prediction"] = np.asarray(prediction[:])
     n_axes = len(place.scale) or (3 if entry.time_axis is None else 4)
     for what, codes in shown.items():
-        if codes is not None:
-            data = np.asarray(codes).reshape(codes.shape[-n_axes:] if n_axes < 4 else codes.shape)
-            scale = place.scale or (1.0, *entry.spacing)[-n_axes:]
-            viewer.add_labels(data, name=f"{entry.title} {what}", scale=scale)
+        data = codes.reshape(codes.shape[-n_axes:])
+        scale = place.scale or (1.0, *entry.spacing)[-n_axes:]
+        viewer.add_labels(data, name=f"{entry.title} {what}", scale=scale)

@@ -29,6 +29,7 @@ from napari_sparseseg.widgets.home import (
     import_old_journals,
     new_project,
     note_recent,
+    prefer_own_reader,
     unused_path,
 )
 from napari_sparseseg.widgets.relay import GuiRelay
@@ -98,6 +99,7 @@ class Session(QObject):
         self.curve: list[CurvePoint] = []
         self.probability: int | None = None
         self.uncertainty = self.freshness = False
+        prefer_own_reader()
         self.live = LiveSegmenter()
         self.relay = GuiRelay(self.live.events, self)
         self.bridge = LayerBridge(viewer, self.live, self.relay)

@@ -1,0 +1,491 @@
+"""Projects in a real viewer: what is painted by mouse comes back, however it is opened, whatever became of its image."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import tifffile
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QMenu, QPushButton
+
+from napari_sparseseg._types import Box, Region
+from napari_sparseseg.live.events import SavingStatus
+from napari_sparseseg.storage.project.project import Project
+from napari_sparseseg.storage.strokes import AnnotationStore
+from napari_sparseseg.widgets import history, home, opening, project_wishes
+from napari_sparseseg.widgets.dock import SparseSegDock
+from napari_sparseseg.widgets.session import find_session
+
+SHAPE = (6, 48, 48)
+LEFT, RIGHT = Box((3, 4, 4), (4, 20, 20)), Box((3, 28, 28), (4, 44, 44))
+PLUGIN = ("napari-sparseseg", "Sparse Segmentation")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's data folder."""
+    monkeypatch.setenv("SPARSESEG_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def image() -> Any:
+    voxels = np.random.default_rng(1).integers(0, 90, SHAPE).astype(np.uint8)
+    voxels[:, 26:46, 26:46] += 120
+    return voxels
+
+
+@pytest.fixture
+def image_file(tmp_path: Path, image: Any) -> Path:
+    path = tmp_path / "cells.tif"
+    tifffile.imwrite(path, image)
+    return path
+
+
+@pytest.fixture
+def open_viewer(make_napari_viewer: Any) -> Iterator[Callable[[], Any]]:
+    yield lambda: make_napari_viewer(show=True)
+    gc.collect()
+
+
+@pytest.fixture
+def hands(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    shared = request.config.pluginmanager.get_plugin(str(Path(__file__).parent / "conftest.py"))
+
+    def make(viewer: Any) -> Any:
+        session = find_session(viewer)
+        return shared.Stage(viewer, session.live, session.relay, session.bridge, session.source)
+
+    return make
+
+
+def open_dock(viewer: Any) -> SparseSegDock:
+    _, dock = viewer.window.add_plugin_dock_widget(*PLUGIN)
+    QTest.qWait(20)
+    return dock
+
+
+def dock_of(viewer: Any) -> SparseSegDock:
+    """The dock that came with the project; waits for it."""
+    for _ in range(200):
+        QTest.qWait(10)
+        session = find_session(viewer)
+        if session is not None and session.source is not None:
+            QTest.qWait(80)
+            return open_dock(viewer)
+    pytest.fail(f"no project was opened; {messages()}")
+
+
+def drop(viewer: Any, path: Path) -> None:
+    """Drop a file on the viewer, as a file manager does."""
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path))])
+    event = QDropEvent(
+        QPointF(50, 50), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    )
+    viewer.window._qt_viewer.dropEvent(event)
+
+
+def paint_by_mouse(stage: Any) -> None:
+    """Two strokes on the annotation and one on the prediction."""
+    stage.live.auto_start = False
+    stage.viewer.dims.set_point(0, 3)
+    stage.tools("paint", 1)
+    stage.drag((3, 10, 8), (3, 10, 18))
+    stage.tools("paint", 2)
+    stage.drag((3, 34, 30), (3, 34, 42))
+    stage.tools("correct", 2)
+    stage.drag((3, 20, 30), (3, 20, 40))
+    stage.settle()
+
+
+def messages() -> list[str]:
+    return [record.message for record in notification_manager.records]
+
+
+def state_text(dock: SparseSegDock) -> str:
+    return dock.project_panel._state.text()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    for _ in range(int(seconds * 100)):
+        if condition():
+            return
+        QTest.qWait(10)
+    pytest.fail(f"it did not happen; {messages()}")
+
+
+def picture(viewer: Any, name: str) -> None:
+    import os
+
+    folder = os.environ.get("SPARSESEG_SCREENSHOTS")
+    if folder:
+        QTest.qWait(100)
+        viewer.window.screenshot(str(Path(folder) / f"{name}.png"), canvas_only=False, flash=False)
+
+
+@pytest.fixture
+def left(open_viewer: Any, hands: Any, image_file: Path) -> Iterator[tuple[Path, Any]]:
+    """A project that was painted in and closed: its folder, and the annotation."""
+    viewer = open_viewer()
+    viewer.open(image_file)
+    dock = open_dock(viewer)
+    dock.session.live.rename_class(2, "nucleus")
+    dock.session.live.recolor_class(2, (0.0, 1.0, 0.5))
+    paint_by_mouse(hands(viewer))
+    codes, path = dock.session.live.codes.copy(), dock.session.project.path
+    assert (codes == 2).sum() > 30
+    viewer.close()
+    QTest.qWait(20)
+    yield path, codes
+
+
+class TestComingBack:
+    def test_a_dropped_project_brings_strokes_pins_classes_and_image(
+        self, open_viewer: Any, left: Any, image_file: Path, own_folder: Path
+    ) -> None:
+        path, codes = left
+        assert path.is_relative_to(own_folder)
+        viewer = open_viewer()
+        drop(viewer, path)
+        dock = dock_of(viewer)
+        session = dock.session
+        np.testing.assert_array_equal(session.live.codes, codes)
+        np.testing.assert_array_equal(session.bridge.annotation_layer.data, codes[0])
+        pinned = session.bridge.prediction_layer.data
+        np.testing.assert_array_equal(pinned[codes[0] > 0], codes[0][codes[0] > 0])
+        assert session.live.classes[1].name == "nucleus"
+        assert session.live.classes[1].color == (0.0, 1.0, 0.5)
+        assert session.source.layer_names == ("cells",)
+        assert viewer.layers["cells"].source.path == str(image_file)
+        assert state_text(dock) == f"Saved · {path.stem}"
+        picture(viewer, "reopened")
+
+    def test_training_goes_on_with_model_curve_and_prediction(
+        self, open_viewer: Any, hands: Any, image_file: Path
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        live = dock.session.live
+        paint_by_mouse(hands(viewer))
+        QTest.mouseClick(dock.train_panel._train, Qt.MouseButton.LeftButton)
+        wait_until(lambda: live.status.step >= 3 and bool(live.labels(0)[3].all()), 60)
+        QTest.mouseClick(dock.train_panel._train, Qt.MouseButton.LeftButton)
+        wait_until(lambda: not dock.session.live.status.activity.startswith("Training"), 30)
+        path = dock.session.project.path
+        viewer.close()
+        QTest.qWait(20)
+        with Project.open(path, read_only=True) as project:
+            (entry, _), *_ = project.checkpoints()
+            assert project.images[0].prediction() is not None
+        again = open_viewer()
+        drop(again, path)
+        dock = dock_of(again)
+        live = dock.session.live
+        wait_until(lambda: live.status.has_model and len(dock.session.curve) >= entry.step > 0, 60)
+        assert live.labels(0)[3].all()
+        step = live.status.step
+        assert step >= entry.step
+        QTest.mouseClick(dock.train_panel._train, Qt.MouseButton.LeftButton)
+        wait_until(lambda: live.status.step > step, 60)
+
+    def test_a_second_viewer_may_only_look(self, open_viewer: Any, hands: Any, image_file: Path) -> None:
+        first = open_viewer()
+        first.open(image_file)
+        dock = open_dock(first)
+        paint_by_mouse(hands(first))
+        codes = dock.session.live.codes.copy()
+        dock.session.live.project.journal.sync(timeout=5)
+        second = open_viewer()
+        drop(second, dock.session.project.path)
+        other = dock_of(second)
+        np.testing.assert_array_equal(other.session.live.codes, codes)
+        assert state_text(other).startswith("Read-only")
+        assert sum("open in another window" in text for text in messages()) == 1
+        assert state_text(dock).startswith("Saved")
+        picture(second, "read-only")
+
+    def test_recent_projects_are_in_the_menu(self, open_viewer: Any, left: Any) -> None:
+        path, codes = left
+        viewer = open_viewer()
+        dock = open_dock(viewer)
+        menu = dock.project_panel._recents
+        menu.aboutToShow.emit()
+        (action,) = menu.actions()
+        assert action.text().startswith("cells · ")
+        action.trigger()
+        QTest.qWait(50)
+        np.testing.assert_array_equal(dock.session.live.codes, codes)
+        assert dock.session.project.path == path
+
+
+class TestOffer:
+    def test_the_same_image_offers_its_earlier_paint(
+        self, open_viewer: Any, left: Any, image_file: Path, own_folder: Path
+    ) -> None:
+        path, codes = left
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        panel = dock.project_panel
+        assert panel._offer.isVisible()
+        picture(viewer, "offer")
+        (go_on,) = panel._offer.findChildren(QPushButton)
+        QTest.mouseClick(go_on, Qt.MouseButton.LeftButton)
+        QTest.qWait(50)
+        np.testing.assert_array_equal(dock.session.live.codes, codes)
+        assert not panel._offer.isVisible()
+        assert list((own_folder / "projects").iterdir()) == [path]  # the one that was made meanwhile is gone
+
+    def test_another_image_offers_nothing(self, open_viewer: Any, left: Any, image: Any) -> None:
+        viewer = open_viewer()
+        viewer.add_image(image[::-1].copy(), name="cells")
+        assert not open_dock(viewer).project_panel._offer.isVisible()
+
+    def test_painting_declines(self, open_viewer: Any, hands: Any, left: Any, image_file: Path) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        paint_by_mouse(hands(viewer))
+        assert not dock.project_panel._offer.isVisible()
+        assert dock.session.project.path != left[0]
+
+
+class TestImage:
+    @pytest.fixture
+    def ask(self, monkeypatch: pytest.MonkeyPatch) -> Mock:
+        asked = Mock(return_value="cancel")
+        monkeypatch.setattr(opening, "ask_for_image", asked)
+        return asked
+
+    def test_a_moved_image_is_asked_for_and_remembered(
+        self, open_viewer: Any, left: Any, image_file: Path, ask: Mock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, codes = left
+        moved = image_file.rename(image_file.with_name("moved.tif"))
+        ask.return_value = "choose"
+        monkeypatch.setattr(opening, "choose_file", lambda: str(moved))
+        viewer = open_viewer()
+        drop(viewer, path)
+        dock = dock_of(viewer)
+        np.testing.assert_array_equal(dock.session.live.codes, codes)
+        assert "no image at" in ask.call_args.args[0]
+        assert dock.session.live.project.entry.reference.path == str(moved)
+
+    def test_a_changed_image_may_be_used_anyway(
+        self, open_viewer: Any, left: Any, image_file: Path, image: Any, ask: Mock
+    ) -> None:
+        path, codes = left
+        tifffile.imwrite(image_file, image + 1)
+        ask.return_value = "use"
+        viewer = open_viewer()
+        drop(viewer, path)
+        dock = dock_of(viewer)
+        assert ask.call_args.kwargs == {"can_use": True}
+        np.testing.assert_array_equal(dock.session.live.codes, codes)
+        np.testing.assert_array_equal(dock.session.source.array, image + 1)
+
+    def test_one_of_another_shape_is_refused(
+        self, open_viewer: Any, left: Any, image_file: Path, image: Any, ask: Mock
+    ) -> None:
+        tifffile.imwrite(image_file, image[:3])
+        ask.side_effect = ["use", "cancel"]
+        viewer = open_viewer()
+        drop(viewer, left[0])
+        wait_until(lambda: ask.call_count == 2)
+        assert "choose another file" in ask.call_args.args[0]
+        assert find_session(viewer).source is None
+
+    def test_the_paint_can_be_seen_alone(self, open_viewer: Any, left: Any, image_file: Path, ask: Mock) -> None:
+        path, codes = left
+        image_file.unlink()
+        ask.return_value = "paint"
+        viewer = open_viewer()
+        drop(viewer, path)
+        wait_until(lambda: "cells.tif paint" in viewer.layers or "cells paint" in viewer.layers)
+        np.testing.assert_array_equal(viewer.layers[0].data, codes[0])
+
+    def test_an_image_in_memory_is_stored_and_comes_back(
+        self, open_viewer: Any, hands: Any, image: Any, ask: Mock
+    ) -> None:
+        viewer = open_viewer()
+        viewer.add_image(image, name="made", scale=(2, 0.5, 0.5))
+        dock = open_dock(viewer)
+        paint_by_mouse(hands(viewer))
+        codes, path = dock.session.live.codes.copy(), dock.session.project.path
+        assert dock.project_panel._store.isEnabled()
+        dock.project_panel._store.trigger()
+        wait_until(lambda: not dock.project_panel._store.isEnabled())
+        viewer.close()
+        again = open_viewer()
+        drop(again, path)
+        dock = dock_of(again)
+        ask.assert_not_called()
+        np.testing.assert_array_equal(dock.session.source.array, image)
+        np.testing.assert_allclose(again.layers["made"].scale, (2, 0.5, 0.5))
+        np.testing.assert_array_equal(dock.session.live.codes, codes)
+
+
+class TestMenu:
+    def test_save_as_moves_and_goes_on_there(
+        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        stage = hands(viewer)
+        paint_by_mouse(stage)
+        before, codes = dock.session.project.path, dock.session.live.codes.copy()
+        target = tmp_path / "mine.sparseseg"
+        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(target))
+        dock.project_panel._save_as.trigger()
+        QTest.qWait(50)
+        assert not before.exists()
+        assert dock.session.project.path == target
+        np.testing.assert_array_equal(dock.session.live.codes, codes)
+        stage = hands(viewer)
+        stage.tools("paint", 2)
+        stage.drag((3, 40, 30), (3, 40, 42))
+        stage.settle()
+        after = dock.session.live.codes.copy()
+        assert (after != codes).any()
+        assert dock.session.live.project.journal.sync(timeout=5)
+        with Project.open(target, read_only=True) as project:
+            np.testing.assert_array_equal(project.images[0].annotation(), after)
+        assert [recent.path for recent in home.recents()] == [target]
+
+    def test_a_place_that_is_taken_changes_nothing(
+        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        paint_by_mouse(hands(viewer))
+        before, codes = dock.session.project.path, dock.session.live.codes.copy()
+        (tmp_path / "taken.sparseseg").mkdir()
+        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(tmp_path / "taken.sparseseg"))
+        dock.project_panel._save_as.trigger()
+        QTest.qWait(50)
+        assert "exists" in messages()[-1]
+        assert dock.session.project.path == before
+        np.testing.assert_array_equal(dock.session.live.codes, codes)
+        dock.session.live.annotate(Region(0, LEFT), 1)
+        assert dock.session.live.project.journal.sync(timeout=5)
+
+    def test_an_earlier_state_is_restored(
+        self, open_viewer: Any, hands: Any, image_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        live = dock.session.live
+        paint_by_mouse(hands(viewer))
+        codes = live.codes.copy()
+        live.save()
+        wait_until(lambda: len(live.history()) == 1)
+        live.annotate(Region(0, RIGHT), 1)
+        seen: list[Any] = []
+
+        def choose(self: Any) -> int:
+            self.show()
+            QTest.qWait(50)
+            seen.append([self._list.item(i).text() for i in range(self._list.count())])
+            folder = __import__("os").environ.get("SPARSESEG_SCREENSHOTS")
+            if folder:
+                self.grab().save(str(Path(folder) / "history.png"))
+            self.accept()
+            return 1
+
+        monkeypatch.setattr(history.HistoryDialog, "exec", choose)
+        dock.project_panel._history.trigger()
+        wait_until(lambda: bool((live.codes == codes).all()))
+        assert seen[0][0].endswith("3 strokes")
+        hands(viewer).settle()
+        np.testing.assert_array_equal(dock.session.bridge.annotation_layer.data, codes[0])
+
+    def test_provenance_and_methods(
+        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        paint_by_mouse(hands(viewer))
+        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(tmp_path / "record.json"))
+        dock.project_panel._provenance.trigger()
+        record = json.loads((tmp_path / "record.json").read_text())
+        assert len(record["images"][0]["strokes"]) == 3
+        dock.project_panel._methods.trigger()
+        assert "3 strokes were painted" in QApplication.clipboard().text()
+
+
+class TestFaults:
+    @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be removed while they are in use")
+    def test_a_fault_is_told_once_and_shown_until_it_is_over(
+        self, open_viewer: Any, hands: Any, image_file: Path
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        fault = SavingStatus(str(dock.session.project.path), error="the disk is full; everything is kept in memory")
+        for _ in range(3):
+            dock.session.live.events.saving_changed.emit(fault)
+            dock.session.relay.flush()
+        assert sum("disk is full" in text for text in messages()) == 1
+        assert state_text(dock).startswith("Not saved: the disk is full")
+        picture(viewer, "fault")
+        dock.session.live.events.saving_changed.emit(SavingStatus(fault.path))
+        dock.session.relay.flush()
+        assert messages()[-1] == "Everything is saved again."
+        assert state_text(dock).startswith("Saved")
+
+    def test_a_notice_is_told_once(self, open_viewer: Any, image_file: Path) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        for _ in range(2):
+            dock.session.live.events.noticed.emit("The loss exploded; the last good model is back")
+            dock.session.relay.flush()
+        assert sum("The loss exploded" in text for text in messages()) == 1
+
+    def test_a_folder_that_is_no_project_is_told(self, open_viewer: Any, tmp_path: Path) -> None:
+        (tmp_path / "empty.sparseseg").mkdir()
+        viewer = open_viewer()
+        drop(viewer, tmp_path / "empty.sparseseg")
+        wait_until(lambda: any("project.json" in text for text in messages()))
+
+
+def test_a_journal_of_an_older_version_becomes_a_project(open_viewer: Any, own_folder: Path, image: Any) -> None:
+    from napari_sparseseg.storage.journal import FileJournal
+
+    (own_folder / "journals").mkdir(parents=True)
+    journal = FileJournal(own_folder / "journals" / "cells-20250101-120000.journal")
+    store = AnnotationStore((1, *SHAPE), journal=journal)
+    store.annotate(Region(0, LEFT), 2)
+    journal.close()
+    viewer = open_viewer()
+    viewer.add_image(image, name="cells")
+    dock = open_dock(viewer)
+    assert dock.project_panel._offer.isVisible()
+    (go_on,) = dock.project_panel._offer.findChildren(QPushButton)
+    assert [path.suffix for path in (own_folder / "journals").iterdir()] == [".imported"]
+    assert isinstance(dock.project_panel._button.menu(), QMenu)
+    answers = iter(["use"])
+    opening_ask, opening.ask_for_image = opening.ask_for_image, lambda *_, **__: next(answers, "cancel")
+    try:
+        QTest.mouseClick(go_on, Qt.MouseButton.LeftButton)
+    finally:
+        opening.ask_for_image = opening_ask
+    QTest.qWait(50)
+    assert (dock.session.live.codes == 2).sum() == LEFT.n_voxels
