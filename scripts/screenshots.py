@@ -52,6 +52,7 @@ class Tutorial:
         self.turn()
         self.see_in_3d()
         self.accept()
+        self.come_back()
         self.viewer.close()
 
     def open(self) -> None:
@@ -128,6 +129,20 @@ class Tutorial:
         self.go_to(0, 24)
         self.session.bridge.accept(True)
         self.picture("8-accept", seconds=2)
+
+    def come_back(self) -> None:
+        """Close the viewer, and open the project in a new one."""
+        project = self.session.project.path if self.session.project else None
+        self.viewer.close()
+        QTest.qWait(500)
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.window.resize(1280, 860)
+        self.viewer.theme = "dark"
+        self.viewer.open(project, plugin="napari-sparseseg")
+        QTest.qWait(100)
+        self.session = session_of(self.viewer)
+        self.wait_for(lambda: self.session.live.status.has_model)
+        self.picture("9-come-back", seconds=2)
 
     # --- small steps ---
 

@@ -1,10 +1,10 @@
-"""Projects in a real viewer: what is painted by mouse comes back, however it is opened, whatever became of its image."""
+"""Projects in a real viewer: what is painted by mouse comes back, whatever became of viewer and image."""
 
 from __future__ import annotations
 
 import gc
 import json
-import sys
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,6 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def picture(viewer: Any, name: str) -> None:
-    import os
-
     folder = os.environ.get("SPARSESEG_SCREENSHOTS")
     if folder:
         QTest.qWait(100)
@@ -136,7 +134,7 @@ def picture(viewer: Any, name: str) -> None:
 
 
 @pytest.fixture
-def left(open_viewer: Any, hands: Any, image_file: Path) -> Iterator[tuple[Path, Any]]:
+def left(open_viewer: Any, hands: Any, image_file: Path) -> tuple[Path, Any]:
     """A project that was painted in and closed: its folder, and the annotation."""
     viewer = open_viewer()
     viewer.open(image_file)
@@ -148,7 +146,7 @@ def left(open_viewer: Any, hands: Any, image_file: Path) -> Iterator[tuple[Path,
     assert (codes == 2).sum() > 30
     viewer.close()
     QTest.qWait(20)
-    yield path, codes
+    return path, codes
 
 
 class TestComingBack:
@@ -170,6 +168,7 @@ class TestComingBack:
         assert session.source.layer_names == ("cells",)
         assert viewer.layers["cells"].source.path == str(image_file)
         assert state_text(dock) == f"Saved · {path.stem}"
+        assert viewer.dims.current_step[0] == 3  # what was painted is on screen
         picture(viewer, "reopened")
 
     def test_training_goes_on_with_model_curve_and_prediction(
@@ -402,7 +401,7 @@ class TestMenu:
             self.show()
             QTest.qWait(50)
             seen.append([self._list.item(i).text() for i in range(self._list.count())])
-            folder = __import__("os").environ.get("SPARSESEG_SCREENSHOTS")
+            folder = os.environ.get("SPARSESEG_SCREENSHOTS")
             if folder:
                 self.grab().save(str(Path(folder) / "history.png"))
             self.accept()
@@ -431,7 +430,6 @@ class TestMenu:
 
 
 class TestFaults:
-    @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be removed while they are in use")
     def test_a_fault_is_told_once_and_shown_until_it_is_over(
         self, open_viewer: Any, hands: Any, image_file: Path
     ) -> None:

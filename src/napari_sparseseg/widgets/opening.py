@@ -63,6 +63,9 @@ def open_project(session: Session, viewer: Any, path: str | os.PathLike[str], nu
             image.refer(reference_to(found.source, project), place_of(found.source))
         session.open(found.source, image)
         is_taken = True
+        painted = session.live.painted_slices()
+        if painted:
+            session.bridge.go_to(painted[0].plane)
     finally:
         if not is_taken:
             project.close()
