@@ -102,6 +102,14 @@ def test_slices_of_strokes_are_slices(path, plane):
         replay(path, AnnotationStore(SHAPE))
 
 
+@pytest.mark.parametrize("seconds", [1e300, float("nan"), float("inf"), -1e300, 2.0**60])
+def test_times_of_strokes_are_times(path, seconds):
+    values = {"frame": 0, "start": [0, 0, 0], "stop": [1, 1, 8], "strokes": [["paint", seconds, None, 8]]}
+    write(path, {"op": "edit", **values, "arrays": [1, 1, 1]}, zlib.compress(b"\xff\1\1"))
+    with pytest.raises(InputError, match="makes no sense"):
+        replay(path, AnnotationStore(SHAPE))
+
+
 @pytest.mark.parametrize(
     "entry",
     [[5, False, [1]], [255, False, [1]], ["a", False, [1]], [130, True, ["a"]], [130, True, [0]]],

@@ -15,6 +15,8 @@ from napari_sparseseg.storage._stroke_table import Ids, NewStroke, Stroke, Strok
 from napari_sparseseg.storage.journal import JournalRecord
 from napari_sparseseg.storage.palette import FIRST_SET, ClassSet, Palette
 
+_LAST_MOMENT = 1e10  # in the year 2286; Windows knows no date after 3000
+
 
 class RecordedEdit(NamedTuple):
     """What an edit wrote, without what was there before."""
@@ -105,7 +107,15 @@ def new_stroke_of(entry: Sequence[Any]) -> NewStroke:
     """A stroke from `values_of`; raises TypeError or ValueError for what is none."""
     kind, seconds, plane, n_voxels, *by = entry
     where = None if plane is None else plane_of(plane)
-    return StrokeKind(kind), float(seconds), where, int(n_voxels), StrokeAuthor(*by) if by else StrokeAuthor.HUMAN
+    return StrokeKind(kind), moment_of(seconds), where, int(n_voxels), StrokeAuthor(*by) if by else StrokeAuthor.HUMAN
+
+
+def moment_of(seconds: Any) -> float:
+    """Seconds since 1970 that calendars know; raises TypeError or ValueError for what is none."""
+    moment = float(seconds)
+    if not 0 <= moment < _LAST_MOMENT:
+        raise ValueError(f"{moment} is no time")
+    return moment
 
 
 def plane_of(entry: Sequence[Any]) -> Plane:

@@ -16,6 +16,7 @@ import zarr
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.storage._arrays import to_numpy
+from napari_sparseseg.storage._records import moment_of
 from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._image import Opened
 from napari_sparseseg.storage.formats._lazy import LazyArray, Source
@@ -243,7 +244,7 @@ class ProjectImage:
         for record, position in read_segments(self.folder / JOURNAL, Position(), largest_record(self.entry.shape)):
             if record.op == "save":
                 with suppress(KeyError, TypeError, ValueError):  # a record that says nothing is no state
-                    found = SavedState(float(record.values["time"]), int(record.values["n_strokes"]), position)
+                    found = SavedState(moment_of(record.values["time"]), int(record.values["n_strokes"]), position)
                     if found.time >= since:
                         yield found
 
