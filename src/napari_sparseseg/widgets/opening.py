@@ -69,8 +69,6 @@ def open_project(session: Session, viewer: Any, path: str | os.PathLike[str], nu
     finally:
         if not is_taken:
             project.close()
-    if project.is_read_only:
-        session.tell(project.reason, True)
 
 
 def _image_of(project: Project, number: int | None) -> ProjectImage:
