@@ -299,7 +299,7 @@ class TestImage:
     def test_one_of_another_shape_is_refused(
         self, open_viewer: Any, left: Any, image_file: Path, image: Any, ask: Mock
     ) -> None:
-        tifffile.imwrite(image_file, image[:3])
+        tifffile.imwrite(image_file, image[:5])
         ask.side_effect = ["use", "cancel"]
         viewer = open_viewer()
         drop(viewer, left[0])
@@ -460,6 +460,7 @@ class TestFaults:
     def test_a_folder_that_is_no_project_is_told(self, open_viewer: Any, tmp_path: Path) -> None:
         (tmp_path / "empty.sparseseg").mkdir()
         viewer = open_viewer()
+        open_dock(viewer)  # without it, napari asks which plugin reads folders
         drop(viewer, tmp_path / "empty.sparseseg")
         wait_until(lambda: any("project.json" in text for text in messages()))
 
