@@ -480,11 +480,6 @@ def test_a_journal_of_an_older_version_becomes_a_project(open_viewer: Any, own_f
     (go_on,) = dock.project_panel._offer.findChildren(QPushButton)
     assert [path.suffix for path in (own_folder / "journals").iterdir()] == [".imported"]
     assert isinstance(dock.project_panel._button.menu(), QMenu)
-    answers = iter(["use"])
-    opening_ask, opening.ask_for_image = opening.ask_for_image, lambda *_, **__: next(answers, "cancel")
-    try:
-        QTest.mouseClick(go_on, Qt.MouseButton.LeftButton)
-    finally:
-        opening.ask_for_image = opening_ask
+    QTest.mouseClick(go_on, Qt.MouseButton.LeftButton)
     QTest.qWait(50)
     assert (dock.session.live.codes == 2).sum() == LEFT.n_voxels

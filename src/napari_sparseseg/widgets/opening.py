@@ -40,8 +40,16 @@ class _Found:
     is_other: bool = False
 
 
-def open_project(session: Session, viewer: Any, path: str | os.PathLike[str], number: int | None = None) -> None:
-    """Open a project in a viewer: image `number`, or the one that was painted last. Asks where that cannot be found.
+def open_project(
+    session: Session,
+    viewer: Any,
+    path: str | os.PathLike[str],
+    number: int | None = None,
+    source: ImageSource | None = None,
+) -> None:
+    """Open a project in a viewer: image `number`, or the one that was painted last.
+
+    `source` is that image, if it is known; else it is looked for, and asked for where it is not found.
 
     Raises `InputError`, or OSError if the project cannot be written.
     """
@@ -52,7 +60,11 @@ def open_project(session: Session, viewer: Any, path: str | os.PathLike[str], nu
     is_taken = False
     try:
         image = _image_of(project, number)
-        found = _find(viewer, image)
+        if source is None:
+            found = _find(viewer, image)
+        else:
+            _check_shape(image, source)
+            found = _Found(source, is_other=image.entry.reference.fingerprint is None)
         if found is None:
             return
         if found.source is None:

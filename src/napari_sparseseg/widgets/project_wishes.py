@@ -44,16 +44,17 @@ class ProjectWishes(QObject):
         if path:
             self.open(Path(path))
 
-    def open(self, path: Path, number: int | None = None) -> None:
+    def open(self, path: Path) -> None:
         """Open a project; the one before is saved and closed."""
         with self._guarded():
-            open_project(self._session, self._viewer, path, number)
+            open_project(self._session, self._viewer, path)
 
     def accept_offer(self) -> None:
         """Go on with earlier paint of the image."""
         offer = self._session.offer
         if offer is not None:
-            self.open(offer.path, offer.number)
+            with self._guarded():
+                open_project(self._session, self._viewer, offer.path, offer.number, self._session.source)
 
     # --- save ---
 
