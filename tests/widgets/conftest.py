@@ -231,6 +231,12 @@ class Stage:
         getattr(QTest, action)(self.canvas, which, Qt.KeyboardModifier.NoModifier, self.at(point))
 
 
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test leaves a project in the user's folder."""
+    monkeypatch.setenv("SPARSESEG_HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture
 def make_live() -> type[FakeLive]:
     """A live segmenter whose predictions the test makes."""
