@@ -130,16 +130,16 @@ class Learner:
         return self._checked(next(self._steps))
 
     def settle(self) -> bool:
-        """Choose the mix of pixel head and U-Net by what they can do now; whether it changed.
+        """Choose mix and shift of the answers by what is known now; whether they changed.
 
         Takes time only after new steps.
         """
         if self._trainer is None or self._trainer.step == self._settled_at:
             return False
-        before = self._trainer.averaged.context
+        before = _mix_of(self._trainer.averaged)
         self._settled_at = self._trainer.step
         self._trainer.finish()
-        return self._trainer.averaged.context != before
+        return _mix_of(self._trainer.averaged) != before
 
     def weights(self) -> SparseNet:
         """A copy of the network that predicts, which further training does not change.
@@ -299,3 +299,8 @@ def check_fits(spec: ModelSpec, image: LiveImage) -> None:
         raise InputError(
             f"the model was trained on single planes, but the image has {image.shape[1]}; train a model on this volume"
         )
+
+
+def _mix_of(network: SparseNet) -> tuple[float, ...]:
+    """What the answers depend on besides the weights."""
+    return network.context, *network.shift.tolist()
