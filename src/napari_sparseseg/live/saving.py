@@ -179,7 +179,7 @@ class Saver:
             self._marked_revision = store.revision
             self._marked_at = time.monotonic()
             self._image.note_save(len(store.strokes))
-        if journal.ticket - self._folded_ticket >= FOLD_RECORDS:
+        if journal.ticket - self._folded_ticket >= FOLD_RECORDS and not _is_interpreter_ending():
             ticket = journal.ticket
             if self._image.fold(store):
                 self._folded_ticket = ticket
@@ -212,7 +212,7 @@ class Saver:
 
     def _save_prediction(self, opened: Opened, everything: bool) -> bool:
         is_due = everything or time.monotonic() - self._predicted_at > PREDICTION_SECONDS
-        if not (is_due and self._has_new_tiles):
+        if not (is_due and self._has_new_tiles) or _is_interpreter_ending():
             return False
         self._has_new_tiles = False
         self._predicted_at = time.monotonic()
@@ -240,6 +240,14 @@ class Saver:
             self._told = status
         if is_news:
             tell(self._events.saving_changed, status)
+
+
+def _is_interpreter_ending() -> bool:
+    """Whether Python shuts down with the window still open: zarr needs threads, and none can be started any more.
+
+    Folds and predictions only save time on reopening; strokes and models need no zarr.
+    """
+    return not threading.main_thread().is_alive()
 
 
 def class_infos(classes: tuple[ProjectClass, ...]) -> tuple[ClassInfo, ...]:
