@@ -130,8 +130,10 @@ class Trainer:
         usual = self.config.warm_start_steps if self.step == 0 else self._refit_steps
         if burst != 0:
             yield from self._fit_pixel_head(burst or usual, progress)
-        if burst is None or (burst and self.step == 0):
+        if burst is None:
             self._check()
+        elif burst and self.step == 0:
+            self._choose_mix()
         while with_context:
             used = progress(self.step)
             if used >= RELEASE_AT and not self.is_released:
@@ -327,12 +329,15 @@ class Trainer:
                 mean.lerp_(latest, 1 - keep)
 
     def _check(self) -> None:
+        self._choose_mix()
+        self._adapt_to_prevalence()
+
+    def _choose_mix(self) -> None:
         """Score the averaged network on held-out paint and mix pixel head and U-Net accordingly."""
         if self._held_out:
             self.score = self._held_out.score(self.averaged, self._maps, self.classes, has_context=self.step > 0)
         context = self.score.context if self.score else None
         self.averaged.context = self._untested_context() if context is None else context
-        self._adapt_to_prevalence()
 
     def _adapt_to_prevalence(self) -> None:
         """Estimate how common the classes are around the paint, so far as that is strokes: what is filled tells it."""
