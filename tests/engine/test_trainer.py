@@ -287,7 +287,7 @@ class TestChangingClasses:
     def test_a_later_burst_keeps_the_mix_and_the_first_one_chooses_it(self):
         trainer = make_trainer(IMAGE, CODES)
         checks = []
-        check, trainer._check = trainer._check, lambda: checks.append(trainer.step) or check()
+        check, trainer._choose_mix = trainer._choose_mix, lambda: checks.append(trainer.step) or check()
         list(trainer.steps(with_context=False, burst=20))
         assert checks == [0]
         unet_steps(trainer, 3)
