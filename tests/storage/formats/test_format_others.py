@@ -131,6 +131,13 @@ class TestNRRD:
         with pytest.raises(InputError, match=r"a.nrrd cannot be read"):
             open_image(tmp_path / "a.nrrd").array[...]
 
+    def test_a_type_that_nobody_knows_is_quoted_briefly(self, tmp_path):
+        header = b"NRRD0004\ntype: uint1" + b"0" * 5000 + b"\ndimension: 2\nsizes: 2 2\nencoding: raw\n\n"
+        (tmp_path / "a.nrrd").write_bytes(header + bytes(16))
+        with pytest.raises(InputError, match=r"of type 'uint1000.*save the image as numbers") as caught:
+            open_image(tmp_path / "a.nrrd")
+        assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
     def test_blocks_are_no_numbers(self, tmp_path):
         header = b"NRRD0004\ntype: block\nblock size: 4\ndimension: 2\nsizes: 2 2\nencoding: raw\n\n"
         (tmp_path / "a.nrrd").write_bytes(header + bytes(16))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, beside, check_claim, unpacked
-from napari_sparseseg.storage.formats._errors import optional
+from napari_sparseseg.storage.formats._errors import optional, shown
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
 from napari_sparseseg.storage.formats._stack import Stack
@@ -80,7 +80,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 def _dtype(header: Mapping[str, Any], path: Path | str) -> np.dtype[Any]:
     if header["type"] not in _DTYPES:
-        raise InputError(f"{path} holds values of type {header['type']!r}; save the image as numbers")
+        raise InputError(f"{path} holds values of type {shown(header['type'])!r}; save the image as numbers")
     return _DTYPES[header["type"]].newbyteorder(">" if header.get("endian") == "big" else "<")
 
 
