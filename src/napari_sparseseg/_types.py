@@ -132,6 +132,7 @@ class Annotation:
 
     `coordinates` is (n, 3) int32 along z, y, x; `codes` (n,) uint8, 1..254; `weights` (n,) float32, > 0.
     `allowed` maps a code to the class ids that it leaves possible; a code that is not in it is a class itself.
+    `objects` (n,) int32 tells which object a voxel belongs to, 0 where nothing was said; None where no voxel has an id.
     """
 
     shape: Shape3D
@@ -139,6 +140,7 @@ class Annotation:
     codes: npt.NDArray[np.uint8]
     weights: npt.NDArray[np.float32]
     allowed: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    objects: npt.NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
