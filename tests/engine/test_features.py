@@ -12,7 +12,8 @@ from synthetic import CUBES, Recorder, make_features, make_noise, whole
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.engine import features as module
-from napari_sparseseg.engine.features import PER_SCALE, FilterBank, radius, reflect, symmetric_eigenvalues
+from napari_sparseseg.engine.features import FilterBank
+from napari_sparseseg.engine.filters import PER_SCALE, radius, reflect, symmetric_eigenvalues
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.storage.volume import ArrayVolume
 
