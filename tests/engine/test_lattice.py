@@ -79,3 +79,17 @@ def test_only_some_cells_are_kept(large):
     features = make_features(make_noise((64, 40, 40)), scales=SCALES)
     features.read(whole((64, 40, 40)))
     assert len(features._lattice._kept) == 1
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_nothing_beyond_its_reach_changes_a_region(large, spacing):
+    image = make_noise((150, 160, 170))
+    features = make_features(image, spacing, SCALES)
+    region = Box((70, 72, 75), (80, 83, 85))
+    near = region.grown(features.bank.reach).clipped(whole(image.shape))
+    other = np.full_like(image, 7)
+    other[near.slices] = image[near.slices]
+    changed = make_features(other, spacing, SCALES)
+    for either in (features, changed):
+        either.prepare(region)
+    np.testing.assert_array_equal(features.read(region), changed.read(region))

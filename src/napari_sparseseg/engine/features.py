@@ -21,7 +21,7 @@ from torch import Tensor
 
 from napari_sparseseg._types import Box, Shape3D, Spacing, Volume
 from napari_sparseseg.engine.filters import PER_SCALE, Grid, radius, reflect, write_scale
-from napari_sparseseg.engine.lattice import COARSE_STRIDE, CoarseLattice
+from napari_sparseseg.engine.lattice import COARSE_STRIDE, CoarseLattice, coarse_reach
 from napari_sparseseg.engine.normalise import IntensityRange
 
 _COARSE_FROM = 4.0
@@ -80,6 +80,13 @@ class FilterBank:
         """Voxels around a block that its fine features depend on."""
         sigma = max(self.fine_scales, default=0.0)
         z, y, x = (radius(sigma * size) for size in self.relative_size)
+        return z, y, x
+
+    @property
+    def reach(self) -> Shape3D:
+        """Voxels around a region that its features depend on."""
+        far = coarse_reach(self) if self.coarse_scales else (0, 0, 0)
+        z, y, x = (max(a, b) for a, b in zip(self.halo, far, strict=True))
         return z, y, x
 
 

@@ -109,15 +109,8 @@ class CoarseLattice:
         bank = self._bank
         stride = bank.coarse_stride
         relative = [size * step for size, step in zip(bank.relative_size, stride, strict=True)]
-        of_scale = {
-            scale: [
-                float(np.sqrt(scale**2 - _PREFILTER**2)) * size / step
-                for size, step in zip(bank.relative_size, stride, strict=True)
-            ]
-            for scale in bank.coarse_scales
-        }
-        z, y, x = (max(radius(sigmas[axis]) for sigmas in of_scale.values()) for axis in range(3))
-        source = nodes.grown((z, y, x)).clipped(Box.whole(self._size))
+        of_scale = _sigmas(bank)
+        source = nodes.grown(_node_reach(bank)).clipped(Box.whole(self._size))
         units = tuple(r / s**2 for r, s in zip(relative, stride, strict=True))
         grids = [
             Grid(first=a, n_out=b - a, stride=1, source=s, n_source=t - s, size=n)
@@ -136,9 +129,7 @@ class CoarseLattice:
         sigmas = [_PREFILTER * size for size in bank.relative_size]
         start = [a * step for a, step in zip(nodes.start, bank.coarse_stride, strict=True)]
         stop = [(b - 1) * step + 1 for b, step in zip(nodes.stop, bank.coarse_stride, strict=True)]
-        # the last node may lie up to a stride beyond the volume, and then sees twice as far back
-        z, y, x = (radius(sigma) + 2 * step for sigma, step in zip(sigmas, bank.coarse_stride, strict=True))
-        source = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).grown((z, y, x))
+        source = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).grown(_image_reach(bank))
         source = source.clipped(Box.whole(self._shape))
         along_z, *in_plane = (
             kernel_matrix(Grid(a, n, step, s, t - s, size), sigma, 0).to(self._device)
@@ -155,6 +146,34 @@ class CoarseLattice:
             weights = along_z[:, first - source.start[0] : last - source.start[0]]
             image += torch.tensordot(weights, reduced, dims=([1], [1])).movedim(0, 1)
         return image
+
+
+def coarse_reach(bank: FilterBank) -> Shape3D:
+    """Voxels around a region that its coarse features depend on."""
+    of_nodes, of_voxels = _node_reach(bank), _image_reach(bank)
+    z, y, x = ((n + 1) * step + v for n, step, v in zip(of_nodes, bank.coarse_stride, of_voxels, strict=True))
+    return z, y, x
+
+
+def _node_reach(bank: FilterBank) -> Shape3D:
+    """Nodes around a node that its features depend on."""
+    z, y, x = (max(radius(sigmas[axis]) for sigmas in _sigmas(bank).values()) for axis in range(3))
+    return z, y, x
+
+
+def _image_reach(bank: FilterBank) -> Shape3D:
+    """Voxels around a node that its smoothed intensity depends on."""
+    # the last node may lie up to a stride beyond the volume, and then sees twice as far back
+    pairs = zip(bank.relative_size, bank.coarse_stride, strict=True)
+    z, y, x = (radius(_PREFILTER * size) + 2 * step for size, step in pairs)
+    return z, y, x
+
+
+def _sigmas(bank: FilterBank) -> dict[float, list[float]]:
+    """For each coarse scale the width, in nodes along z, y, x, of the filter on what is smoothed already."""
+    pairs = list(zip(bank.relative_size, bank.coarse_stride, strict=True))
+    left = {scale: float(np.sqrt(scale**2 - _PREFILTER**2)) for scale in bank.coarse_scales}
+    return {scale: [sigma * size / step for size, step in pairs] for scale, sigma in left.items()}
 
 
 def _lattice_shape(shape: Shape3D, bank: FilterBank) -> Shape3D:
