@@ -177,7 +177,7 @@ class TestSteps:
         ],
     )
     def test_halve_z_only_where_it_is_as_fine(self, shape, voxel, step):
-        assert module._next_step(shape, voxel) == step
+        assert module.next_step(shape, voxel) == step
 
     def test_of_thick_slices_become_isotropic_first(self, path, small):
         write_labels(path, random_labels((8, 20, 20)), spacing=(4, 1, 1))
@@ -215,7 +215,7 @@ class TestImages:
         st.tuples(*[st.sampled_from([1, 2])] * 3),
     )
     def test_averages_lie_within_the_image(self, image, step):
-        means = module._mean(image, step)
+        means = module.mean(image, step)
         assert means.dtype == image.dtype
         assert means.shape[1:] == tuple(-(-size // factor) for size, factor in zip(image.shape[1:], step, strict=True))
         slack = 2048 if image.dtype.itemsize == 8 and image.dtype.kind != "f" else 0

@@ -58,14 +58,14 @@ def write_labels(
     volume = ArrayVolume(labels, name="labels")
     if volume.dtype.kind not in "iu":
         raise InputTypeError(f"labels have dtype {volume.dtype}, but integers are needed; convert with astype('uint8')")
-    label = _label_metadata(class_names, colors)
+    label = label_metadata(class_names, colors)
     voxel = checked_spacing(spacing, len(volume.spatial_shape), volume.name)
     with _written_zarr(path, overwrite) as partial:
         group = zarr.create_group(store=partial, zarr_format=3)
-        levels = _write_levels(group, volume, voxel, _nearest)
-        multiscale = _multiscale(path, volume, levels, unit if spacing is not None else None, "nearest")
+        levels = _write_levels(group, volume, voxel, nearest)
+        multiscale = multiscale_of(path, _axes(volume), levels, unit if spacing is not None else None, "nearest")
         ome = ImageLabelAttrs(version="0.5", multiscales=[multiscale], image_label=label)
-        group.attrs.update(_as_attributes(ome))
+        group.attrs.update(as_attributes(ome))
 
 
 def write_image(
@@ -85,9 +85,9 @@ def write_image(
     voxel = checked_spacing(spacing, len(volume.spatial_shape), volume.name)
     with _written_zarr(path, overwrite) as partial:
         group = zarr.create_group(store=partial, zarr_format=3)
-        levels = _write_levels(group, volume, voxel, _mean)
-        multiscale = _multiscale(path, volume, levels, unit if spacing is not None else None, "mean")
-        group.attrs.update(_as_attributes(ImageAttrs(version="0.5", multiscales=[multiscale])))
+        levels = _write_levels(group, volume, voxel, mean)
+        multiscale = multiscale_of(path, _axes(volume), levels, unit if spacing is not None else None, "mean")
+        group.attrs.update(as_attributes(ImageAttrs(version="0.5", multiscales=[multiscale])))
 
 
 # --- files ---
@@ -115,17 +115,17 @@ def _write_levels(
         array = _create_level(group, str(len(levels)), source, step)
         target = ArrayVolume(array, None if volume.channel_axis is None else 0, name=volume.name)
         _fill(array, target, source, step, downsample)
-        if downsample is _mean:  # the middle of the averaged voxels; nearest keeps that of the first one
+        if downsample is mean:  # the middle of the averaged voxels; nearest keeps that of the first one
             offset = _spacing(o + (f - 1) / 2 * v for o, f, v in zip(offset, step, voxel, strict=True))
         voxel = _spacing(f * v for f, v in zip(step, voxel, strict=True))
         levels.append((voxel, offset))
-        step = _next_step(target.shape, voxel)
+        step = next_step(target.shape, voxel)
         if step == (1, 1, 1):
             return levels
         source = target
 
 
-def _next_step(shape: Shape3D, voxel: Spacing) -> Shape3D:
+def next_step(shape: Shape3D, voxel: Spacing) -> Shape3D:
     """Factors to the next coarser level: y and x are halved, z only where it is about as fine; all 1 at the end."""
     factors = [1 if size == 1 else 2 for size in shape]
     if voxel[0] > _ABOUT_AS_FINE * min(voxel[1:]):
@@ -135,19 +135,24 @@ def _next_step(shape: Shape3D, voxel: Spacing) -> Shape3D:
 
 
 def _create_level(group: zarr.Group, name: str, source: ArrayVolume, step: Shape3D) -> zarr.Array[Any]:
-    depth, height, width = (-(-size // factor) for size, factor in zip(source.shape, step, strict=True))
+    shape = _divided(source.shape, step)
+    return group.create_array(
+        name=name,
+        shape=on_disk(_axes(source), (source.n_channels, *shape)),
+        chunks=on_disk(_axes(source), (1, *chunk_shape(shape))),
+        dtype=source.dtype,
+        dimension_names=on_disk(_axes(source), ("c", "z", "y", "x")),
+        fill_value=0,
+    )
+
+
+def chunk_shape(shape: Shape3D) -> Shape3D:
+    """What is packed as one piece: 64 voxels along each axis, more along y and x where there are fewer along z."""
+    depth, height, width = shape
     edge = _CHUNK
     while min(_CHUNK, depth) * (2 * edge) ** 2 <= _CHUNK_VOXELS:
         edge *= 2
-    chunks = (1, min(_CHUNK, depth), min(edge, height), min(edge, width))
-    return group.create_array(
-        name=name,
-        shape=_on_disk(source, (source.n_channels, depth, height, width)),
-        chunks=_on_disk(source, chunks),
-        dtype=source.dtype,
-        dimension_names=_on_disk(source, ("c", "z", "y", "x")),
-        fill_value=0,
-    )
+    return min(_CHUNK, depth), min(edge, height), min(edge, width)
 
 
 def _fill(array: zarr.Array[Any], target: ArrayVolume, source: ArrayVolume, step: Shape3D, down: _Downsample) -> None:
@@ -155,8 +160,8 @@ def _fill(array: zarr.Array[Any], target: ArrayVolume, source: ArrayVolume, step
     for box in _pieces(target.shape, array.chunks):
         finer = Box(_scaled(box.start, step), _scaled(box.stop, step)).clipped(Box.whole(source.shape))
         values = down(source.read(finer), step)
-        index = _on_disk(target, (slice(None), *box.slices))
-        array[index] = values.reshape(_on_disk(target, values.shape))
+        index = on_disk(_axes(target), (slice(None), *box.slices))
+        array[index] = values.reshape(on_disk(_axes(target), values.shape))
 
 
 def _pieces(shape: Shape3D, chunks: tuple[int, ...]) -> Iterator[Box]:
@@ -168,18 +173,22 @@ def _pieces(shape: Shape3D, chunks: tuple[int, ...]) -> Iterator[Box]:
         yield Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
-def _on_disk(volume: ArrayVolume, czyx: Sequence[Any]) -> tuple[Any, ...]:
-    """Of four values for c, z, y, x those whose axis is written."""
-    channels = czyx[:1] if volume.channel_axis is not None else ()
-    return (*channels, *czyx[-len(volume.spatial_shape) :])
+def on_disk(axes: str, czyx: Sequence[Any]) -> tuple[Any, ...]:
+    """Of four values for c, z, y, x those whose axis is written: "zyx" or "yx", "c" before it if there are channels."""
+    return tuple(value for letter, value in zip("czyx", czyx, strict=True) if letter in axes)
 
 
-def _nearest(block: npt.NDArray[Any], step: Shape3D) -> npt.NDArray[Any]:
+def _axes(volume: ArrayVolume) -> str:
+    return ("" if volume.channel_axis is None else "c") + "zyx"[-len(volume.spatial_shape) :]
+
+
+def nearest(block: npt.NDArray[Any], step: Shape3D) -> npt.NDArray[Any]:
+    """Take the first of each cell of `step` voxels, (channels, z, y, x)."""
     z, y, x = step
     return block[:, ::z, ::y, ::x]
 
 
-def _mean(block: npt.NDArray[Any], step: Shape3D) -> npt.NDArray[Any]:
+def mean(block: npt.NDArray[Any], step: Shape3D) -> npt.NDArray[Any]:
     """Average cells of `step` voxels; an incomplete last cell repeats its last voxel."""
     if step == (1, 1, 1):
         return block
@@ -196,6 +205,11 @@ def _mean(block: npt.NDArray[Any], step: Shape3D) -> npt.NDArray[Any]:
     return np.rint(means).clip(limits.min, highest).astype(block.dtype)
 
 
+def _divided(shape: Shape3D, step: Shape3D) -> Shape3D:
+    z, y, x = (-(-size // factor) for size, factor in zip(shape, step, strict=True))
+    return z, y, x
+
+
 def _scaled(corner: Shape3D, step: Shape3D) -> Shape3D:
     z, y, x = (a * factor for a, factor in zip(corner, step, strict=True))
     return z, y, x
@@ -209,32 +223,35 @@ def _spacing(values: Any) -> Spacing:
 # --- metadata ---
 
 
-def _multiscale(
+def multiscale_of(
     path: str | os.PathLike[str],
-    volume: ArrayVolume,
-    levels: list[tuple[Spacing, Spacing]],
+    on_axes: str,
+    levels: Sequence[tuple[Spacing, Spacing]],
     unit: str | None,
     method: str,
 ) -> Multiscale:
+    """Levels of resolution, each with its voxel size and offset along z, y, x; `on_axes` as for `on_disk`."""
     space = [Axis(name=name, type="space", unit=unit) for name in "zyx"]
     datasets = [
         Dataset.build(
             path=str(number),
-            scale=_on_disk(volume, (1.0, *voxel)),
-            translation=_on_disk(volume, (0.0, *offset)) if any(offset) else None,
+            scale=on_disk(on_axes, (1.0, *voxel)),
+            translation=on_disk(on_axes, (0.0, *offset)) if any(offset) else None,
         )
         for number, (voxel, offset) in enumerate(levels)
     ]
-    axes = _on_disk(volume, (Axis(name="c", type="channel"), *space))
+    axes = on_disk(on_axes, (Axis(name="c", type="channel"), *space))
     name = Path(path).name.removesuffix(".zarr").removesuffix(".ome")
     return Multiscale(axes=axes, datasets=tuple(datasets), name=name, type=method)
 
 
-def _as_attributes(ome: ImageAttrs | ImageLabelAttrs) -> dict[str, Any]:
+def as_attributes(ome: ImageAttrs | ImageLabelAttrs) -> dict[str, Any]:
+    """What is written into a group."""
     return BaseZarrAttrs(ome=ome).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _label_metadata(class_names: Mapping[int, str] | None, colors: Mapping[int, Sequence[float]] | None) -> Label:
+def label_metadata(class_names: Mapping[int, str] | None, colors: Mapping[int, Sequence[float]] | None) -> Label:
+    """Names and colours of classes; raises `InputError` for those that cannot be used."""
     names = {_class_id(value, "class_names"): str(name) for value, name in (class_names or {}).items()}
     rgba = {_class_id(value, "colors"): _rgba(value, color) for value, color in (colors or {}).items()}
     if names and rgba:
