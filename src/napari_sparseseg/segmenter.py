@@ -21,9 +21,11 @@ from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.volume import ArrayVolume
 
 if TYPE_CHECKING:
+    from distributed import Client
     from torch import Tensor
 
     from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+    from napari_sparseseg.distributed.predict import Prediction
     from napari_sparseseg.engine.budget import Budget
     from napari_sparseseg.engine.features import FeatureMap
     from napari_sparseseg.engine.model import FittedModel
@@ -165,6 +167,74 @@ class SparseSegmenter:
         for box, probabilities in self._tiles(volume):
             found[(slice(None), *box.slices)] = probabilities.cpu().numpy()
         return found.reshape(len(fitted.classes), *volume.spatial_shape)
+
+    def predict_to(
+        self,
+        image: ArrayLike,
+        store: str | os.PathLike[str],
+        *,
+        client: Client | str | None = None,
+        workers: int = 1,
+        memory: int | str | None = None,
+        probabilities: bool | str | os.PathLike[str] = False,
+        resume: bool = True,
+        overwrite: bool = False,
+        spacing: Sequence[float] | None = None,
+        offset: Sequence[float] | None = None,
+        unit: str | None = "micrometer",
+    ) -> Prediction:
+        """Predict an image of any size into an OME-Zarr 0.5 label image with levels of resolution, in bounded memory.
+
+        Interrupted at any moment, the next call with the same model, image and settings goes on where that was, and
+        gives the same bytes with the same number of threads. What is under way lies in `STORE.unfinished`, and appears
+        at `store` when it is complete. How to use clusters stands in docs/scale.md.
+
+        Parameters
+        ----------
+        client
+            A `distributed.Client`, or the address of a scheduler; its workers must see `store` and the image's file.
+        workers
+            Without a client: processes on this machine, of one thread each, or 1 for this process and its threads. They
+            share the GPUs.
+        memory
+            What all of it may take, bytes or text such as "4GB"; with a client each worker. None takes half of what is
+            free, or half of the workers' limit.
+        probabilities
+            Also write the classes' probabilities, 0 to 255, to this path, or beside `store` if True.
+        resume
+            False begins anew.
+        overwrite
+            Replace another result at `store`.
+        spacing, offset, unit
+            Voxel size, and position of the first voxel, along the image's axes in `unit`; 1 and 0 without them.
+
+        Raises
+        ------
+        InputError
+            For outputs that exist, are predicted by another process, or cannot be written; too little memory; a
+            scheduler that does not answer; and as `predict`.
+
+        """
+        from napari_sparseseg.distributed.predict import make_request, predict_volume
+
+        fitted, volume = self._ready_for(image)
+        request = make_request(
+            volume,
+            image,
+            store,
+            probabilities=probabilities,
+            spacing=spacing,
+            offset=offset,
+            unit=unit,
+            workers=workers,
+            memory=memory,
+            device=self.device,
+            tile_voxels=self._config("prediction").tile_voxels,
+            resume=resume,
+            overwrite=overwrite,
+            progress=self.progress,
+        )
+        return predict_volume(request, fitted, self._intensity_of(volume, fitted), self.save, client)
 
     def score(self, image: ArrayLike, truth: ArrayLike) -> float:
         """Mean Dice, 0..1, over the classes but the background; voxels where `truth` is 0 are left out."""
@@ -347,16 +417,12 @@ class SparseSegmenter:
         return Trainer(fitted.network, fitted.classes, self._config("training"), seed=seed)
 
     def _tiles(self, volume: ArrayVolume) -> Iterator[tuple[Any, Tensor]]:
-        from napari_sparseseg.engine.normalise import IntensityRange
         from napari_sparseseg.engine.predictor import Predictor
 
         fitted = self._check_fitted()
-        intensity = (
-            IntensityRange.of(volume) if self._config("prediction").intensity == "image" else fitted.intensity[0]
-        )
         predictor = Predictor(
             fitted.network,
-            self._feature_map(volume, intensity, fitted),
+            self._feature_map(volume, self._intensity_of(volume, fitted), fitted),
             tile_voxels=self._config("prediction").tile_voxels,
         )
         done, total = 0, volume.shape[0] * volume.shape[1] * volume.shape[2]
@@ -367,6 +433,12 @@ class SparseSegmenter:
                 done += tile.box.n_voxels
                 left = (time.perf_counter() - started) * (total - done) / done
                 move_bar(bar, done / total, f"{duration(left)} left")
+
+    def _intensity_of(self, volume: ArrayVolume, fitted: FittedModel) -> IntensityRange:
+        from napari_sparseseg.engine.normalise import IntensityRange
+
+        is_own = self._config("prediction").intensity == "image"
+        return IntensityRange.of(volume) if is_own else fitted.intensity[0]
 
     def _feature_map(self, volume: ArrayVolume, intensity: IntensityRange, fitted: FittedModel) -> FeatureMap:
         from napari_sparseseg.engine.features import FeatureMap

@@ -41,11 +41,11 @@ class Predictor:
     def n_tiles(self) -> int:
         return sum(1 for _ in tile_grid(Box.whole(self._features.shape), self.tile_shape))
 
-    def predict(self) -> Iterator[TilePrediction]:
-        """Every voxel of the volume once."""
-        if self.n_tiles == 1:
+    def predict(self, region: Box | None = None) -> Iterator[TilePrediction]:
+        """Every voxel of the volume, or of a region of it, once."""
+        if region is None and self.n_tiles == 1:
             self._features.cache_bytes = 0  # each block is needed once
-        for tile in tile_grid(Box.whole(self._features.shape), self.tile_shape):
+        for tile in tile_grid(region or Box.whole(self._features.shape), self.tile_shape):
             yield from self._predict_or_halve(tile)
 
     def tile(self, box: Box) -> Tensor:

@@ -1,0 +1,109 @@
+"""Shards on the workers of a Dask cluster: who dies is replaced, and what it had is done again, by Dask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from napari_sparseseg.errors import InputError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from napari_sparseseg.distributed.job import Job
+    from napari_sparseseg.storage.unfinished import Task
+
+_IN_FLIGHT = 1000
+_DEATHS = 10  # of workers under the same shard, until Dask gives up on it
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# glibc gives large blocks back to the system at once, and the next tile has to get them anew
+_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
+
+
+@contextmanager
+def local_client(n_workers: int) -> Iterator[Client]:
+    """A cluster of processes on this machine, of one thread each; GPUs are shared out between them."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    settings = {
+        "distributed.scheduler.allowed-failures": _DEATHS,
+        "distributed.nanny.pre-spawn-environ": _ONE_THREAD | _KEEP_MEMORY,
+        "distributed.worker.memory.terminate": False,
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,  # the plan keeps to the budget
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def remote_client(address: str) -> Iterator[Client]:
+    """A client of a scheduler that runs already.
+
+    Raises `InputError` if there is none at `address`.
+    """
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=20)
+    except (OSError, ValueError) as error:
+        raise InputError(f"there is no Dask scheduler at {address} ({error}); check that it runs") from error
+    with client:
+        yield client
+
+
+def size_of(client: Client) -> tuple[int, int | None]:
+    """How many workers there are, and the smallest limit of their memory in bytes, None without limits.
+
+    Raises `InputError` if there is none yet.
+    """
+    n_workers = len(client.nthreads())
+    if not n_workers:
+        raise InputError("the Dask cluster has no workers yet; start some, or scale it up")
+    known = client.scheduler_info()["workers"].values()  # of large clusters it tells of some
+    return n_workers, min((int(worker["memory_limit"]) for worker in known if worker.get("memory_limit")), default=None)
+
+
+def run_on(client: Client, job: Job, tasks: Sequence[Task]) -> Iterator[tuple[Task, dict[int, int]]]:
+    """Tasks as they are finished, in any order; some are under way at a time, however many there are."""
+    from distributed import KilledWorker, as_completed
+
+    waiting = iter(tasks)
+    # the result of a task, not scattered data: it is made anew where its worker has died
+    shared = client.submit(_given, job, pure=False)
+    running = {client.submit(_run, shared, task, pure=False): task for task in islice(waiting, _IN_FLIGHT)}
+    completed = as_completed(list(running))
+    for future in completed:
+        task = running.pop(future)
+        try:
+            n_voxels = future.result()
+        except KilledWorker as error:
+            raise InputError(
+                "workers died again and again at the same shard, most likely for want of memory; give a smaller "
+                "memory=... or fewer workers"
+            ) from error
+        for following in islice(waiting, 1):
+            submitted = client.submit(_run, shared, following, pure=False)
+            running[submitted] = following
+            completed.add(submitted)
+        yield task, n_voxels
+
+
+def _given(job: Job) -> Job:
+    return job
+
+
+def _run(job: Job, task: Task) -> dict[int, int]:
+    return job.run(task)

@@ -1,0 +1,371 @@
+"""Prediction into an OME-Zarr: planned, resumed, by this process or by a cluster, published when it is complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from napari_sparseseg._types import ArrayLike, Spacing
+from napari_sparseseg.config import PredictionConfig
+from napari_sparseseg.distributed.job import Job, total
+from napari_sparseseg.distributed.plan import (
+    PROCESS_BYTES,
+    Demand,
+    Plan,
+    check_plan,
+    free_memory,
+    make_plan,
+    parse_memory,
+)
+from napari_sparseseg.errors import InputError, InputWarning
+from napari_sparseseg.progress import duration, move_bar, open_bar
+from napari_sparseseg.storage._arrays import checked_spacing, plain_int
+from napari_sparseseg.storage.project.reference import fingerprint_of
+from napari_sparseseg.storage.sharded import ShardedImage
+from napari_sparseseg.storage.unfinished import Manifest, Task, Unfinished
+from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.whole import check_folder, checked_target, is_zarr, writable
+from napari_sparseseg.storage.window import MappedArray, save_mapped
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from napari_sparseseg.engine.model import FittedModel
+    from napari_sparseseg.engine.normalise import IntensityRange
+
+_ATTRIBUTE = "napari-sparseseg"
+_PARTS = {"model": "the model", "image": "the image", "settings": "the settings"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What was written: paths of the labels and, if asked for, of the probabilities, and voxels of each class id.
+
+    `n_resumed` shards were there already; `seconds` is the time of this run.
+    """
+
+    labels: Path
+    probabilities: Path | None
+    n_voxels: Mapping[int, int]
+    n_shards: int
+    n_resumed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be predicted, where to, and with how much of the machine; see `SparseSegmenter.predict_to`.
+
+    `memory` is in bytes, None for a share of what is free. `spacing` and `offset` are along z, y, x.
+    """
+
+    image: ArrayLike
+    channel_axis: int | None
+    target: Path
+    probabilities: Path | None
+    spacing: Spacing
+    offset: Spacing
+    unit: str | None
+    device: str
+    tile_voxels: int | None
+    workers: int
+    memory: int | None
+    resume: bool
+    overwrite: bool
+    progress: bool | None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Paths of all that is written, the labels last."""
+        return [self.target] if self.probabilities is None else [self.probabilities, self.target]
+
+
+def make_request(
+    volume: ArrayVolume,
+    image: ArrayLike,
+    store: str | os.PathLike[str],
+    *,
+    probabilities: bool | str | os.PathLike[str],
+    spacing: Sequence[float] | None,
+    offset: Sequence[float] | None,
+    unit: str | None,
+    workers: int,
+    memory: int | str | None,
+    tile_voxels: int,
+    **others: Any,
+) -> Request:
+    """Check what users pass, and bring it into one form.
+
+    Raises `InputError` or `InputTypeError` for what cannot be used.
+    """
+    target = _place(store)
+    if probabilities is True:
+        probabilities = target.with_name(f"{_stem(target)}_probabilities.ome.zarr")
+    n_workers = plain_int(workers, "workers")
+    if n_workers < 1:
+        raise InputError(f"workers={n_workers} cannot work; pass 1 or more")
+    n_axes = len(volume.spatial_shape)
+    request = Request(
+        image=image,
+        channel_axis=volume.channel_axis,
+        target=target,
+        probabilities=_place(probabilities) if probabilities else None,
+        spacing=checked_spacing(spacing, n_axes, volume.name),
+        offset=_checked_offset(offset, n_axes),
+        unit=None if spacing is None else unit,
+        workers=n_workers,
+        memory=parse_memory(memory),
+        # who has left it as it is wants tiles that suit the memory
+        tile_voxels=None if tile_voxels == PredictionConfig().tile_voxels else tile_voxels,
+        **others,
+    )
+    if request.probabilities == target:
+        raise InputError(f"labels and probabilities would both become {target}; give them different names")
+    for output in request.outputs:
+        if not output.name.lower().endswith(".zarr"):
+            raise InputError(f"{output} is no OME-Zarr by its name; end it with .ome.zarr")
+        check_folder(output)
+    return request
+
+
+def _place(path: Any) -> Path:
+    """Where to write, behind links; what lies there is looked at later."""
+    return checked_target(path, overwrite=True, is_kind=lambda _: True, kind="zarr")
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".zarr").removesuffix(".ome")
+
+
+def _checked_offset(offset: Sequence[float] | None, n_axes: int) -> Spacing:
+    if offset is None:
+        return 0.0, 0.0, 0.0
+    values = [float(value) for value in offset]
+    if len(values) not in (n_axes, 3) or not all(map(math.isfinite, values)):
+        raise InputError(f"offset={tuple(values)} is no position; pass a number for each of the {n_axes} axes")
+    z, y, x = [0.0, 0.0, *values][-3:]
+    return z, y, x
+
+
+def predict_volume(
+    request: Request,
+    fitted: FittedModel,
+    intensity: IntensityRange,
+    save_model: Callable[[Path], object],
+    client: Client | str | None = None,
+) -> Prediction:
+    """Predict into an OME-Zarr label image, going on where an earlier run was interrupted.
+
+    `save_model` writes the model for the workers. Raises `InputError` for a target that is taken, a budget that is too
+    small, and a disk that is full; warns with `InputWarning` where what another model or setting had begun is dropped.
+    """
+    started = time.perf_counter()
+    volume = ArrayVolume(request.image, request.channel_axis)
+    fingerprint = _fingerprint(request, fitted, intensity, volume)
+    done = _finished_before(request, fingerprint)
+    if done is not None:
+        return done
+    for output in request.outputs:
+        checked_target(output, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
+    with ExitStack() as stack:
+        connected = _connect(request, client, stack)
+        worker_bytes, n_workers = _shares(request, connected)
+        unfinished = stack.enter_context(closing(Unfinished(request.target)))
+        demand = Demand.of(fitted, volume, probabilities=request.probabilities is not None)
+        manifest = _resumed(unfinished, fingerprint) if request.resume else None
+        if manifest is None:
+            plan = make_plan(demand, worker_bytes, n_workers, request.tile_voxels)
+            manifest = _manifest(request, volume, fingerprint, intensity, plan)
+            with writable(request.target):
+                _begin(unfinished, manifest, fitted)
+                save_model(unfinished.model)
+                unfinished.begin(manifest)
+        job = Job(
+            manifest=manifest,
+            image=_shared_image(request.image, unfinished, is_shared=connected is not None),
+            channel_axis=request.channel_axis,
+            model=unfinished.model,
+            labels=unfinished.labels,
+            probabilities=unfinished.probabilities,
+            device=request.device,
+            cache_bytes=check_plan(demand, manifest.shard, manifest.tile, worker_bytes),
+        )
+        n_resumed = len(unfinished.finished())
+        n_voxels = _run_all(job, unfinished, connected, request.progress)
+        n_shards = len(unfinished.finished())
+        note = {"fingerprint": fingerprint, "n_voxels": {str(k): n for k, n in n_voxels.items()}, "n_shards": n_shards}
+        with writable(request.target):
+            for image in job.images:
+                image.note({_ATTRIBUTE: note})
+            unfinished.publish(request.probabilities, request.target)
+    seconds = time.perf_counter() - started
+    return Prediction(request.target, request.probabilities, n_voxels, n_shards, n_resumed, seconds)
+
+
+def _fingerprint(
+    request: Request, fitted: FittedModel, intensity: IntensityRange, volume: ArrayVolume
+) -> dict[str, str]:
+    """Hashes of all that the result depends on; where tiles are cut is not among it, since the manifest keeps that."""
+    weights = hashlib.sha256(repr((fitted.spec, fitted.classes, fitted.network.context)).encode())
+    for name, tensor in sorted([*fitted.network.state_dict().items(), ("shift", fitted.network.shift)]):
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    settings = [list(request.spacing), list(request.offset), request.unit, request.probabilities is not None]
+    image = fingerprint_of(request.image, getattr(request.image, "source_name", None))
+    return {
+        "model": weights.hexdigest(),
+        "image": _hash([image.model_dump(mode="json"), volume.channel_axis]),
+        "settings": _hash([settings, list(intensity.offset), list(intensity.scale)]),
+    }
+
+
+def _hash(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _finished_before(request: Request, fingerprint: Mapping[str, str]) -> Prediction | None:
+    """What an earlier run completed; None if there is nothing, or something else."""
+    if not request.resume or not all(is_zarr(output) for output in request.outputs):
+        return None
+    noted = zarr.open(request.target, mode="r").attrs.asdict().get(_ATTRIBUTE)
+    if not isinstance(noted, dict) or noted.get("fingerprint") != dict(fingerprint):
+        return None
+    n_voxels = {int(class_id): int(n) for class_id, n in noted["n_voxels"].items()}
+    return Prediction(request.target, request.probabilities, n_voxels, noted["n_shards"], noted["n_shards"], 0.0)
+
+
+def _connect(request: Request, client: Client | str | None, stack: ExitStack) -> Client | None:
+    from napari_sparseseg.distributed.cluster import local_client, remote_client
+
+    if isinstance(client, str):
+        return stack.enter_context(remote_client(client))
+    if client is None and request.workers > 1:
+        return stack.enter_context(local_client(request.workers))
+    return client
+
+
+def _shares(request: Request, client: Client | None) -> tuple[int, int]:
+    """Bytes for each worker, and how many workers there are."""
+    from napari_sparseseg.distributed.cluster import size_of
+
+    memory = request.memory
+    if client is None:
+        return memory or free_memory(), 1
+    if request.workers > 1:  # this process, too, takes memory
+        return ((memory or free_memory()) - PROCESS_BYTES) // request.workers, request.workers
+    n_workers, limit = size_of(client)
+    # of a cluster the budget is that of one worker: the machines are not ours to count
+    return memory or (limit // 2 if limit else free_memory() // n_workers), n_workers
+
+
+def _resumed(unfinished: Unfinished, fingerprint: Mapping[str, str]) -> Manifest | None:
+    """What is under way; None if that is something else, which is to be dropped."""
+    found = unfinished.manifest()
+    if found is None:
+        return None
+    changed = [text for part, text in _PARTS.items() if found.fingerprint.get(part) != fingerprint[part]]
+    if not changed:
+        return found
+    warnings.warn(
+        f"{' and '.join(changed)} changed since {unfinished.folder.name} was begun: its "
+        f"{len(unfinished.finished())} finished shards are dropped, and prediction starts anew",
+        InputWarning,
+        stacklevel=4,
+    )
+    return None
+
+
+def _manifest(
+    request: Request, volume: ArrayVolume, fingerprint: Mapping[str, str], intensity: IntensityRange, plan: Plan
+) -> Manifest:
+    return Manifest(
+        fingerprint=fingerprint,
+        shape=volume.shape,
+        axes="zyx" if len(volume.spatial_shape) == 3 else "yx",
+        shard=plan.shard,
+        tile=plan.tile,
+        spacing=request.spacing,
+        offset=request.offset,
+        unit=request.unit,
+        probabilities=request.probabilities is not None,
+        intensity_offset=intensity.offset,
+        intensity_scale=intensity.scale,
+    )
+
+
+def _begin(unfinished: Unfinished, manifest: Manifest, fitted: FittedModel) -> None:
+    """Make empty arrays in place of what was begun before."""
+    unfinished.clear()
+    ids = fitted.classes.ids
+    ShardedImage.create_labels(unfinished.labels, manifest.frame, np.min_scalar_type(max(ids)))
+    if manifest.probabilities:
+        ShardedImage.create_image(unfinished.probabilities, manifest.frame, np.uint8, len(ids))
+
+
+def _shared_image(image: ArrayLike, unfinished: Unfinished, *, is_shared: bool) -> ArrayLike:
+    """The image as workers can open it: what is in memory here is put into a file once, not sent to each."""
+    if not is_shared or not isinstance(image, np.ndarray):
+        return image
+    if not unfinished.image.exists():
+        with writable(unfinished.image):
+            save_mapped(unfinished.image, image)
+    return MappedArray(unfinished.image)
+
+
+def _run_all(job: Job, unfinished: Unfinished, client: Client | None, progress: bool | None) -> dict[int, int]:
+    """Do what is left, level by level; voxels of each class."""
+    finished = unfinished.finished()
+    with open_bar("Predicting", progress) as bar:
+        if client is not None and not bar.disable:
+            bar.write(f"Dashboard: {client.dashboard_link}", file=bar.fp)
+        for level in range(job.n_levels):
+            tasks = job.tasks(level)
+            left = [task for task in tasks if task not in finished]
+            watch = _Watch(bar, job, len(tasks), len(left), level)
+            for task, n_voxels in _results(job, left, client):
+                unfinished.finish(task, n_voxels)
+                finished[task] = n_voxels
+                watch.move()
+    return total(finished)
+
+
+class _Watch:
+    """Moves the bar: the finest level is nearly all of the work."""
+
+    def __init__(self, bar: Any, job: Job, n_tasks: int, n_left: int, level: int) -> None:
+        self._bar, self._n_tasks, self._n_left, self._level = bar, n_tasks, n_left, level
+        self._mega_voxels = math.prod(job.manifest.shape) / n_tasks / 1e6
+        self._started, self._done = time.perf_counter(), 0
+
+    def move(self) -> None:
+        """One more shard is finished."""
+        self._done += 1
+        before = self._n_tasks - self._n_left
+        passed = time.perf_counter() - self._started
+        left = passed * (self._n_left - self._done) / self._done
+        speed = self._mega_voxels * self._done / passed
+        text = f"shard {before + self._done} of {self._n_tasks}, {speed:.2g} Mvoxel/s, {duration(left)} left"
+        if self._level:
+            text = f"level {self._level}, {duration(left)} left"
+        move_bar(self._bar, 1.0 if self._level else (before + self._done) / self._n_tasks, text)
+
+
+def _results(job: Job, tasks: Sequence[Task], client: Client | None) -> Iterator[tuple[Task, dict[int, int]]]:
+    from napari_sparseseg.distributed.cluster import run_on
+
+    if client is not None:
+        yield from run_on(client, job, tasks)
+        return
+    for task in tasks:
+        yield task, job.run(task)

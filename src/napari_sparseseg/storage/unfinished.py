@@ -1,0 +1,146 @@
+"""A prediction under way: what it is of, which shards are finished, and how it becomes the result.
+
+It lies in a folder `NAME.unfinished` beside its target. The manifest says what is predicted, by what; a line is added
+to the list of finished shards once a shard is on the disk. What is not in that list is done again, whatever there is of
+it: killed at any time, the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from napari_sparseseg._types import Shape3D, Spacing
+from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.durable import RealDisk, replace_file
+from napari_sparseseg.storage.sharded import Frame
+
+Task = tuple[int, int, int, int]
+"""Level, and the shard's first voxel there along z, y, x."""
+
+_MANIFEST, _FINISHED, _LOCK = "manifest.json", "finished.jsonl", "lock"
+_ARRAYS = ("labels.zarr", "probabilities.zarr")
+_FILES = ("model.safetensors", "image.npy", "image.partial.npy")
+
+
+class Manifest(BaseModel):
+    """What is predicted and how: all that the bytes of the result depend on.
+
+    `fingerprint` has one hash each for the model, the image and the settings.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = 1
+    fingerprint: Mapping[str, str]
+    shape: Shape3D
+    axes: Literal["zyx", "yx"]
+    shard: Shape3D
+    tile: Shape3D
+    spacing: Spacing
+    offset: Spacing
+    unit: str | None
+    probabilities: bool
+    intensity_offset: tuple[float, ...]
+    intensity_scale: tuple[float, ...]
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(self.shape, self.axes, self.shard, self.spacing, self.offset, self.unit)
+
+
+class Unfinished:
+    """The folder of a prediction under way, held by one process at a time.
+
+    Raises `InputError` if another process holds it, or if the folder cannot be written to.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.folder = target.with_name(f"{target.name}.unfinished")
+        self.labels, self.probabilities = (self.folder / name for name in _ARRAYS)
+        self.model, self.image = (self.folder / name for name in _FILES[:2])
+        self._disk = RealDisk()
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._lock = FileLock(self.folder / _LOCK, timeout=0, thread_local=False)
+            self._lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"{target} is being predicted by another process; wait for it, or choose another name"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{self.folder} cannot be written to ({error.strerror or error}); choose another folder"
+            ) from error
+
+    def close(self) -> None:
+        """Let others go on."""
+        self._lock.release()
+
+    def manifest(self) -> Manifest | None:
+        """What is under way; None if that is nothing yet, or nothing that can be read."""
+        try:
+            return Manifest.model_validate_json((self.folder / _MANIFEST).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def clear(self) -> None:
+        """Forget what is under way."""
+        for name in (_MANIFEST, _FINISHED, *_FILES, *_ARRAYS):  # the manifest first: without it nothing counts
+            self._disk.remove(self.folder / name)
+
+    def begin(self, manifest: Manifest) -> None:
+        """Note what is predicted; the arrays must be there."""
+        replace_file(self._disk, self.folder / _MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+    def finish(self, task: Task, n_voxels: Mapping[int, int]) -> None:
+        """Note that a shard is on the disk, and how many voxels of each class are in it."""
+        # a line of its own, whatever a process that was killed has left
+        line = "\n" + json.dumps([task, {str(class_id): n for class_id, n in n_voxels.items()}]) + "\n"
+        path = self.folder / _FINISHED
+        with path.open("ab", buffering=0) as file:
+            file.write(line.encode())
+        self._disk.sync(path)
+
+    def finished(self) -> dict[Task, dict[int, int]]:
+        """Finished shards with the voxels of each class; a line that was cut short does not count."""
+        return dict(self._lines())
+
+    def publish(self, probabilities: Path | None, labels: Path) -> None:
+        """Put the results in their places, the labels last, and remove the folder; what lies there is replaced."""
+        if probabilities is not None:
+            self._replace(self.probabilities, probabilities)
+        self._replace(self.labels, labels)
+        self.clear()
+        self.close()
+        self._disk.remove(self.folder / _LOCK)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _replace(self, source: Path, target: Path) -> None:
+        if not source.exists():  # a run that was killed came as far as this
+            return
+        aside = target.with_name(f".{target.name}.old")
+        self._disk.remove(aside)
+        if target.exists():
+            target.rename(aside)
+        shutil.move(source, target)
+        self._disk.sync_folder(target.parent)
+        self._disk.remove(aside)
+
+    def _lines(self) -> Iterator[tuple[Task, dict[int, int]]]:
+        path = self.folder / _FINISHED
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        for line in lines:
+            try:
+                (level, z, y, x), n_voxels = json.loads(line)
+            except ValueError:
+                continue
+            if line.endswith(b"\n"):
+                yield (level, z, y, x), {int(class_id): n for class_id, n in n_voxels.items()}
