@@ -223,7 +223,7 @@ class TestFilters:
     @pytest.mark.parametrize("scale", [1.0, 2.0, 3.0])
     def test_fine_gaussians_equal_scipy(self, spacing, scale):
         image = make_noise((11, 17, 15))
-        sigmas = [scale * min(spacing) / size for size in spacing]
+        sigmas = [scale * size for size in FilterBank(spacing).relative_size]
         radii = [radius(sigma) for sigma in sigmas]
         expected = image.astype(float)
         for axis, (sigma, reach) in enumerate(zip(sigmas, radii, strict=True)):
@@ -265,11 +265,11 @@ class TestFilters:
         np.testing.assert_allclose(middle[3:], expected, rtol=0.05, atol=2e-3)
 
     @pytest.mark.parametrize("scale", [1.0, 2.0, 4.0])
-    def test_a_physical_slope_counts_the_same_whatever_the_voxel(self, scale):
+    def test_a_physical_slope_counts_the_same_in_long_voxels(self, scale):
         image = np.zeros((30, 60, 60), np.float32)
-        image += 0.1 * np.arange(30)[:, None, None]  # per slice; slices are twice as far apart as rows
-        middle = whole_of(image, (2.0, 1.0, 1.0), scales=(scale,))[15, 30, 30]
-        assert middle[2].item() == pytest.approx(0.05 * scale, rel=0.02)
+        image += 0.1 * np.arange(30)[:, None, None]  # per slice; slices are five times as far apart as rows
+        middle = whole_of(image, (5.0, 1.0, 1.0), scales=(scale,))[15, 30, 30]
+        assert middle[2].item() == pytest.approx(0.02 * scale, rel=0.02)
 
     def test_on_very_long_voxels_the_bank_is_slice_by_slice(self):
         image = make_noise((5, 20, 20))
@@ -392,5 +392,10 @@ def test_the_bank_counts_its_features_and_parts_its_scales():
     bank = FilterBank((2.0, 1.0, 1.0), n_channels=3, scales=(1.0, 2.0, 8.0))
     assert bank.n_features == 3 * (1 + 3 * PER_SCALE)
     assert bank.fine_scales + bank.coarse_scales == bank.scales
-    assert bank.relative_size == (0.5, 1.0, 1.0)
     assert bank.coarse_stride[1] >= 2 * bank.coarse_stride[0]
+
+
+@pytest.mark.parametrize(("length", "expected"), [(1, 1), (2.25, 1.5), (4, 4), (10, 10)])
+def test_short_voxels_are_smoothed_over_more_of_them_than_their_size_says(length, expected):
+    size = FilterBank((float(length), 1.0, 1.0)).relative_size
+    assert size == pytest.approx((1 / expected, 1.0, 1.0))

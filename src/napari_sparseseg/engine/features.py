@@ -9,6 +9,7 @@ computed block by block with a small halo. A voxel's features do not depend on t
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from napari_sparseseg.engine.normalise import IntensityRange
 
 _COARSE_FROM = 4.0
 _BLOCK_SHAPE: Shape3D = (16, 64, 64)
+_SHARP_FROM = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class FilterBank:
 
     `spacing` is the voxel size along z, y, x. An axis along which voxels are n times longer is smoothed over
     n times fewer voxels and its derivatives count n times less: on strongly anisotropic volumes the bank
-    becomes slice by slice by itself.
+    becomes slice by slice by itself. Where n is small it counts for less, see `_sharp_length`.
     """
 
     spacing: Spacing
@@ -55,9 +57,9 @@ class FilterBank:
 
     @property
     def relative_size(self) -> Spacing:
-        """Finest voxel edge divided by the edge along z, y, x: 1 along the finest axis, less elsewhere."""
+        """How much less is smoothed along z, y, x, in voxels, than along the finest axis: 1 there, less elsewhere."""
         finest = min(self.spacing)
-        z, y, x = (finest / s for s in self.spacing)
+        z, y, x = (1 / _sharp_length(s / finest) for s in self.spacing)
         return z, y, x
 
     @property
@@ -88,6 +90,15 @@ class FilterBank:
         far = coarse_reach(self) if self.coarse_scales else (0, 0, 0)
         z, y, x = (max(a, b) for a, b in zip(self.halo, far, strict=True))
         return z, y, x
+
+
+def _sharp_length(length: float) -> float:
+    """For how many times as long as wide a voxel counts, 1 and more: its own length from `_SHARP_FROM` on.
+
+    Voxels of up to about three times are mostly those of light microscopes, which blur as much more along z: what is
+    sharp there spans more voxels than their size says. Serial sections are thicker, and sharp.
+    """
+    return max(math.sqrt(length), min(length, 2 * length - _SHARP_FROM))
 
 
 class FeatureMap:
