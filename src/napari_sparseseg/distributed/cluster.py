@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.storage.unfinished import Task
 
 _IN_FLIGHT = 1000
+_PATIENCE = 20  # seconds, for a scheduler that does not answer
 _DEATHS = 10  # of workers under the same shard, until Dask gives up on it
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # glibc gives large blocks back to the system at once, and the next tile has to get them anew
@@ -57,7 +58,7 @@ def remote_client(address: str) -> Iterator[Client]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=20)
+        client = Client(address, timeout=_PATIENCE)
     except (OSError, ValueError) as error:
         raise InputError(f"there is no Dask scheduler at {address} ({error}); check that it runs") from error
     with client:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -189,7 +190,7 @@ def predict_volume(
             plan = make_plan(demand, worker_bytes, n_workers, request.tile_voxels)
             manifest = _manifest(request, volume, fingerprint, intensity, plan)
             with writable(request.target):
-                _begin(unfinished, manifest, fitted)
+                _begin(unfinished, manifest, fitted, request)
                 save_model(unfinished.model)
                 unfinished.begin(manifest)
         job = Job(
@@ -263,7 +264,7 @@ def _shares(request: Request, client: Client | None) -> tuple[int, int]:
     if client is None:
         return memory or free_memory(), 1
     if request.workers > 1:  # this process, too, takes memory
-        return ((memory or free_memory()) - PROCESS_BYTES) // request.workers, request.workers
+        return max(0, (memory or free_memory()) - PROCESS_BYTES) // request.workers, request.workers
     n_workers, limit = size_of(client)
     # of a cluster the budget is that of one worker: the machines are not ours to count
     return memory or (limit // 2 if limit else free_memory() // n_workers), n_workers
@@ -304,13 +305,15 @@ def _manifest(
     )
 
 
-def _begin(unfinished: Unfinished, manifest: Manifest, fitted: FittedModel) -> None:
+def _begin(unfinished: Unfinished, manifest: Manifest, fitted: FittedModel, request: Request) -> None:
     """Make empty arrays in place of what was begun before."""
     unfinished.clear()
     ids = fitted.classes.ids
-    ShardedImage.create_labels(unfinished.labels, manifest.frame, np.min_scalar_type(max(ids)))
-    if manifest.probabilities:
-        ShardedImage.create_image(unfinished.probabilities, manifest.frame, np.uint8, len(ids))
+    dtype = np.min_scalar_type(max(ids))
+    ShardedImage.create_labels(unfinished.labels, manifest.frame, dtype, name=_stem(request.target))
+    if request.probabilities is not None:
+        name = _stem(request.probabilities)
+        ShardedImage.create_image(unfinished.probabilities, manifest.frame, np.uint8, len(ids), name=name)
 
 
 def _shared_image(image: ArrayLike, unfinished: Unfinished, *, is_shared: bool) -> ArrayLike:
@@ -328,7 +331,7 @@ def _run_all(job: Job, unfinished: Unfinished, client: Client | None, progress: 
     finished = unfinished.finished()
     with open_bar("Predicting", progress) as bar:
         if client is not None and not bar.disable:
-            bar.write(f"Dashboard: {client.dashboard_link}", file=bar.fp)
+            bar.write(f"Dashboard: {client.dashboard_link}", file=sys.stderr)
         for level in range(job.n_levels):
             tasks = job.tasks(level)
             left = [task for task in tasks if task not in finished]

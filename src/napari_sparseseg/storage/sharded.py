@@ -102,19 +102,21 @@ class ShardedImage:
         self._disk = RealDisk()
 
     @classmethod
-    def create_labels(cls, path: Path, frame: Frame, dtype: npt.DTypeLike) -> ShardedImage:
+    def create_labels(cls, path: Path, frame: Frame, dtype: npt.DTypeLike, *, name: str) -> ShardedImage:
         """Make an empty label image, whose coarser levels take every second voxel."""
         levels = _create(path, frame, frame.axes, 1, dtype)
-        multiscale = multiscale_of(path, frame.axes, _places(levels, frame, is_mean=False), frame.unit, "nearest")
+        multiscale = multiscale_of(name, frame.axes, _places(levels, frame, is_mean=False), frame.unit, "nearest")
         ome = ImageLabelAttrs(version="0.5", multiscales=[multiscale], image_label=label_metadata(None, None))
         zarr.open_group(path, mode="r+").attrs.update(as_attributes(ome))
         return cls(path, frame, "nearest")
 
     @classmethod
-    def create_image(cls, path: Path, frame: Frame, dtype: npt.DTypeLike, n_channels: int) -> ShardedImage:
+    def create_image(
+        cls, path: Path, frame: Frame, dtype: npt.DTypeLike, n_channels: int, *, name: str
+    ) -> ShardedImage:
         """Make an empty image with channels first, whose coarser levels are averages."""
         levels = _create(path, frame, "c" + frame.axes, n_channels, dtype)
-        multiscale = multiscale_of(path, "c" + frame.axes, _places(levels, frame, is_mean=True), frame.unit, "mean")
+        multiscale = multiscale_of(name, "c" + frame.axes, _places(levels, frame, is_mean=True), frame.unit, "mean")
         ome = ImageAttrs(version="0.5", multiscales=[multiscale])
         zarr.open_group(path, mode="r+").attrs.update(as_attributes(ome))
         return cls(path, frame, "mean")

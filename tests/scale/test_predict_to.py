@@ -1,0 +1,249 @@
+"""Prediction into an OME-Zarr by this process: what is written, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from ome_zarr_models.v05.image import Image
+from ome_zarr_models.v05.image_label import ImageLabel
+from volumes import SHAPE, digest, make_image
+
+from napari_sparseseg import InputError, SparseSegmenter
+from napari_sparseseg.distributed import job as job_module
+from napari_sparseseg.distributed import plan as plan_module
+from napari_sparseseg.errors import InputTypeError, InputWarning
+from napari_sparseseg.storage.formats import open_image
+from napari_sparseseg.storage.unfinished import Unfinished
+
+N_SHARDS = 5 + 2 + 1  # of three levels
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Let a prediction fail before its n-th shard, counted from 0, and any later one."""
+
+    def interrupt(n):
+        run, done = job_module.Job.run, []
+
+        def run_or_fail(self, task):
+            if len(done) == n:
+                raise KeyboardInterrupt
+            done.append(task)
+            return run(self, task)
+
+        monkeypatch.setattr(job_module.Job, "run", run_or_fail)
+
+    yield interrupt
+    monkeypatch.undo()
+
+
+def names_in(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+def level(path, number=0):
+    return np.asarray(zarr.open_group(path, mode="r")[str(number)])
+
+
+class TestWhatIsWritten:
+    def test_labels_are_those_of_predict_and_levels_are_taken_from_them(self, segmenter, whole):
+        done, labels = whole, level(whole.labels)
+        np.testing.assert_array_equal(labels, segmenter.predict(make_image()))
+        assert labels.dtype == np.uint8
+        assert set(np.unique(labels)) == {3, 7}
+        np.testing.assert_array_equal(level(done.labels, 1), labels[::2, ::2, ::2])
+        np.testing.assert_array_equal(level(done.labels, 2), labels[::4, ::4, ::4])
+        assert done.n_voxels == {3: (labels == 3).sum(), 7: (labels == 7).sum()}
+        assert (done.n_shards, done.n_resumed) == (N_SHARDS, 0)
+        assert sorted(names_in(done.labels.parent)) == ["labels.ome.zarr", "labels_probabilities.ome.zarr"]
+
+    def test_probabilities_beside_the_labels(self, segmenter, whole):
+        found = level(whole.probabilities)
+        np.testing.assert_allclose(found, segmenter.predict_proba(make_image()) * 255, atol=0.6)
+        cells = found.reshape(2, 4, 2, 20, 2, 260, 2).mean((2, 4, 6))
+        np.testing.assert_allclose(level(whole.probabilities, 1), cells, atol=0.6)
+
+    def test_files_are_valid_and_carry_size_and_place(self, segmenter, tmp_path):
+        done = segmenter.predict_to(
+            make_image(),
+            tmp_path / "a.zarr",
+            probabilities=True,
+            spacing=(2, 0.5, 0.5),
+            offset=(10, 0, 1),
+            unit="nanometer",
+        )
+        labels = ImageLabel.from_zarr(zarr.open_group(done.labels, mode="r")).attributes.ome.multiscales[0]
+        likely = Image.from_zarr(zarr.open_group(done.probabilities, mode="r")).attributes.ome.multiscales[0]
+        assert [axis.name for axis in likely.axes] == ["c", "z", "y", "x"]
+        assert [transform.model_dump() for transform in labels.datasets[1].coordinateTransformations] == [
+            {"type": "scale", "scale": [2.0, 1.0, 1.0]},
+            {"type": "translation", "translation": [10.0, 0.0, 1.0]},
+        ]
+        assert likely.datasets[1].coordinateTransformations[1].translation == [0.0, 10.0, 0.25, 1.25]
+        opened = open_image(done.labels)
+        assert (opened.axes, opened.spacing, opened.unit) == ("ZYX", (2.0, 0.5, 0.5), "nanometer")
+
+    def test_another_reader_reads_the_same(self, whole):
+        tensorstore = pytest.importorskip("tensorstore", reason="reads zarr without zarr-python")
+        store = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(whole.labels / "0")}}
+        found = tensorstore.open(store, read=True).result().read().result()
+        np.testing.assert_array_equal(found, level(whole.labels))
+
+    def test_planes_and_channels(self, tmp_path):
+        image = np.stack([make_image(shape=(80, 300)), make_image(1, shape=(80, 300))], axis=-1)
+        annotation = np.zeros((80, 300), np.uint8)
+        annotation[:40, :50], annotation[40:, :50] = 1, 2
+        segmenter = SparseSegmenter(channel_axis=-1, random_state=0).fit(image, annotation, max_steps=0)
+        done = segmenter.predict_to(image, tmp_path / "a.zarr", probabilities=tmp_path / "p.zarr")
+        np.testing.assert_array_equal(level(done.labels), segmenter.predict(image))
+        assert level(done.probabilities, 1).shape == (2, 40, 150)
+
+    def test_tiles_smaller_than_shards(self, model_file, tmp_path):
+        segmenter = SparseSegmenter.load(model_file).set_params(prediction__tile_voxels=20000)
+        done = segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        np.testing.assert_array_equal(level(done.labels), segmenter.predict(make_image()))
+
+
+class TestResuming:
+    @pytest.mark.parametrize("n", [1, 6, N_SHARDS - 1])
+    def test_after_any_shard_it_goes_on_to_the_same_bytes(
+        self, segmenter, whole, tmp_path, interrupted, monkeypatch, n
+    ):
+        outputs = {"store": tmp_path / "labels.ome.zarr", "probabilities": True}
+        interrupted(n)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.predict_to(make_image(), **outputs)
+        assert names_in(tmp_path) == ["labels.ome.zarr.unfinished"]
+        monkeypatch.undo()
+        monkeypatch.setattr(plan_module, "_SHARD_VOXELS", (1 << 30,) * 3)  # the manifest says how it is cut
+        done = segmenter.predict_to(make_image(), **outputs)
+        assert (done.n_resumed, done.n_voxels) == (n, whole.n_voxels)
+        for found, expected in ((done.labels, whole.labels), (done.probabilities, whole.probabilities)):
+            assert digest(found) == digest(expected)
+        assert not (tmp_path / "labels.ome.zarr.unfinished").exists()
+
+    def test_what_is_finished_is_not_done_again(self, segmenter, tmp_path, interrupted):
+        first = segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        interrupted(0)
+        again = segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        assert (again.n_resumed, again.n_voxels) == (N_SHARDS, first.n_voxels)
+
+    @pytest.mark.parametrize("what", ["image", "settings", "model"])
+    def test_whatever_changed_begins_anew(self, segmenter, tmp_path, interrupted, monkeypatch, what):
+        interrupted(3)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        monkeypatch.undo()
+        image = make_image(seed=1) if what == "image" else make_image()
+        if what == "model":
+            segmenter._fitted.network.context = 0.123
+        with pytest.warns(InputWarning, match=f"the {what}.* changed .* 3 finished shards are dropped"):
+            done = segmenter.predict_to(image, tmp_path / "a.zarr", spacing=(2, 2, 2) if what == "settings" else None)
+        assert done.n_resumed == 0
+        np.testing.assert_array_equal(level(done.labels), segmenter.predict(image))
+
+    def test_on_wish_it_begins_anew(self, segmenter, tmp_path, interrupted, monkeypatch):
+        interrupted(3)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        monkeypatch.undo()
+        assert segmenter.predict_to(make_image(), tmp_path / "a.zarr", resume=False).n_resumed == 0
+
+    def test_killed_it_goes_on(self, segmenter, model_file, whole, tmp_path):
+        image = make_image()
+        np.save(tmp_path / "image.npy", image)
+        program = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+import numpy as np
+from volumes import Slow
+from napari_sparseseg import SparseSegmenter
+from napari_sparseseg.distributed import plan
+plan._SHARD_VOXELS = (1, 1, 1)
+image = Slow(np.load({str(tmp_path / "image.npy")!r}), 0.2)
+SparseSegmenter.load({str(model_file)!r}).predict_to(image, {str(tmp_path / "a.zarr")!r})
+"""
+        process = subprocess.Popen([sys.executable, "-c", program])
+        listed = tmp_path / "a.zarr.unfinished" / "finished.jsonl"
+        while process.poll() is None and not (listed.exists() and listed.stat().st_size):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        done = segmenter.predict_to(image, tmp_path / "a.zarr")
+        assert 0 < done.n_resumed < N_SHARDS
+        for number in "012":
+            assert digest(done.labels / number) == digest(whole.labels / number)
+
+
+class TestRefusals:
+    def test_another_result_is_replaced_only_on_wish(self, segmenter, tmp_path):
+        segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        with pytest.raises(InputError, match="exists; pass overwrite=True"):
+            segmenter.predict_to(make_image(seed=1), tmp_path / "a.zarr")
+        done = segmenter.predict_to(make_image(seed=1), tmp_path / "a.zarr", overwrite=True)
+        np.testing.assert_array_equal(level(done.labels), segmenter.predict(make_image(seed=1)))
+        assert names_in(tmp_path) == ["a.zarr"]
+
+    def test_one_process_at_a_time(self, segmenter, tmp_path):
+        held = Unfinished(tmp_path / "a.zarr")
+        with pytest.raises(InputError, match="being predicted by another process"):
+            segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        held.close()
+
+    @pytest.mark.parametrize(
+        ("options", "error", "text"),
+        [
+            ({"store": "a.tif"}, InputError, "end it with .ome.zarr"),
+            ({"store": "none/a.zarr"}, InputError, "no folder"),
+            ({"store": 3}, InputTypeError, "path"),
+            ({"workers": 0}, InputError, "workers=0"),
+            ({"workers": 1.5}, InputTypeError, "workers"),
+            ({"memory": "much"}, InputError, "'much' is not an amount"),
+            ({"memory": "100MB"}, InputError, r"give \d+ MB or more"),
+            ({"probabilities": "a.zarr"}, InputError, "different names"),
+            ({"offset": (1, 2)}, InputError, "offset"),
+            ({"spacing": (1, -2, 1)}, InputError, "spacing"),
+            ({"client": "tcp://127.0.0.1:9"}, InputError, "no Dask scheduler at tcp://127.0.0.1:9"),
+        ],
+    )
+    def test_what_cannot_be_used(self, segmenter, tmp_path, monkeypatch, options, error, text):
+        from napari_sparseseg.distributed import cluster
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(cluster, "_PATIENCE", 1)
+        with pytest.raises(error, match=text):
+            segmenter.predict_to(make_image(), options.pop("store", "a.zarr"), **options)
+        assert not (tmp_path / "a.zarr").exists()
+
+    def test_a_full_disk_is_told_and_what_was_done_is_kept(self, segmenter, tmp_path, monkeypatch):
+        from napari_sparseseg.storage import sharded
+
+        write, done = sharded.ShardedImage.write, []
+
+        def write_or_fail(self, *args):
+            if len(done) == 2:
+                raise OSError(28, "No space left on device")
+            done.append(args)
+            write(self, *args)
+
+        monkeypatch.setattr(sharded.ShardedImage, "write", write_or_fail)
+        with pytest.raises(InputError, match=r"No space left on device.*room on the disk"):
+            segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        monkeypatch.undo()
+        assert segmenter.predict_to(make_image(), tmp_path / "a.zarr").n_resumed == 2
+
+    def test_a_manifest_that_cannot_be_read_is_begun_anew(self, segmenter, tmp_path):
+        folder = tmp_path / "a.zarr.unfinished"
+        folder.mkdir()
+        (folder / "manifest.json").write_text(json.dumps({"version": 2}))
+        (folder / "notes.txt").write_text("mine")
+        assert segmenter.predict_to(make_image(), tmp_path / "a.zarr").n_shards == N_SHARDS
+        assert names_in(folder) == ["notes.txt"]
+        assert level(tmp_path / "a.zarr").shape == SHAPE

@@ -1,0 +1,82 @@
+"""A prediction under way, as it lies on disk."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_sparseseg import InputError
+from napari_sparseseg.storage.unfinished import Manifest, Unfinished
+
+MANIFEST = Manifest(
+    fingerprint={"model": "a", "image": "b", "settings": "c"},
+    shape=(5, 6, 7),
+    axes="zyx",
+    shard=(64, 64, 64),
+    tile=(32, 64, 64),
+    spacing=(1.0, 0.1, 0.3),
+    offset=(0.0, 0.0, 0.5),
+    unit="micrometer",
+    probabilities=False,
+    intensity_offset=(0.1, 3.0),
+    intensity_scale=(1 / 3, 2.0),
+)
+
+
+@pytest.fixture
+def unfinished(tmp_path):
+    found = Unfinished(tmp_path / "a.zarr")
+    yield found
+    found.close()
+
+
+def test_manifest_comes_back_to_the_last_bit(unfinished):
+    assert unfinished.manifest() is None
+    unfinished.begin(MANIFEST)
+    assert unfinished.manifest() == MANIFEST
+
+
+def test_finished_shards_come_back_whatever_was_cut_short(unfinished):
+    unfinished.finish((0, 0, 64, 0), {1: 5, 7: 2})
+    path = unfinished.folder / "finished.jsonl"
+    with path.open("ab") as file:
+        file.write(b'[[0, 0, 0, 64], {"1": 1')
+    unfinished.finish((1, 0, 0, 0), {})
+    assert unfinished.finished() == {(0, 0, 64, 0): {1: 5, 7: 2}, (1, 0, 0, 0): {}}
+    path.write_bytes(path.read_bytes()[:-1])
+    assert (1, 0, 0, 0) not in unfinished.finished()
+
+
+def test_one_holds_it(unfinished, tmp_path):
+    with pytest.raises(InputError, match="being predicted by another process"):
+        Unfinished(tmp_path / "a.zarr")
+    unfinished.close()
+    Unfinished(tmp_path / "a.zarr").close()
+
+
+def test_clearing_leaves_what_is_not_ours(unfinished):
+    unfinished.begin(MANIFEST)
+    unfinished.finish((0, 0, 0, 0), {})
+    (unfinished.folder / "mine.txt").touch()
+    unfinished.clear()
+    assert unfinished.manifest() is None
+    assert not unfinished.finished()
+    assert (unfinished.folder / "mine.txt").exists()
+
+
+def test_results_take_their_places(unfinished, tmp_path):
+    for source in (unfinished.labels, unfinished.probabilities):
+        source.mkdir()
+        (source / "zarr.json").write_text(source.name)
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / "old").touch()
+    unfinished.publish(tmp_path / "p.zarr", tmp_path / "a.zarr")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "p.zarr"]
+    assert (tmp_path / "a.zarr" / "zarr.json").read_text() == "labels.zarr"
+    assert (tmp_path / "p.zarr" / "zarr.json").read_text() == "probabilities.zarr"
+    assert not (tmp_path / "a.zarr" / "old").exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "a.zarr.unfinished").touch()
+    with pytest.raises(InputError, match="cannot be written to"):
+        Unfinished(tmp_path / "a.zarr")
