@@ -1,0 +1,112 @@
+"""Prediction by workers of a Dask cluster: the same bytes, whoever dies."""
+
+from __future__ import annotations
+
+import os
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from volumes import Deadly, digest, make_image
+
+from napari_sparseseg import InputError
+from napari_sparseseg.distributed import cluster as module
+from napari_sparseseg.distributed import job as job_module
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two workers on this machine."""
+    with module.local_client(2) as client:
+        yield client
+
+
+@pytest.fixture
+def expected(whole):
+    """What one process writes."""
+    return written(whole.labels)
+
+
+def written(path):
+    return digest(path / "0") | digest(path / "1")
+
+
+@pytest.mark.parametrize("kind", ["numpy", "zarr", "dask"])
+def test_two_workers_write_the_bytes_of_one(client, segmenter, expected, tmp_path, kind):
+    image = make_image()
+    if kind == "zarr":
+        image = zarr.create_array(tmp_path / "image.zarr", data=image, chunks=(8, 20, 100))
+    if kind == "dask":
+        image = da.from_array(image, chunks=(8, 20, 100))
+    done = segmenter.predict_to(image, tmp_path / "a.zarr", client=client)
+    assert done.n_resumed == 0
+    assert written(done.labels) == expected
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("a.")) == ["a.zarr"]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_shard_done_again(client, segmenter, expected, tmp_path):
+    before = set(client.run(os.getpid).values())
+    image = Deadly(make_image(), tmp_path / "killed")
+    done = segmenter.predict_to(image, tmp_path / "a.zarr", client=client)
+    assert (tmp_path / "killed").exists()
+    assert written(done.labels) == expected
+    client.wait_for_workers(2, timeout=60)
+    assert set(client.run(os.getpid).values()) != before
+
+
+def test_a_scheduler_by_its_address(client, segmenter, expected, tmp_path):
+    done = segmenter.predict_to(make_image(), tmp_path / "a.zarr", client=client.cluster.scheduler_address)
+    assert written(done.labels) == expected
+
+
+def test_workers_that_do_not_see_the_output_say_so(client, segmenter, tmp_path, monkeypatch):
+    getstate = job_module.Job.__getstate__
+    monkeypatch.setattr(
+        job_module.Job, "__getstate__", lambda self: getstate(self) | {"labels": tmp_path / "elsewhere"}
+    )
+    with pytest.raises(InputError, match=r"sees no folder .*elsewhere; write to a folder that all workers share"):
+        segmenter.predict_to(make_image(), tmp_path / "a.zarr", client=client)
+
+
+def test_errors_of_workers_come_back(client, segmenter, tmp_path):
+    image = make_image().astype(np.float32)
+    image[5, 20, 500] = np.inf
+    with pytest.raises(InputError, match="not finite"):
+        segmenter.predict_to(image, tmp_path / "a.zarr", client=client, memory="4GB")
+
+
+def test_a_cluster_without_workers():
+    class Empty:
+        def nthreads(self):
+            return {}
+
+    with pytest.raises(InputError, match="no workers yet"):
+        module.size_of(Empty())
+
+
+class TestDevices:
+    @pytest.mark.parametrize(
+        ("wanted", "name", "n_gpus", "expected"),
+        [
+            ("auto", 0, 4, "cuda:0"),
+            ("auto", 5, 4, "cuda:1"),
+            ("cuda", "SLURMCluster-3-2", 4, "cuda:2"),
+            ("auto", "tcp://10.0.0.1:4711", 4, "auto"),
+            ("auto", 1, 1, "auto"),
+            ("auto", 1, 0, "auto"),
+            ("cpu", 1, 4, "cpu"),
+            ("cuda:3", 1, 4, "cuda:3"),
+            ("auto", None, 4, "auto"),
+        ],
+    )
+    def test_each_worker_takes_a_gpu_of_its_own(self, monkeypatch, wanted, name, n_gpus, expected):
+        class Worker:
+            pass
+
+        worker = None if name is None else Worker()
+        if worker is not None:
+            worker.name = name
+        monkeypatch.setattr(job_module, "_worker", lambda: worker)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: n_gpus)
+        assert job_module.device_of_worker(wanted) == expected
