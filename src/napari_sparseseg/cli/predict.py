@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.segmenter import SparseSegmenter
 
 _OUTPUT = "Output"
+_LARGE = "Large images, written as OME-Zarr"
 _SUFFIX = "_labels.ome.zarr"
 _ENDINGS = (".ome.zarr", ".ome.tiff", ".ome.tif", ".nii.gz")  # endings of two parts
 
@@ -33,7 +34,7 @@ def register() -> None:
     add(
         predict,
         "napari-sparseseg predict cells.safetensors cells.tif -o labels.tif",
-        "napari-sparseseg predict m.safetensors big.zarr -o big-labels.ome.zarr",
+        "napari-sparseseg predict m.safetensors big.zarr -o big-labels.ome.zarr --workers 8",
         "napari-sparseseg predict m.safetensors *.tif -o results --suffix _labels.tif",
         "napari-sparseseg predict m.safetensors a.tif -o b.tif --probabilities p.zarr",
     )
@@ -84,12 +85,48 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes on this machine that share the work, and its GPUs.",
+            rich_help_panel=_LARGE,
+        ),
+    ] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A Dask scheduler, such as tcp://host:8786, whose workers see the files.",
+            show_default=False,
+            rich_help_panel=_LARGE,
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What all of it may take, such as 8GB; with a scheduler each worker. [default: half of what is free]",
+            show_default=False,
+            rich_help_panel=_LARGE,
+        ),
+    ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Begin anew where an earlier run was interrupted.", rich_help_panel=_LARGE),
+    ] = False,
 ) -> None:
-    """Segment images with a model, and write the labels."""
+    """Segment images with a model, and write the labels.
+
+    Labels that are written as OME-Zarr may be larger than memory; interrupted, the same command goes on.
+    """
     in_folder = len(images) > 1 or suffix is not None or _is_folder(output)
     if in_folder and probabilities is not None:
         raise typer.BadParameter("probabilities are written for a single image only", param_hint="--probabilities")
     sizes = _options.parse_spacing(spacing)
+    if scheduler is not None and workers > 1:
+        raise typer.BadParameter("the scheduler has workers of its own; leave one of both out", param_hint="--workers")
     if in_folder:
         _check_folder(output)
     outputs = _outputs_in(output, images, _SUFFIX if suffix is None else suffix) if in_folder else [output]
@@ -102,7 +139,8 @@ def predict(
     segmenter = open_model(model, device=device)
     if tile_voxels is not None:
         segmenter.set_params(prediction__tile_voxels=tile_voxels)
-    work = _Work(segmenter, axes, sizes, overwrite=overwrite)
+    large = {"workers": workers, "client": scheduler, "memory": memory, "resume": not restart}
+    work = _Work(segmenter, axes, sizes, overwrite=overwrite, large=large)
     if in_folder:
         _predict_all(work, images, outputs)
     else:
@@ -170,11 +208,17 @@ class _Work:
     """What predicting one image takes besides the image."""
 
     def __init__(
-        self, segmenter: SparseSegmenter, axes: str | None, spacing: Sequence[float] | None, *, overwrite: bool
+        self,
+        segmenter: SparseSegmenter,
+        axes: str | None,
+        spacing: Sequence[float] | None,
+        *,
+        overwrite: bool,
+        large: Mapping[str, Any],
     ) -> None:
         self._segmenter = segmenter
         self._axes, self._spacing = axes, spacing
-        self._overwrite = overwrite
+        self._overwrite, self._large = overwrite, large
 
     def predict(self, path: str, output: Path, probabilities: Path | None = None) -> _Done:
         """Segment one image, time point by time point, and write its labels."""
@@ -190,6 +234,14 @@ class _Work:
             check_holds_time(output, probabilities)
         warn_of_other_voxels(image, self._segmenter)
         self._segmenter.set_params(channel_axis=image.channel_axis)
+        if not is_series and all(path is None or path.suffix == ".zarr" for path in (output, probabilities)):
+            return self._predict_large(image, output, probabilities, started)
+        if self._large["workers"] > 1 or self._large["client"] is not None:
+            raise typer.BadParameter(
+                f"several workers write OME-Zarr of a single time point only, and {output} is none; end it with "
+                ".ome.zarr, or leave --workers and --scheduler out",
+                param_hint="--output",
+            )
         n_voxels: Counter[int] = Counter()
         likely: list[npt.NDArray[np.float32]] | None = None if probabilities is None else []
         frames = self._segment(image, n_voxels, likely)
@@ -202,6 +254,22 @@ class _Work:
             write_probabilities(probabilities, likely, image, overwrite=self._overwrite)
         written = [output] if probabilities is None else [output, probabilities]
         return _Done(image, written, dict(sorted(n_voxels.items())), time.perf_counter() - started)
+
+    def _predict_large(self, image: Image, output: Path, probabilities: Path | None, started: float) -> _Done:
+        """Segment into an OME-Zarr, which need not fit into memory."""
+        done = self._segmenter.predict_to(
+            image.volume(0),
+            output,
+            probabilities=probabilities or False,
+            spacing=image.spacing,
+            unit=image.unit,
+            overwrite=self._overwrite,
+            **self._large,
+        )
+        if done.n_resumed:
+            note(f"{done.n_resumed} of {done.n_shards} shards were there already")
+        written = [output] if probabilities is None else [output, probabilities]
+        return _Done(image, written, dict(done.n_voxels), time.perf_counter() - started)
 
     def _segment(
         self, image: Image, n_voxels: Counter[int], likely: list[npt.NDArray[np.float32]] | None
