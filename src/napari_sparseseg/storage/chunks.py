@@ -26,7 +26,9 @@ _ZSTD_BLOCK = 1 << 17
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _CHECKSUM = 4
 _NO_CHUNK = b"\xff" * 8  # in the index of a shard
-_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+"""Ends of keys that hold no chunk."""
+
 # no codec that holds Python objects is among them: numcodecs' "pickle" runs whatever the file says
 _CODECS = frozenset(
     {
@@ -81,7 +83,7 @@ class _Guard(WrapperStore[Store]):
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """What is stored under a key."""
         found = await super().get(key, prototype, byte_range)
-        if found is None or key.endswith(_METADATA):
+        if found is None or key.endswith(METADATA):
             return found
         content = found.to_bytes()
         is_shard = self._n_within and byte_range is None

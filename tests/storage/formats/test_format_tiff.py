@@ -144,6 +144,7 @@ class TestOME:
         full, half = open_image(path), open_image(path, level=1)
         assert (full.n_levels, full.array.shape, full.spacing) == (2, (96, 64), (0.25, 0.5))
         assert half.spacing == (0.5, 1.0)
+        assert (full.offset, half.offset) == ((0, 0), (0.125, 0.25))
         np.testing.assert_array_equal(full.array[10:40, 5:30], image[10:40, 5:30])
         np.testing.assert_array_equal(half.array[...], image[::2, ::2])
         with pytest.raises(InputError, match=r"image.tif has 2 level\(s\), so there is no level 2"):

@@ -179,3 +179,35 @@ class TestRefusals:
         assert array[0].shape == (24, 18)
         with pytest.raises(InputError, match="it is damaged"):
             array[3]
+
+
+class TestPlace:
+    @pytest.mark.parametrize("version", ["0.4", "0.5"])
+    def test_a_level_begins_where_its_transforms_say(self, path, version):
+        group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+        axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
+        datasets = []
+        for level, factor in enumerate((1, 2)):
+            group.create_array(str(level), data=make_image()[..., ::factor, ::factor])
+            transforms = [
+                {"type": "scale", "scale": [3, 2 * factor, 2 * factor]},
+                {"type": "translation", "translation": [0, factor - 1, factor - 1]},
+            ]
+            datasets.append({"path": str(level), "coordinateTransformations": transforms})
+        whole = [{"type": "scale", "scale": [10, 10, 10]}, {"type": "translation", "translation": [5, 0, 7]}]
+        multiscale = {"axes": axes, "datasets": datasets, "coordinateTransformations": whole, "version": "0.4"}
+        if version == "0.4":
+            group.attrs["multiscales"] = [multiscale]
+        else:
+            del multiscale["version"]
+            group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
+        assert open_image(path).offset == (5, 0, 7)
+        half = open_image(path, level=1)
+        assert half.spacing == (30, 40, 40)
+        assert half.offset == (5, 10, 17)
+
+    def test_without_a_translation_it_begins_at_zero(self, path):
+        write_ome_zarr_04(path, make_image(), SPACING)
+        assert open_image(path, level=1).offset == (0, 0, 0)
+        zarr.create_array(path.with_name("b.zarr"), data=make_image())
+        assert open_image(path.with_name("b.zarr")).offset == (0, 0, 0)

@@ -32,11 +32,34 @@ def readable(
         raise InputError(f"{path} does not fit into memory; convert it to OME-Zarr, which is read in parts") from error
     # libraries raise anything at damaged files: struct, zlib and index errors, assertions, attributes of None
     except Exception as error:
+        if isinstance(path, str) and _is_of_network(error):
+            raise _unreachable(path, error) from error
         raise InputError(f"{path} cannot be read as {what} ({reason(error)}); {remedy}") from error
+
+
+def _is_of_network(error: BaseException) -> bool:
+    """Whether obstore or fsspec's libraries raised it, which the packages are not imported for to find out."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("obstore", "aiohttp", "botocore")
+
+
+def _unreachable(url: str, error: BaseException) -> InputError:
+    if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
+        return refused_by_server(url)
+    return InputError(f"{url} cannot be reached ({reason(error)}); check the address and the network, then try again")
+
+
+def refused_by_server(url: str) -> InputError:
+    """What to say where a server denies what lies at a URL."""
+    return InputError(
+        f"{url} is forbidden by its server, or does not exist; check the address, or give a key that may read it (for "
+        "S3 the variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION)"
+    )
 
 
 def may_not_be_read(path: Path | str) -> InputError:
     """What to say where the system denies a file."""
+    if isinstance(path, str):
+        return refused_by_server(path)
     return InputError(f"{path} may not be read; change its permissions, or copy it to a folder of yours")
 
 

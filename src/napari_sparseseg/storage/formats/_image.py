@@ -25,7 +25,9 @@ class ImageFile:
     `array` is read by slicing. `axes` names its axes in order, one letter each: T, C, and Z, Y, X, which keep this
     order among themselves even if the file's is another. A time axis of one point is left out. `spacing` is the
     voxel size along the spatial axes in `unit` (an UDUNITS name, or None if the file gives lengths without a unit);
-    None if the file does not tell it for each of them. `class_names` are those that a file of labels carries.
+    None if the file does not tell it for each of them. `offset` is the position of the first voxel along the same
+    axes, 0 where nothing is told: a coarser level begins half a voxel later than the finest. `class_names` are those
+    that a file of labels carries.
     """
 
     path: Path | str
@@ -37,6 +39,7 @@ class ImageFile:
     format: str
     n_levels: int = 1
     class_names: Mapping[int, str] = field(default_factory=dict)
+    offset: tuple[float, ...] = ()
 
     @property
     def channel_axis(self) -> int | None:
@@ -89,7 +92,7 @@ class Opened:
     """What the reader of a format found.
 
     `axes` holds one letter for each axis of `array`, "?" where the file does not say; `steps` the distance between
-    neighbours along each axis in `unit`, None where that is not known.
+    neighbours along each axis in `unit`, None where that is not known; `offset` the position of the first voxel.
     """
 
     array: Any
@@ -100,6 +103,7 @@ class Opened:
     channel_names: tuple[str, ...] = ()
     n_levels: int = 1
     class_names: Mapping[int, str] = field(default_factory=dict)
+    offset: Steps | None = None
 
 
 Reader = Callable[[Path | str, ReadOptions], Opened]
@@ -126,6 +130,7 @@ def presented(opened: Opened, path: Path | str, reader: Reader, options: ReadOpt
         format=opened.format,
         n_levels=opened.n_levels,
         class_names=opened.class_names,
+        offset=_offset(letters, order, opened.offset if spacing else None),
     )
 
 
@@ -169,6 +174,12 @@ def _spacing(
     if len(sizes) == 2:
         return sizes[0], sizes[1]
     return sizes[0], sizes[1], sizes[2]
+
+
+def _offset(letters: str, order: Sequence[int], offset: Steps | None) -> tuple[float, ...]:
+    spatial = [i for i in order if letters[i] in "ZYX"]
+    known = [offset[i] if offset else 0.0 for i in spatial]
+    return tuple(0.0 if value is None or not math.isfinite(value) else float(value) for value in known)
 
 
 def _taken(array: Any, axis: int, index: int) -> ArrayLike:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import zarr
-from ome_zarr_models.common.coordinate_transformations import VectorScale
+from ome_zarr_models.common.coordinate_transformations import VectorScale, VectorTranslation
 from ome_zarr_models.v04.image import ImageAttrs as ImageAttrs04
 from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
 from ome_zarr_models.v05.image import ImageAttrs as ImageAttrs05
@@ -20,7 +20,8 @@ from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, leads_inside
 from napari_sparseseg.storage.formats._errors import shown
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
-from napari_sparseseg.storage.units import in_one_unit, unit_name
+from napari_sparseseg.storage.formats._remote import open_remote
+from napari_sparseseg.storage.units import Steps, in_one_unit, unit_name
 from napari_sparseseg.storage.whole import ZARR_FILES
 
 _Multiscale = Multiscale04 | Multiscale05
@@ -53,9 +54,11 @@ def open_zarr_labels(path: Path | str, options: ReadOptions) -> Opened:
 
 
 def _node(path: Path | str) -> zarr.Group | zarr.Array[Any]:
+    if isinstance(path, str):
+        return open_remote(path)
     for name in ZARR_FILES:
-        file = Path(path, name)
-        if isinstance(path, Path) and file.is_file() and file.stat().st_size > HEADER_LIMIT:
+        file = path / name
+        if file.is_file() and file.stat().st_size > HEADER_LIMIT:
             raise InputError(
                 f"{path} has metadata of {file.stat().st_size} bytes ({name}); copy it anew from its source"
             )
@@ -98,7 +101,7 @@ def _open_converted(group: zarr.Group, path: Path | str, options: ReadOptions) -
     """One image of those that bioformats2raw writes into a group, named by their numbers."""
     name = str(options.series)
     if not isinstance(group.get(name), zarr.Group):
-        numbers = sorted(int(key) for key in group.group_keys() if key.isdecimal())
+        numbers = sorted(int(key) for key in _listed(group.group_keys, path) if key.isdecimal())
         raise InputError(f"{path} has no series {name}; choose one of {', '.join(map(str, numbers)) or 'none'}")
     return open_zarr(f"{path}/{name}", ReadOptions(options.axes, options.level))
 
@@ -110,9 +113,14 @@ def _check_is_image(ome: Mapping[str, Any], group: zarr.Group, path: Path | str)
         raise InputError(
             f"{path} is a plate or a well of several images; give the path of one image in it: {path}/A/1/0"
         )
-    arrays = sorted(group.array_keys())
+    arrays = _listed(group.array_keys, path)
     inside = f"give the path of one of its arrays: {path}/{arrays[0]}" if arrays else "give the path of an image in it"
     raise InputError(f"{path} is a zarr group without the metadata of an OME-Zarr image; {inside}")
+
+
+def _listed(keys: Callable[[], Iterable[str]], path: Path | str) -> list[str]:
+    """Names of what lies in a group, in order; none on a web server, which does not tell them."""
+    return [] if str(path).lower().startswith(("http://", "https://")) else sorted(keys())
 
 
 def _version(ome: Mapping[str, Any], *, is_nested: bool) -> str:
@@ -151,13 +159,17 @@ def _open_level(
             f"{path} names {name!r:.80} as level {level}, but there is no array of "
             f"{len(multiscale.axes)} axes; copy it anew from its source"
         )
-    steps, unit = in_one_unit(_scale(multiscale, level), [_unit(axis) for axis in multiscale.axes])
-    says_nothing = unit is None and set(_scale(multiscale, 0)) == {1.0}
+    units = [_unit(axis) for axis in multiscale.axes]
+    scale, translation = _transform(multiscale, level)
+    steps, unit = in_one_unit(scale, units)
+    offset, _ = in_one_unit(translation, units)
+    says_nothing = unit is None and set(_transform(multiscale, 0)[0]) == {1.0}
     return Opened(
         array=guarded(array, path),
         axes=_letters(multiscale.axes),
         format=kind,
         steps=None if says_nothing else steps,
+        offset=offset,
         unit=unit,
         channel_names=_channel_names(ome),
         n_levels=n_levels,
@@ -165,16 +177,29 @@ def _open_level(
     )
 
 
-def _scale(multiscale: _Multiscale, level: int) -> tuple[float | None, ...]:
-    """Distance of neighbours along each axis: the level's scale times that of all levels."""
-    product: tuple[float | None, ...] = (1.0,) * len(multiscale.axes)
+def _transform(multiscale: _Multiscale, level: int) -> tuple[Steps, Steps]:
+    """Distance of neighbours, and position of the first voxel, along each axis: the level's, then that of all levels.
+
+    None along all axes for what is kept in a file of its own, which nobody writes.
+    """
+    n_axes = len(multiscale.axes)
+    scale: Steps = (1.0,) * n_axes
+    offset: Steps = (0.0,) * n_axes
     for transforms in (multiscale.datasets[level].coordinateTransformations, multiscale.coordinateTransformations):
         for transform in transforms or ():
             if isinstance(transform, VectorScale):
-                product = tuple(None if a is None else a * b for a, b in zip(product, transform.scale, strict=True))
-            elif transform.type == "scale":  # kept in a file of its own, which nobody writes
-                product = (None,) * len(product)
-    return product
+                scale, offset = _times(scale, transform.scale), _times(offset, transform.scale)
+            elif isinstance(transform, VectorTranslation):
+                offset = tuple(None if a is None else a + b for a, b in zip(offset, transform.translation, strict=True))
+            elif transform.type == "scale":
+                scale, offset = (None,) * n_axes, (None,) * n_axes
+            elif transform.type == "translation":
+                offset = (None,) * n_axes
+    return scale, offset
+
+
+def _times(values: Steps, factors: Sequence[float]) -> Steps:
+    return tuple(None if a is None else a * b for a, b in zip(values, factors, strict=True))
 
 
 def _letters(axes: Sequence[Any]) -> str:

@@ -62,8 +62,10 @@ def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
     by_axis = tuple(
         _times(steps.get(letter, steps.get("Z")), factor) for letter, factor in zip(axes, zoom, strict=True)
     )
+    # voxels of a coarser level are means, whose centres lie between those of the finest
+    offset = tuple(_times(step, (1 - 1 / factor) / 2) for step, factor in zip(by_axis, zoom, strict=True))
     kind = "OME-TIFF" if tiff.is_ome else "ImageJ TIFF" if tiff.is_imagej else "TIFF"
-    return Opened(array, axes, kind, by_axis, unit, names, n_levels=len(series.levels))
+    return Opened(array, axes, kind, by_axis, unit, names, n_levels=len(series.levels), offset=offset)
 
 
 def _check_names(tiff: Any, path: Path | str) -> None:
