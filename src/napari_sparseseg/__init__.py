@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
     from napari_sparseseg.segmenter import SparseSegmenter
     from napari_sparseseg.storage.project.project import Project
+    from napari_sparseseg.storage.series import time_points
 
 _HOMES = {
     "SparseSegmenter": "segmenter",
@@ -50,6 +51,7 @@ _HOMES = {
     "ProjectVersionError": "errors",
     "SparseSegError": "errors",
     "TrainingError": "errors",
+    "time_points": "storage.series",
 }
 
 __all__ = [
@@ -74,6 +76,7 @@ __all__ = [
     "TrainingError",
     "View",
     "__version__",
+    "time_points",
 ]
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 
+import dask.array as da
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats import open_annotation
-from napari_sparseseg.storage.series import check_series_output, write_series
+from napari_sparseseg.storage.series import check_series_output, time_points, write_series
 
 NAMES = ["labels.ome.zarr", "labels.ome.tif", "labels.tif", "labels.npy"]
 SERIES = np.random.default_rng(0).integers(0, 5, (3, 4, 40, 30)).astype(np.uint8)
@@ -98,3 +101,53 @@ def test_nothing_is_overwritten_unasked(tmp_path):
 def test_formats_without_time_are_refused(name):
     with pytest.raises(InputError, match="cannot hold the time points"):
         check_series_output(name)
+
+
+class TestTimePoints:
+    @given(st.permutations("TCZYX"), st.integers(0, 5))
+    def test_any_order_of_axes_gives_the_same_volumes(self, letters, n_dropped):
+        sizes = {"T": 3, "C": 2, "Z": 4, "Y": 5, "X": 6}
+        dropped = ["", "T", "C", "Z", "TC", "CZ"][n_dropped]
+        plain = "".join(letter for letter in "TCZYX" if letter not in dropped)
+        axes = "".join(letter for letter in letters if letter not in dropped)
+        array = np.arange(np.prod([sizes[a] for a in plain])).reshape([sizes[a] for a in plain])
+        turned = array.transpose([plain.index(letter) for letter in axes])
+        found = time_points(turned, axes.lower())
+        wanted = array if "T" in plain else array[np.newaxis]
+        assert len(found) == len(wanted)
+        for volume, frame in zip(found, wanted, strict=True):
+            assert volume.shape == frame.shape
+            np.testing.assert_array_equal(volume[...], frame)
+            part = (slice(0, 2), slice(1, 3))
+            np.testing.assert_array_equal(volume[part], frame[part])
+
+    def test_nothing_is_read_before_slicing(self):
+        class Counted:
+            shape, dtype, asked = (3, 4, 5, 6), np.dtype(np.uint8), 0
+
+            def __getitem__(self, index):
+                self.asked += 1
+                return np.zeros(self.shape, np.uint8)[index]
+
+        array = Counted()
+        volumes = time_points(array, "ZTYX")
+        assert [volume.shape for volume in volumes] == [(3, 5, 6)] * 4
+        assert array.asked == 0
+        assert volumes[1][0:1, 0:2, 0:3].shape == (1, 2, 3)
+        assert array.asked == 1
+
+    def test_dask_arrays_stay_lazy_and_keep_their_chunks(self):
+        array = da.from_array(SERIES, chunks=(1, 2, 40, 30))
+        volume = time_points(array, "TZYX")[2]
+        assert volume.chunks[0] == (2, 2)
+        np.testing.assert_array_equal(volume[:, 3:9], SERIES[2, :, 3:9])
+
+    @pytest.mark.parametrize("axes", ["ZYX", "TZYY", "TZYQ", "TCZY"])
+    def test_letters_that_do_not_fit_are_refused(self, axes):
+        with pytest.raises(InputError, match=f"axes='{axes}'"):
+            time_points(SERIES, axes)
+
+
+def test_the_position_is_kept_by_ome_zarr(tmp_path):
+    write_series(tmp_path / "a.ome.zarr", iter(SERIES), len(SERIES), spacing=(2, 1, 1), offset=(0, 0.5, 0.25))
+    assert read(tmp_path / "a.ome.zarr")[0].offset == (0, 0.5, 0.25)
