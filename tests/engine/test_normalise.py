@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import Recorder, make_noise, whole
 
+from napari_sparseseg.engine import normalise as module
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.errors import InputWarning
 from napari_sparseseg.storage.volume import ArrayVolume
@@ -150,3 +151,23 @@ def test_large_planes_are_thinned_out_but_still_measured_well():
     result = normalised(image)
     assert abs(np.median(result)) < 0.02
     assert 0.8 < result.std() < 1.2
+
+
+@pytest.mark.parametrize("depth", [1, 3, 40])
+def test_of_huge_planes_only_windows_are_read_that_lie_everywhere(monkeypatch, depth):
+    monkeypatch.setattr(module, "_LARGE_PLANE", 1000)
+    monkeypatch.setattr(module, "_WINDOW", 8)
+    image = make_noise((depth, 300, 400)) + np.linspace(0, 1, 400, dtype=np.float32)  # brighter to one side
+    volume = Recorder(image)
+    measured = IntensityRange.of(volume)
+    assert max(box.n_voxels for box in volume.boxes) <= 64
+    assert {corner % 8 for box in volume.boxes for corner in box.start[1:]} == {0}
+    assert measured.offset[0] == pytest.approx(np.median(image), abs=0.05)
+    assert measured.scale[0] == pytest.approx(image.std(), rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 2000, 3), (1, 3, 2000), (2, 1, 5000)])
+def test_huge_planes_may_be_thin(monkeypatch, shape):
+    monkeypatch.setattr(module, "_LARGE_PLANE", 1000)
+    image = make_noise(shape)
+    assert IntensityRange.of(ArrayVolume(image)).offset[0] == pytest.approx(np.median(image), abs=0.2)

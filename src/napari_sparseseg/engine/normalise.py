@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ _QUARTILES_OF_NORMAL = 1.349  # distance of the quartiles of a normal distributi
 _LINEAR = 3.0  # spreads from the median up to which contrast is about linear
 _LIMIT = 30.0  # keeps a stray voxel of 1e30 finite
 _SAMPLE_SLABS = 24
+_LARGE_PLANE = 1 << 22  # voxels; of larger planes windows are read, spread over them
+_WINDOWS, _WINDOW = 400, 64  # about so many in all; voxels along y and x
+_SHIFTS = (0.6180339887, 0.7548776662)  # windows of other planes lie elsewhere, spread evenly along y and x
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,9 @@ class IntensityRange:
 
     @classmethod
     def of(cls, volume: Volume) -> IntensityRange:
-        """Measure a volume on a fixed subsample: slabs spread over z, every voxel of small volumes.
+        """Measure a volume on a fixed subsample: planes spread over z, windows of them where they are large.
+
+        Every voxel of small volumes.
 
         Warns with `InputWarning` if a channel is constant.
         """
@@ -93,9 +100,23 @@ def _subsample(volume: Volume) -> npt.NDArray[Any]:
     """Voxels spread over the volume, shape (channels, n)."""
     depth, height, width = volume.shape
     slabs = np.unique(np.linspace(0, depth - 1, min(depth, _SAMPLE_SLABS)).round().astype(int))
+    if height * width > _LARGE_PLANE:
+        n = round(np.sqrt(_WINDOWS / len(slabs)))
+        boxes = [box for number, z in enumerate(slabs.tolist()) for box in _windows(z, number, n, (height, width))]
+        return np.concatenate([volume.read(box).reshape(volume.n_channels, -1) for box in boxes], axis=1)
     step = max(1, int(np.sqrt(height * width / 65536)))
     parts = []
     for z in slabs.tolist():
         plane = volume.read(Box((z, 0, 0), (z + 1, height, width)))
         parts.append(plane[:, :, ::step, ::step].reshape(volume.n_channels, -1))
     return np.concatenate(parts, axis=1)
+
+
+def _windows(z: int, number: int, n: int, shape: tuple[int, int]) -> Iterator[Box]:
+    """Squares of a plane, n along each axis, aligned to chunks: a whole plane would read every chunk that it crosses."""
+    rows, columns = (
+        [int((k + number * shift % 1) * size / n) // _WINDOW * _WINDOW for k in range(n)]
+        for size, shift in zip(shape, _SHIFTS, strict=True)
+    )
+    for y, x in product(dict.fromkeys(rows), dict.fromkeys(columns)):
+        yield Box((z, y, x), (z + 1, min(y + _WINDOW, shape[0]), min(x + _WINDOW, shape[1])))
