@@ -113,7 +113,7 @@ def _subsample(volume: Volume) -> npt.NDArray[Any]:
 
 
 def _windows(z: int, number: int, n: int, shape: tuple[int, int]) -> Iterator[Box]:
-    """Squares of a plane, n along each axis, aligned to chunks: a whole plane would read every chunk that it crosses."""
+    """Squares of a plane, n along each axis, aligned to chunks: a whole plane would read every chunk in its way."""
     rows, columns = (
         [int((k + number * shift % 1) * size / n) // _WINDOW * _WINDOW for k in range(n)]
         for size, shift in zip(shape, _SHIFTS, strict=True)
