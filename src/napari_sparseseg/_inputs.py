@@ -39,10 +39,14 @@ def read_paint(
     annotation: Any,
     allowed: Mapping[int, Collection[int]] | None,
     weight: Any,
+    objects: Any = None,
     *,
     known_classes: Collection[int] = (),
 ) -> tuple[list[Annotation], tuple[int, ...]]:
-    """The paint of each volume and all class ids; `known_classes` are those that were learnt before."""
+    """The paint of each volume and all class ids; `known_classes` are those that were learnt before.
+
+    `objects` are ids of objects, as one array or, for lists of volumes, one for each; None stands for no ids.
+    """
     annotations = list(_named(annotation, "annotation"))
     if len(annotations) != len(volumes):
         raise InputError(
@@ -52,9 +56,15 @@ def read_paint(
     weights = list(weight) if isinstance(weight, list | tuple) else [weight] * len(volumes)
     if len(weights) != len(volumes):
         raise InputError(f"{len(weights)} weights were passed for {len(volumes)} images; pass one each, or one number")
+    ids = [None] * len(volumes) if objects is None else [array for array, _ in _named(objects, "objects")]
+    if len(ids) != len(volumes):
+        raise InputError(
+            f"{len(ids)} arrays of objects were passed for {len(volumes)} images; pass one each, in the same order "
+            "(None where no objects were painted)"
+        )
     paint = [
-        read_annotation(array, volume, allowed=allowed, weight=w, name=name)
-        for (array, name), volume, w in zip(annotations, volumes, weights, strict=True)
+        read_annotation(array, volume, allowed=allowed, weight=w, objects=o, name=name)
+        for (array, name), volume, w, o in zip(annotations, volumes, weights, ids, strict=True)
     ]
     classes = tuple(sorted({*check_classes(paint), *known_classes}))
     return [drop_uninformative(p, classes) for p in paint], classes

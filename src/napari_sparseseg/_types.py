@@ -13,6 +13,7 @@ Shape3D = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
 UNPAINTED = 0
+NO_OBJECT = 0
 MAX_CLASSES = 127
 MAX_CODE = 254
 
@@ -144,6 +145,10 @@ class Annotation:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def object_codes(self) -> list[int]:
+        """Codes of the voxels that carry the id of an object, ascending."""
+        return [] if self.objects is None else np.unique(self.codes[self.objects > 0]).tolist()
 
     def classes(self) -> tuple[int, ...]:
         """Class ids that were painted or named in a set of allowed classes, ascending."""

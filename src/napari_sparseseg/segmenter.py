@@ -112,6 +112,7 @@ class SparseSegmenter:
         *,
         allowed: Mapping[int, Collection[int]] | None = None,
         weight: ArrayLike | float | Sequence[ArrayLike | float] | None = None,
+        objects: ArrayLike | Sequence[ArrayLike | None] | None = None,
         max_seconds: float | None = None,
         max_steps: int | None = None,
         callback: Callable[[TrainingStep], object] | None = None,
@@ -121,7 +122,9 @@ class SparseSegmenter:
         `image` is (Z, Y, X) or (Y, X), with one more axis at `channel_axis` if that is set: a numpy, zarr or dask
         array or anything with shape, dtype and `__getitem__`. `annotation` has the image's shape without channels:
         0 is unpainted, 1 to 254 are class ids, or codes that `allowed` maps to the class ids they leave possible.
-        `weight` is how much the paint counts: a number, or one per voxel.
+        `weight` is how much the paint counts: a number, or one per voxel. `objects`, of the annotation's shape, gives
+        painted voxels the ids of single objects, whole numbers from 1, 0 for none: then the model learns to tell apart
+        objects that touch (`predict_objects`).
 
         `max_seconds` covers everything, loading torch included. `max_steps` counts steps of the U-Net; 0 fits only
         the pixel classifier. Without either, learning ends at a plateau or after two minutes. `callback` is called
@@ -129,7 +132,7 @@ class SparseSegmenter:
 
         Raises `InputError` or `InputTypeError` (of ValueError and TypeError) for what cannot be used.
         """
-        return self._learn(None, image, annotation, allowed, weight, max_seconds, max_steps, callback)
+        return self._learn(None, image, annotation, allowed, weight, objects, max_seconds, max_steps, callback)
 
     def partial_fit(
         self,
@@ -138,6 +141,7 @@ class SparseSegmenter:
         *,
         allowed: Mapping[int, Collection[int]] | None = None,
         weight: ArrayLike | float | Sequence[ArrayLike | float] | None = None,
+        objects: ArrayLike | Sequence[ArrayLike | None] | None = None,
         max_seconds: float | None = None,
         max_steps: int | None = None,
         callback: Callable[[TrainingStep], object] | None = None,
@@ -147,7 +151,7 @@ class SparseSegmenter:
         `annotation` is all the paint that counts from now on, old and new. New classes may appear. Takes and raises
         the same as `fit`.
         """
-        return self._learn(self._fitted, image, annotation, allowed, weight, max_seconds, max_steps, callback)
+        return self._learn(self._fitted, image, annotation, allowed, weight, objects, max_seconds, max_steps, callback)
 
     def predict(self, image: ArrayLike) -> npt.NDArray[np.unsignedinteger]:
         """Labels of the image's spatial shape: painted class ids in the smallest unsigned dtype.
@@ -338,6 +342,7 @@ class SparseSegmenter:
         annotation: Any,
         allowed: Mapping[int, Collection[int]] | None,
         weight: Any,
+        objects: Any,
         max_seconds: float | None,
         max_steps: int | None,
         callback: Callable[[TrainingStep], object] | None,
@@ -346,11 +351,12 @@ class SparseSegmenter:
         check_budget(max_seconds, max_steps)
         volumes = open_volumes(image, self.channel_axis)
         known = previous.classes.ids if previous else ()
-        paint, classes = read_paint(volumes, annotation, allowed, weight, known_classes=known)
+        paint, classes = read_paint(volumes, annotation, allowed, weight, objects, known_classes=known)
         from napari_sparseseg.engine.budget import Budget
 
         trainer, maps = self._prepare(previous, volumes, classes)
         trainer.learn_from(maps, paint)
+        self._take(replace(self._check_fitted(), classes=trainer.classes))
         budget = Budget(trainer.config, max_seconds, max_steps, trainer.step, started)
         self._run(trainer, budget, callback)
         return self

@@ -55,6 +55,18 @@ def make_blobs(shape, seed=0, contrast=2.0):
     return contrast * truth + make_noise(shape, seed + 1), truth
 
 
+def make_touching(shape, seed=0):
+    """Objects that touch: an image with a dark line between them, classes (1 outside, 2 inside) and ids 1, 2, ..."""
+    cell, gap = 9, 2
+    number = np.indices(shape)[1:] // cell
+    ids = 1 + number[0] * (shape[2] // cell + 1) + number[1]
+    border = (np.indices(shape)[1:] % cell == 0).any(0)
+    outside = np.indices(shape)[1] >= shape[1] - gap
+    truth = np.where(outside, 1, 2).astype(np.uint8)
+    image = np.where(outside, 0.0, np.where(border, 1.5, 3.0)) + 0.3 * make_noise(shape, seed)
+    return image.astype(np.float32), truth, np.where(outside, 0, ids).astype(np.int32)
+
+
 def paint_planes(truth, *planes):
     """The truth on the named `(axis, index)` planes, 0 elsewhere."""
     annotation = np.zeros_like(truth)
@@ -64,10 +76,11 @@ def paint_planes(truth, *planes):
     return annotation
 
 
-def make_annotation(codes, allowed=None, weight=None):
-    """Painted voxels of an array of codes."""
+def make_annotation(codes, allowed=None, weight=None, objects=None):
+    """Painted voxels of an array of codes, and maybe one of ids of objects."""
     codes = np.asarray(codes)
-    return read_annotation(codes, ArrayVolume(np.zeros(codes.shape)), allowed=allowed, weight=weight)
+    volume = ArrayVolume(np.zeros(codes.shape))
+    return read_annotation(codes, volume, allowed=allowed, weight=weight, objects=objects)
 
 
 def make_features(image, spacing=CUBES, scales=SMALL.scales, **options):
@@ -77,12 +90,14 @@ def make_features(image, spacing=CUBES, scales=SMALL.scales, **options):
     return FeatureMap(volume, spec.bank, AsItIs(), **options)
 
 
-def make_network(spacing=CUBES, n_classes=3, config=SMALL, flat=(False, False, False), context=0.5, seed=0):
+def make_network(spacing=CUBES, n_classes=3, config=SMALL, flat=(False, False, False), context=0.5, seed=0, offsets=()):
     """A network whose outputs are not near uniform."""
-    network = ModelSpec(config, spacing, 1, flat).build(n_classes, seed)
+    network = ModelSpec(config, spacing, 1, flat).build(n_classes, seed, offsets)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(1.5)
+        if offsets:
+            network.affinity.weight.normal_(generator=torch.Generator().manual_seed(seed))
     network.context = context
     return network
 
@@ -93,9 +108,9 @@ def standardise(network, features):
     network.standardise_by(flat, (1.0,) * flat.shape[1])
 
 
-def make_trainer(image, codes, config=QUICK, spacing=CUBES, seed=0, allowed=None):
+def make_trainer(image, codes, config=QUICK, spacing=CUBES, seed=0, allowed=None, objects=None):
     """A trainer that has been given its volume and paint."""
-    annotation: Annotation = make_annotation(codes, allowed)
+    annotation: Annotation = make_annotation(codes, allowed, objects=objects)
     ids = annotation.classes()
     flat = tuple(n == 1 for n in annotation.shape)
     network = ModelSpec(SMALL, spacing, 1, flat).build(len(ids), seed)

@@ -303,8 +303,8 @@ class TestHostileFiles:
     def little_memory(self, monkeypatch):
         """Fail if more than the header's worth of memory is taken, or if weights are made."""
 
-        def build(spec, n_classes, seed=0, *, original=ModelSpec.build):
-            network = original(spec, n_classes, seed)
+        def build(spec, n_classes, seed=0, offsets=(), *, original=ModelSpec.build):
+            network = original(spec, n_classes, seed, offsets)
             assert network.mean.device.type == "meta", "a network was built from a file that should be refused"
             return network
 
@@ -421,7 +421,7 @@ class TestHostileFiles:
             ("header", {"history": [{"step": 1, "phase": "unet", "loss": 1.0, "__class__": 1}]}),
             ("header", {"training": {}}),
             ("header", {"training": {"step": 1, "round": 1, "seed": 1, "optimiser_steps": 1, "random": {}}}),
-            ("header", {"version": 2}),
+            ("header", {"version": 3}),
             ("header", {"version": 0}),
             ("header", {"version": True}),
         ],

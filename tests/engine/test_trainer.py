@@ -132,12 +132,16 @@ class TestGradient:
         codes[:, ::2, ::3] = 0  # unpainted voxels between painted ones
         trainer = make_trainer(IMAGE, codes)
         seen = {}
-        forward, loss = trainer.network.unet.forward, trainer._loss
+        decode, classify, loss = trainer.network.unet.decoded, trainer.network.unet.classify.forward, trainer._loss
 
-        def kept_forward(features, inner):
-            logits = forward(features, inner)
+        def kept_decode(stem, inner):
+            seen["inner"] = inner
+            return decode(stem, inner)
+
+        def kept_classify(decoded):
+            logits = classify(decoded)
             logits.retain_grad()
-            seen["logits"], seen["inner"] = logits, inner
+            seen["logits"] = logits
             return logits
 
         def kept_loss(patches, rows, targets):
@@ -145,7 +149,8 @@ class TestGradient:
             seen["loss"] = loss(patches, rows, targets)
             return seen["loss"]
 
-        monkeypatch.setattr(trainer.network.unet, "forward", kept_forward)
+        monkeypatch.setattr(trainer.network.unet, "decoded", kept_decode)
+        monkeypatch.setattr(trainer.network.unet.classify, "forward", kept_classify)
         monkeypatch.setattr(trainer, "_loss", kept_loss)
         monkeypatch.setattr(trainer._optimiser, "step", lambda value, size: value.backward())
         unet_steps(trainer, 1)
@@ -163,12 +168,12 @@ class TestGradient:
 
     def test_equals_that_of_decoding_the_whole_patch(self):
         whole, part = make_trainer(IMAGE, CODES), make_trainer(IMAGE, CODES)
-        forward = whole.network.unet.forward
+        decoded = whole.network.unet.decoded
 
-        def decode_everything(features, inner):
-            return forward(features)[(slice(None), slice(None), *inner.slices)]
+        def decode_everything(stem, inner):
+            return decoded(stem)[(slice(None), slice(None), *inner.slices)]
 
-        whole.network.unet.forward = decode_everything
+        whole.network.unet.decoded = decode_everything
         unet_steps(whole, 3)
         unet_steps(part, 3)
         for of_whole, of_part in zip(whole.network.unet.parameters(), part.network.unet.parameters(), strict=True):

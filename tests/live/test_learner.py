@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -325,3 +326,36 @@ def test_the_same_paint_gives_the_same_steps():
 
 def test_a_whole_frame_can_be_read():
     assert make().map(0).read(Box.whole(TRUTH.shape)).shape[:3] == TRUTH.shape
+
+
+class TestObjects:
+    def annotation(self, with_ids):
+        annotation = annotation_of()
+        ids = np.where(annotation.codes == 2, 1 + annotation.coordinates[:, 1] // 8, 0).astype(np.int32)
+        return replace(annotation, objects=ids if with_ids else None)
+
+    def test_ids_come_and_go_while_training_goes_on(self):
+        learner = trained()
+        for with_ids in (True, False, True):
+            list(learner.learn({0: self.annotation(with_ids)}, TWO))
+            before = learner.step
+            learner.train()
+            assert learner.step == before + 1
+            assert learner.fitted.classes.objects == ((2,) if with_ids else ())
+            assert (learner.weights().affinity is not None) == with_ids
+            assert learner.keep()
+            assert learner.roll_back()
+
+    def test_a_model_of_objects_is_saved_and_adopted(self, tmp_path):
+        learner = make()
+        list(learner.learn({0: self.annotation(with_ids=True)}, TWO))
+        learner.train()
+        (tmp_path / "model").write_bytes(learner.encoded(()))
+        fitted, header, tensors = load_model(tmp_path / "model")
+        other = make()
+        other.adopt(fitted, training=(header["training"], tensors))
+        assert are_equal(other.weights(), learner.weights())
+        for each in (learner, other):
+            list(each.learn({0: self.annotation(with_ids=True)}, TWO))
+            each.train()
+        assert are_equal(other.weights(), learner.weights())

@@ -302,3 +302,60 @@ class TestCheckClasses:
     def test_nothing_but_sets_of_every_class(self):
         with pytest.raises(InputError, match=r"each painted voxel allows every class \(1, 3\)"):
             check_classes([read(paint(_0_0_0=130), allowed={130: {1, 3}})])
+
+
+class TestObjects:
+    def test_ids_belong_to_the_painted_voxels(self):
+        found = read(paint(_0_1_2=3, _3_4_5=1, _2_0_0=1), objects=paint(dtype=np.int64, _0_1_2=7, _3_4_5=9))
+        assert found.objects.tolist() == [7, 0, 9]
+        assert found.objects.dtype == np.int32
+
+    def test_where_there_are_none_there_is_no_array(self):
+        assert read(paint(_0_1_2=3)).objects is None
+        assert read(paint(_0_1_2=3), objects=paint()).objects is None
+
+    @given(
+        st.sampled_from(["uint8", "int16", "uint32", "int64", "uint64", "float64", "bool"]),
+        st.dictionaries(st.tuples(*(st.integers(0, n - 1) for n in SHAPE)), st.integers(0, 2**64 - 1), max_size=8),
+    )
+    def test_ids_of_any_integers_stay_apart(self, dtype, ids):
+        largest = {"f": 2**53, "b": 1}.get(np.dtype(dtype).kind) or np.iinfo(dtype).max
+        objects, codes = np.zeros(SHAPE, dtype), np.ones(SHAPE, np.uint8)
+        for place, value in ids.items():
+            objects[place] = min(value, largest)
+        found = read(codes, objects=objects).objects
+        wanted = objects.ravel()
+        if not wanted.any():
+            assert found is None
+            return
+        assert ((found == 0) == (wanted == 0)).all()
+        assert (found >= 0).all()
+        assert (
+            len({*zip(found.tolist(), wanted.tolist(), strict=True)}) == len(np.unique(found)) == len(np.unique(wanted))
+        )
+        if wanted.max() < 2**31:
+            np.testing.assert_array_equal(found, wanted.astype(np.int64))
+
+    @pytest.mark.parametrize(
+        ("dtype", "at", "text"),
+        [
+            (np.int32, {"_0_1_2": -4}, r"holds -4 at index \(0, 1, 2\).*cannot be negative"),
+            (np.float32, {"_0_1_2": 1.5}, r"holds 1\.5 at index \(0, 1, 2\).*whole numbers"),
+            (np.uint16, {"_2_0_0": 3}, r"holds 3 at index \(2, 0, 0\).*need a class as well"),
+        ],
+    )
+    def test_ids_that_cannot_be_used_are_named(self, dtype, at, text):
+        with pytest.raises(InputError, match="objects " + text):
+            read(paint(_0_1_2=3), objects=paint(dtype=dtype, **at))
+
+    def test_another_shape_is_refused(self):
+        with pytest.raises(InputError, match="objects has shape"):
+            read(paint(_0_1_2=3), objects=np.zeros((4, 5, 7), int))
+
+    def test_they_go_with_voxels_that_do_not_count(self):
+        weight = np.ones(SHAPE)
+        weight[0, 1, 2] = 0
+        ids = paint(dtype=int, _0_1_2=7, _3_4_5=9)
+        assert read(paint(_0_1_2=3, _3_4_5=1), weight=weight, objects=ids).objects.tolist() == [9]
+        annotation = read(paint(_0_1_2=3, _3_4_5=1), allowed={3: {1, 2}}, objects=ids)
+        assert drop_uninformative(annotation, (1, 2)).objects.tolist() == [9]

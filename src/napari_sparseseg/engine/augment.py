@@ -7,13 +7,17 @@ augmenting the normalised image and filtering again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from napari_sparseseg._types import Spacing
+
+_ALIKE = 0.1  # difference of the logarithms of voxel sizes that are taken for equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,26 @@ def draw_turn(axis: int, spacing: Spacing, rng: np.random.Generator) -> tuple[in
     """Swap the two axes of the painted plane, every other time, if their voxel sizes agree within a tenth."""
     first, second = (a for a in range(3) if a != axis)
     swap = rng.random() < 0.5
-    if not swap or abs(np.log(spacing[first] / spacing[second])) > 0.1:
+    if not swap or abs(np.log(spacing[first] / spacing[second])) > _ALIKE:
         return 0, 1, 2
     order = [0, 1, 2]
     order[first], order[second] = second, first
     return order[0], order[1], order[2]
+
+
+def turns_of(spacing: Spacing, plans: Sequence[object]) -> list[tuple[int, int, int]]:
+    """Every order of axes in which each comes to lie where one of its voxel size was, within a tenth.
+
+    `plans` tell more of each axis, which must be equal as well.
+    """
+    return [
+        (z, y, x)
+        for z, y, x in permutations(range(3))
+        if all(
+            abs(np.log(spacing[old] / spacing[new])) <= _ALIKE and plans[old] == plans[new]
+            for new, old in enumerate((z, y, x))
+        )
+    ]
 
 
 def draw_flips(rng: np.random.Generator) -> tuple[bool, bool, bool]:

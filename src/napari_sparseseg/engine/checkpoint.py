@@ -29,17 +29,21 @@ from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.model import FittedModel, ModelSpec
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.normalise import IntensityRange
+from napari_sparseseg.engine.objects.offsets import Offset
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 from napari_sparseseg.errors import InputError, ModelFileError
 
 FORMAT = "napari-sparseseg model"
-VERSION = 1
+VERSION = 2
+_PLAIN_VERSION = 1  # of models that tell no objects apart: older programs read those, too
 _HEADER_LIMIT = 16 << 20
 _LENGTH_BYTES = 8
 _PIECE = 1 << 20
 _MAX_STEPS = 2**53
 _MAX_CHANNELS = 4096
 _MAX_SCALE = 4096.0  # voxels; a filter wider than any volume
+_MAX_OFFSETS = 256
+_MAX_REACH = 4096  # voxels
 _SPACING_LIMITS = (1e-15, 1e15)
 _DTYPE = "F32"  # of every tensor that a network or a trainer has
 _ITEM_BYTES = 4
@@ -49,13 +53,18 @@ _Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """What a model file says of itself, checked, without its weights. `header` is the JSON that was saved."""
+    """What a model file says of itself, checked, without its weights. `header` is the JSON that was saved.
+
+    `offsets` are those of its affinities, and `taught` counts what each learnt from: empty without objects.
+    """
 
     spec: ModelSpec
     classes: ClassTable
     intensity: tuple[IntensityRange, ...]
     context: float
     shift: tuple[float, ...]
+    offsets: tuple[Offset, ...]
+    taught: tuple[int, ...]
     header: Mapping[str, Any]
     n_weights: int
 
@@ -91,8 +100,8 @@ def encode_model(
     tensors = dict(model.network.state_dict())
     header: dict[str, Any] = {
         "format": FORMAT,
-        "version": VERSION,
-        "classes": asdict(model.classes),
+        "version": _PLAIN_VERSION,
+        "classes": {"ids": model.classes.ids, "background": model.classes.background},
         "spec": {**asdict(model.spec), "config": model.spec.config.model_dump()},
         "context": model.network.context,
         "shift": model.network.shift.tolist(),
@@ -100,6 +109,10 @@ def encode_model(
         "settings": dict(settings),
         "history": [asdict(step) for step in history],
     }
+    if model.network.affinity is not None:
+        header["version"] = VERSION
+        header["classes"]["objects"] = model.classes.objects
+        header["affinities"] = {"offsets": model.network.affinity.offsets, "taught": model.network.affinity.taught}
     if trainer is not None:
         header["training"], training_tensors = trainer.state()
         tensors |= training_tensors
@@ -117,10 +130,12 @@ def load_model(path: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any
     with _opened(Path(path)) as file:
         found, layout = _checked(file, Path(path))
         tensors = {name: layout.read(file, name) for name in layout.shapes}
-    network = found.spec.build(len(found.classes))
+    network = found.spec.build(len(found.classes), offsets=found.offsets)
     network.load_state_dict({name: tensors[name] for name in network.state_dict()})
     network.context = found.context
     network.shift.copy_(torch.tensor(found.shift))
+    if network.affinity is not None:
+        network.affinity.taught = found.taught
     return FittedModel(found.spec, found.classes, network, found.intensity), dict(found.header), tensors
 
 
@@ -318,11 +333,13 @@ def _checked_description(header: Mapping[str, Any], n_weights: int) -> ModelDesc
     _require(0 <= context <= 1, "context", context)
     shift = tuple(float(value) for value in header.get("shift", [0.0] * len(classes)))  # older models have none
     _require(len(shift) == len(classes) and all(map(math.isfinite, shift)), "shift", shift)
+    offsets, taught = _checked_affinities(header.get("affinities", {"offsets": [], "taught": []}))
+    _require(bool(offsets) == bool(classes.objects), "objects", classes.objects)
     for step in header["history"]:
         _check_step(TrainingStep(**step))
     if "training" in header:
         _check_training(header["training"])
-    return ModelDescription(spec, classes, intensity, context, shift, header, n_weights)
+    return ModelDescription(spec, classes, intensity, context, shift, offsets, taught, header, n_weights)
 
 
 def _checked_spec(spec: Mapping[str, Any]) -> ModelSpec:
@@ -343,7 +360,20 @@ def _checked_classes(classes: Mapping[str, Any]) -> ClassTable:
     _require(1 <= len(ids) <= MAX_CLASSES, "number of classes", len(ids))
     _require(all(_is_whole(i) and 1 <= i <= MAX_CODE for i in ids) and list(ids) == sorted(set(ids)), "ids", ids)
     _require(_is_whole(background) and background in ids, "background", background)
-    return ClassTable(ids, background)
+    objects = tuple(classes.get("objects", ()))
+    _require(set(objects) <= set(ids) and list(objects) == sorted(set(objects)), "objects", objects)
+    return ClassTable(ids, background, objects)
+
+
+def _checked_affinities(affinities: Mapping[str, Any]) -> tuple[tuple[Offset, ...], tuple[int, ...]]:
+    offsets = tuple(tuple(offset) for offset in affinities["offsets"])
+    taught = tuple(affinities["taught"])
+    _require(len(set(offsets)) == len(offsets) == len(taught) <= _MAX_OFFSETS, "offsets", offsets)
+    for offset in offsets:
+        _require(len(offset) == 3 and any(offset), "offset", offset)
+        _require(all(_is_whole(step) and abs(step) <= _MAX_REACH for step in offset), "offset", offset)
+    _require(all(_is_whole(count) and count >= 0 for count in taught), "taught", taught)
+    return offsets, taught
 
 
 def _checked_intensity(entry: Mapping[str, Any], n_channels: int) -> IntensityRange:
@@ -369,7 +399,7 @@ def _check_training(training: Mapping[str, Any]) -> None:
 def _check_tensors(shapes: Mapping[str, _Shape], found: ModelDescription, path: Path) -> None:
     """The tensors are those that such a network has, no more and no fewer. Takes no memory for them."""
     with torch.device("meta"):
-        network = found.spec.build(len(found.classes))
+        network = found.spec.build(len(found.classes), offsets=found.offsets)
     wanted = _network_shapes(network) | (_training_shapes(network) if found.has_training_state else {})
     wrong = sorted(name for name in {*wanted, *shapes} if wanted.get(name) != shapes.get(name))
     if wrong:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,14 @@ from napari_sparseseg._types import MAX_CODE, Annotation
 
 @dataclass(frozen=True, slots=True)
 class ClassTable:
-    """The painted class ids in ascending order; a class's channel is its index. `background` is one of them."""
+    """The painted class ids in ascending order; a class's channel is its index. `background` is one of them.
+
+    `objects` are those whose voxels carried ids of objects, ascending; empty where no ids were painted.
+    """
 
     ids: tuple[int, ...]
     background: int
+    objects: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -24,6 +28,13 @@ class ClassTable:
     @property
     def foreground_channels(self) -> tuple[int, ...]:
         return tuple(channel for channel, class_id in enumerate(self.ids) if class_id != self.background)
+
+    @property
+    def object_channels(self) -> tuple[int, ...]:
+        """Channels of the classes that objects are made of: where no ids were painted, all but the background."""
+        if not self.objects:
+            return self.foreground_channels
+        return tuple(channel for channel, class_id in enumerate(self.ids) if class_id in self.objects)
 
     def labels_of(self, channels: npt.NDArray[np.integer]) -> npt.NDArray[np.unsignedinteger]:
         """Class ids for channel numbers, in the smallest unsigned dtype that holds them."""
@@ -42,4 +53,9 @@ class ClassTable:
 
     def grown_by(self, ids: Iterable[int]) -> ClassTable:
         """The table with further class ids."""
-        return ClassTable(tuple(sorted({*self.ids, *ids})), self.background)
+        return replace(self, ids=tuple(sorted({*self.ids, *ids})))
+
+    def with_objects_of(self, annotations: Iterable[Annotation]) -> ClassTable:
+        """The table whose `objects` are the classes that carry ids in this paint; a set of classes tells none."""
+        found = {code for a in annotations for code in a.object_codes() if code not in a.allowed}
+        return replace(self, objects=tuple(sorted(found)))

@@ -1,4 +1,4 @@
-"""Classes that are added or removed while training: the outputs follow, everything else stays."""
+"""Outputs that come and go while training: classes, and what tells objects apart. Everything else stays."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from napari_sparseseg.engine.network import SparseNet
+from napari_sparseseg.engine.objects.offsets import Offset
+from napari_sparseseg.engine.optimiser import AdamW
+from napari_sparseseg.engine.unet import AffinityHead
 
 _NEW_BIAS = -2.0  # a class that nobody has shown yet starts out unlikely
 
@@ -25,6 +28,31 @@ def change_outputs(network: SparseNet, sources: Sources) -> None:
     for layer in (network.pixel.classify, network.unet.classify):
         _change_layer(layer, sources)
     network.shift = torch.zeros(len(sources), device=network.shift.device)
+
+
+def change_affinities(network: SparseNet, offsets: Sequence[Offset]) -> None:
+    """Give the network a fresh head for these affinities, or none."""
+    unet = network.unet
+    unet.affinity = AffinityHead(unet.classify.in_features, offsets).to(network.mean.device) if offsets else None
+
+
+def named_moments(unet: nn.Module, optimiser: AdamW) -> dict[str, tuple[Tensor, Tensor]]:
+    """What the optimiser remembers of each parameter, by the parameter's name."""
+    names = (name for name, _ in unet.named_parameters())
+    return dict(zip(names, zip(optimiser.means, optimiser.squares, strict=True), strict=True))
+
+
+def remember(optimiser: AdamW, unet: nn.Module, moments: dict[str, tuple[Tensor, Tensor]], sources: Sources) -> None:
+    """Let a new optimiser of the changed U-Net go on from these `moments`.
+
+    Rows of the class outputs follow their `sources`; new parameters start without memory.
+    """
+    for number, (name, _) in enumerate(unet.named_parameters()):
+        if name in moments:
+            mean, square = moments[name]
+            is_output = name.startswith("classify.")
+            optimiser.means[number] = rows_from(mean, sources, 0.0) if is_output else mean
+            optimiser.squares[number] = rows_from(square, sources, 0.0) if is_output else square
 
 
 def rows_from(rows: Tensor, sources: Sources, fill: float) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -12,6 +13,7 @@ from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FilterBank
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.normalise import IntensityRange
+from napari_sparseseg.engine.objects.offsets import Offset
 from napari_sparseseg.engine.unet import plan_levels
 
 
@@ -28,12 +30,15 @@ class ModelSpec:
     def bank(self) -> FilterBank:
         return FilterBank(self.spacing, self.n_channels, self.config.scales)
 
-    def build(self, n_classes: int, seed: int = 0) -> SparseNet:
-        """A network with fresh weights drawn from `seed`; torch's global random state is left as it was."""
+    def build(self, n_classes: int, seed: int = 0, offsets: Sequence[Offset] = ()) -> SparseNet:
+        """A network with fresh weights drawn from `seed`; torch's global random state is left as it was.
+
+        With `offsets` it tells objects apart, too; all other weights are the same.
+        """
         levels = plan_levels(self.spacing, self.config.depth, self.flat)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would reseed GPUs as well
-            network = SparseNet(self.bank.n_features, n_classes, levels, self.config)
+            network = SparseNet(self.bank.n_features, n_classes, levels, self.config, offsets)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch's stubs
         return network
 
@@ -49,5 +54,5 @@ class FittedModel:
 
     @classmethod
     def fresh(cls, spec: ModelSpec, classes: ClassTable, device: torch.device, seed: int) -> FittedModel:
-        """A model that has learnt nothing yet, on a device."""
-        return cls(spec, classes, spec.build(len(classes), seed).to(device))
+        """A model that has learnt nothing yet, on a device; that there are objects it learns from paint."""
+        return cls(spec, replace(classes, objects=()), spec.build(len(classes), seed).to(device))

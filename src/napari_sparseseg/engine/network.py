@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.config import ModelConfig
-from napari_sparseseg.engine.unet import LevelPlan, UNet3D
+from napari_sparseseg.engine.objects.offsets import Offset
+from napari_sparseseg.engine.unet import AffinityHead, LevelPlan, UNet3D
 
 _PIXELS_AT_ONCE = 1 << 12
 
@@ -54,12 +55,17 @@ class SparseNet(nn.Module):
     shift: Tensor
 
     def __init__(
-        self, n_features: int, n_classes: int, levels: Sequence[LevelPlan], config: ModelConfig | None = None
+        self,
+        n_features: int,
+        n_classes: int,
+        levels: Sequence[LevelPlan],
+        config: ModelConfig | None = None,
+        offsets: Sequence[Offset] = (),
     ) -> None:
         super().__init__()
         config = config or ModelConfig()
         self.pixel = PixelHead(n_features, n_classes, config.head_width)
-        self.unet = UNet3D(n_features, n_classes, levels, config.width)
+        self.unet = UNet3D(n_features, n_classes, levels, config.width, offsets)
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
         self.register_buffer("shift", torch.zeros(n_classes), persistent=False)
@@ -68,6 +74,11 @@ class SparseNet(nn.Module):
     @property
     def n_classes(self) -> int:
         return self.pixel.classify.out_features
+
+    @property
+    def affinity(self) -> AffinityHead | None:
+        """The head that tells objects apart, or None where no ids were painted."""
+        return self.unet.affinity
 
     @property
     def is_standardised(self) -> bool:
@@ -102,6 +113,17 @@ class SparseNet(nn.Module):
         """
         if self.context == 0:
             return self._log_probabilities(mapped(inner, lambda features, _: self._of_pixels(features)))
+        return self._answer(mapped, source, inner)[0]
+
+    def answer_with_affinities(self, mapped: Mapped, source: Box, inner: Box) -> tuple[Tensor, Tensor]:
+        """The same, and affinities (z, y, x, offsets), 0..1, which only a network with an `affinity` head has."""
+        assert self.affinity is not None  # noqa: S101 - callers look whether there is one
+        log_probabilities, decoded = self._answer(mapped, source, inner)
+        affinities: Tensor = self.affinity(decoded)[0].movedim(0, -1)
+        return log_probabilities, affinities.float().sigmoid()
+
+    def _answer(self, mapped: Mapped, source: Box, inner: Box) -> tuple[Tensor, Tensor]:
+        """Log-probabilities, and what the U-Net's heads look at, (1, width, z, y, x)."""
         pixel: list[tuple[Box, Tensor]] = []
 
         def both(features: Tensor, part: Box) -> Tensor:
@@ -112,10 +134,11 @@ class SparseNet(nn.Module):
             return self._first(self.unet.stem, features)
 
         stem = mapped(source, both).movedim(-1, 0)[None]
-        logits = self.unet.beyond_stem(stem, inner.relative_to(source.start))[0].movedim(0, -1)
+        decoded = self.unet.decoded(stem, inner.relative_to(source.start))
+        logits = self.unet.classify(decoded)[0].movedim(0, -1)
         for box, of_part in pixel:  # that neither is normalised shifts all classes of a voxel alike
             logits[box.slices].lerp_(of_part.to(logits.dtype), 1 - self.context)
-        return self._log_probabilities(logits)
+        return self._log_probabilities(logits), decoded
 
     def at_a_glance(self, features: Tensor) -> Tensor:
         """Log-probabilities by the pixel head alone, (z, y, x, features) -> (z, y, x, classes)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ _GAP = 3  # voxels around held-out paint that are neither learnt nor scored
 _FEWEST = 200  # a class with less paint than this is never held out
 _STROKE = 3  # voxels; half the width of what counts as a stroke
 _LARGEST_SHARE = 0.2  # of a class's paint that may be held out
+_LITTLE = 2000  # voxels that are little paint
 _LARGEST_LOSS = 0.4  # of a class's paint that may be held out or lie in a gap
 
 
@@ -23,7 +25,8 @@ class Paint:
     """The painted voxels of one volume.
 
     `coordinates` (n, 3) ordered by z; `allowed` (n, classes); `weights` (n,); `axis` (n,) and `slice_id` (n,) say
-    across which axis the slice lies that a voxel was painted on; `learnt` and `held_out` (n,) are disjoint.
+    across which axis the slice lies that a voxel was painted on; `learnt` and `held_out` (n,) are disjoint;
+    `object_ids` (n,) is 0 where no object was named.
     """
 
     coordinates: npt.NDArray[np.int32]
@@ -33,6 +36,7 @@ class Paint:
     slice_id: npt.NDArray[np.int64]
     learnt: npt.NDArray[np.bool_]
     held_out: npt.NDArray[np.bool_]
+    object_ids: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -67,6 +71,7 @@ def prepare_paint(annotation: Annotation, classes: ClassTable, *, share: float, 
         slice_id,
         learnt=~(held_out | _near(coordinates, held_out)),
         held_out=held_out,
+        object_ids=annotation.objects if annotation.objects is not None else np.zeros(len(annotation), np.int32),
     )
 
 
@@ -97,6 +102,14 @@ def painted_area(slice_id: npt.NDArray[np.int64], axis: npt.NDArray[np.int8], sh
     """Voxels in all slices that carry paint, painted or not."""
     _, first = np.unique(slice_id, return_index=True)
     return sum(int(np.prod([n for a, n in enumerate(shape) if a != across])) for across in axis[first].tolist())
+
+
+def scarcity(paints: Sequence[Paint], shapes: Sequence[Shape3D]) -> float:
+    """How much overfitting must be held back: 1 for a few strokes, 0 for slices that are painted all over."""
+    n_learnt = sum(int(np.count_nonzero(p.learnt)) for p in paints)
+    area = sum(painted_area(p.slice_id, p.axis, shape) for p, shape in zip(paints, shapes, strict=True))
+    density = min(1.0, sum(map(len, paints)) / max(1, area))
+    return (1 - density) * min(1.0, float(np.sqrt(_LITTLE / max(1, n_learnt))))
 
 
 def surrounded(paint: Paint, shape: Shape3D) -> npt.NDArray[np.bool_]:

@@ -17,10 +17,14 @@ from napari_sparseseg.engine.tiles import frame_of, tile_grid, tile_input, tile_
 
 @dataclass(frozen=True, slots=True)
 class TilePrediction:
-    """Probabilities of one tile, shape (classes, z, y, x), float32, and where it lies."""
+    """Probabilities of one tile, shape (classes, z, y, x), float32, and where it lies.
+
+    `affinities` (offsets, z, y, x), float32, were asked for and are there only if the network tells objects apart.
+    """
 
     box: Box
     probabilities: Tensor
+    affinities: Tensor | None = None
 
 
 class Predictor:
@@ -41,12 +45,12 @@ class Predictor:
     def n_tiles(self) -> int:
         return sum(1 for _ in tile_grid(Box.whole(self._features.shape), self.tile_shape))
 
-    def predict(self, region: Box | None = None) -> Iterator[TilePrediction]:
+    def predict(self, region: Box | None = None, *, with_affinities: bool = False) -> Iterator[TilePrediction]:
         """Every voxel of the volume, or of a region of it, once."""
         if region is None and self.n_tiles == 1:
             self._features.cache_bytes = 0  # each block is needed once
         for tile in tile_grid(region or Box.whole(self._features.shape), self.tile_shape):
-            yield from self._predict_or_halve(tile)
+            yield from self._predict_or_halve(tile, with_affinities=with_affinities)
 
     def tile(self, box: Box) -> Tensor:
         """Probabilities of any box within the volume, shape (classes, z, y, x)."""
@@ -57,9 +61,18 @@ class Predictor:
         probabilities: Tensor = log_probabilities.movedim(-1, 0).exp()
         return probabilities
 
-    def _predict_or_halve(self, tile: Box) -> Iterator[TilePrediction]:
+    def tile_with_affinities(self, box: Box) -> TilePrediction:
+        """Probabilities and affinities of any box within the volume; no affinities if the network has none."""
+        if self._network.affinity is None:
+            return TilePrediction(box, self.tile(box))
+        source = tile_input(box, self.frame, self._stride, self._halo)
+        with torch.no_grad(), mixed_precision(self._features.device):
+            log_probabilities, affinities = self._network.answer_with_affinities(self._features.mapped, source, box)
+        return TilePrediction(box, log_probabilities.movedim(-1, 0).exp(), affinities.movedim(-1, 0))
+
+    def _predict_or_halve(self, tile: Box, *, with_affinities: bool) -> Iterator[TilePrediction]:
         try:
-            yield TilePrediction(tile, self.tile(tile))
+            yield self.tile_with_affinities(tile) if with_affinities else TilePrediction(tile, self.tile(tile))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or all(n <= s for n, s in zip(tile.shape, self._stride, strict=True)):
                 raise
@@ -69,7 +82,7 @@ class Predictor:
         if self._features.device.type == "cuda":
             torch.cuda.empty_cache()
         for half in halves:
-            yield from self._predict_or_halve(half)
+            yield from self._predict_or_halve(half, with_affinities=with_affinities)
 
 
 def _halved(tile: Box, stride: Shape3D) -> tuple[Box, Box]:

@@ -7,10 +7,24 @@ often. How common the classes are in unpainted voxels can be estimated from its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import torch
 from torch import Tensor
+
+from napari_sparseseg.engine.paint import Paint
 
 _ROUNDS = 50
 _LARGEST_SHIFT = 1.1  # of a log-probability, a factor of three: a class that is seldom recognised must not vanish
+
+
+def painted_share(paints: Sequence[Paint]) -> Tensor:
+    """Share of each class in what is learnt, (classes,); a set of classes says nothing about it."""
+    definite = [p.learnt & (p.allowed.sum(1) == 1) for p in paints]
+    amounts = [(p.allowed[d] * p.weights[d, None]).sum(0) for p, d in zip(paints, definite, strict=True)]
+    amount = np.maximum(np.sum(amounts, axis=0), 1.0)
+    return torch.from_numpy((amount / amount.sum()).astype(np.float32))
 
 
 def prevalence(log_probabilities: Tensor, painted: Tensor) -> Tensor:

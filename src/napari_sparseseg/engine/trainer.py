@@ -19,29 +19,26 @@ from torch import Tensor
 
 from napari_sparseseg._types import Annotation, Box
 from napari_sparseseg.config import TrainingConfig
-from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn
+from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn, turns_of
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.device import mixed_precision
 from napari_sparseseg.engine.features import FeatureMap
-from napari_sparseseg.engine.growth import change_outputs, rows_from, sources_of
+from napari_sparseseg.engine.growth import change_affinities, change_outputs, named_moments, remember, sources_of
 from napari_sparseseg.engine.losses import partial_label_loss
 from napari_sparseseg.engine.network import SparseNet
+from napari_sparseseg.engine.objects.affinity import AFFINITY_WEIGHT, AffinityLesson
+from napari_sparseseg.engine.objects.offsets import default_offsets
 from napari_sparseseg.engine.optimiser import AdamW
-from napari_sparseseg.engine.paint import Paint, painted_area, prepare_paint, surrounded
+from napari_sparseseg.engine.paint import Paint, prepare_paint, scarcity, surrounded
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
-from napari_sparseseg.engine.prevalence import prevalence, shift_towards
+from napari_sparseseg.engine.prevalence import painted_share, prevalence, shift_towards
 from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_shapes
-from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet
+from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet, untested_context
 
 RELEASE_AT = 0.7  # share of a known budget after which held-out paint is given back
 _ANNEAL_FROM = 0.7
 _WARM_UP = 20  # steps over which the step size rises
 _PIXEL_SHARE = 0.2  # of a budget that one fit of the pixel head may take
-_LITTLE_PAINT = 2000  # voxels
-# For the mix where held-out paint cannot choose it:
-_GROWN_UP = 200  # steps after which the U-Net has its full say
-_EXPLAINED = 0.1  # loss of the pixel head below which there is little left for context to explain
-_ENOUGH_PAINT = 500  # voxels of the rarest class
 _PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
 _PREVALENCE_PATCHES = 4
 
@@ -86,10 +83,15 @@ class Trainer:
         self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=config.weight_decay)
         self._pixel_loss = 0.0
         self._maps: Sequence[FeatureMap] = ()
+        self._lesson: AffinityLesson | None = None
 
     def learn_from(self, maps: Sequence[FeatureMap], annotations: Sequence[Annotation]) -> None:
-        """Take these volumes and their paint; called before the first step and whenever the paint has changed."""
+        """Take these volumes and their paint; called before the first step and whenever the paint has changed.
+
+        Where voxels carry ids of objects, the network learns to tell objects apart; where none does, it does not.
+        """
         self._maps = maps
+        self._become(self.classes.with_objects_of(annotations))
         self._annotations = _of_mean_weight_one(annotations)
         self._round += 1
         self.score = None
@@ -104,19 +106,25 @@ class Trainer:
 
         What was painted so far no longer counts; call `learn_from` before the next step.
         """
+        self._become(replace(classes, objects=tuple(i for i in self.classes.objects if i in classes.ids)))
+
+    def _become(self, classes: ClassTable) -> None:
+        """Give the networks the outputs that these classes need."""
         if classes == self.classes:
             return
         sources = sources_of(self.classes.ids, classes.ids)
-        old = self._optimiser
-        outputs = {name for name, _ in self.network.unet.classify.named_parameters(prefix="classify")}
-        is_output = [name in outputs for name, _ in self.network.unet.named_parameters()]
+        moments = named_moments(self.network.unet, self._optimiser)
         for network in (self.network, self.averaged):
-            change_outputs(network, sources)
+            if classes.ids != self.classes.ids:
+                change_outputs(network, sources)
+            if bool(classes.objects) != (network.affinity is not None):
+                z, y, x = (all(m.shape[axis] == 1 for m in self._maps) for axis in range(3))
+                offsets = default_offsets(self._maps[0].bank.spacing, (z, y, x)) if classes.objects else ()
+                change_affinities(network, offsets)
+        n_steps = self._optimiser.n_steps
         self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=self.config.weight_decay)
-        self._optimiser.n_steps = old.n_steps
-        for new_state, old_state in ((self._optimiser.means, old.means), (self._optimiser.squares, old.squares)):
-            for number, changed in enumerate(is_output):
-                new_state[number] = rows_from(old_state[number], sources, 0.0) if changed else old_state[number]
+        self._optimiser.n_steps = n_steps
+        remember(self._optimiser, self.network.unet, moments, sources)
         self.classes = classes
 
     def steps(
@@ -198,11 +206,28 @@ class Trainer:
         self._patch_shapes = patch_shapes(
             self.config.patch_voxels, self._maps[0].bank.spacing, self.network.unet.stride, largest
         )
+        self._lesson = self._lesson_on_objects()
         self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes)
         self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
-        self._scarcity = self._measure_scarcity()
+        self._scarcity = scarcity(self._paints, shapes)
         self._strokes = 1 - float(np.concatenate([surrounded(p, m.shape) for m, p in self._volumes()]).mean())
+
+    def _lesson_on_objects(self) -> AffinityLesson | None:
+        if self.network.affinity is None:
+            return None
+        lesson = AffinityLesson(
+            self._paints, self.classes.object_channels, self.network.affinity.offsets, self._object_turns()
+        )
+        for network in (self.network, self.averaged):
+            if network.affinity is not None:
+                network.affinity.taught = lesson.taught
+        return lesson
+
+    def _object_turns(self) -> list[tuple[int, int, int]]:
+        """All turns that the network cannot tell apart: slices of one orientation then teach steps along every axis."""
+        plans = [[(plan.kernel[axis], plan.pool[axis]) for plan in self.network.unet.levels] for axis in range(3)]
+        return turns_of(self._maps[0].bank.spacing, plans) if self.config.turns else [(0, 1, 2)]
 
     def _release(self, progress: Progress) -> Iterator[TrainingStep]:
         """Give the held-out paint back; mix and Dice estimate stay as they were last measured."""
@@ -213,13 +238,6 @@ class Trainer:
     @property
     def _refit_steps(self) -> int:
         return max(1, self.config.warm_start_steps // 3)
-
-    def _measure_scarcity(self) -> float:
-        """How much overfitting must be held back: 1 for a few strokes, 0 for slices that are painted all over."""
-        n_learnt = sum(int(np.count_nonzero(p.learnt)) for p in self._paints)
-        plane = sum(painted_area(p.slice_id, p.axis, m.shape) for m, p in self._volumes())
-        density = min(1.0, sum(map(len, self._paints)) / max(1, plane))
-        return (1 - density) * min(1.0, float(np.sqrt(_LITTLE_PAINT / max(1, n_learnt))))
 
     def _fit_pixel_head(self, n_steps: int, progress: Progress) -> Iterator[TrainingStep]:
         used_before = progress(self.step)
@@ -256,7 +274,7 @@ class Trainer:
             patches.append(self._patch(location, augmentation))
             positions, numbers = self._painted(location, augmentation)
             rows.append(positions)
-            targets.append((self._paints[location.volume], numbers))
+            targets.append((location.volume, numbers))
         loss = self._loss(self._without_some_features(torch.stack(patches)), rows, targets)
         self._optimiser.step(loss, step_size)
         self.step += 1
@@ -289,20 +307,24 @@ class Trainer:
         self,
         patches: Tensor,
         rows: Sequence[npt.NDArray[np.int64]],
-        targets: Sequence[tuple[Paint, npt.NDArray[np.intp]]],
+        targets: Sequence[tuple[int, npt.NDArray[np.intp]]],
     ) -> Tensor:
         device = patches.device
         inner = _box_of(np.concatenate(rows))
         with mixed_precision(device):
-            logits = self.network.unet(patches.movedim(-1, 1), inner).movedim(1, -1)
-        painted = torch.cat(
-            [logits[n][tuple(torch.from_numpy((r - inner.start).T.copy()).to(device))] for n, r in enumerate(rows)]
+            decoded = self.network.unet.decoded(self.network.unet.stem(patches.movedim(-1, 1)), inner)
+            logits = self.network.unet.classify(decoded)
+        where = [tuple(torch.from_numpy((r - inner.start).T.copy()).to(device)) for r in rows]
+        allowed = np.concatenate([self._paints[volume].allowed[numbers] for volume, numbers in targets])
+        weights = np.concatenate([self._paints[volume].weights[numbers] for volume, numbers in targets])
+        loss = partial_label_loss(
+            _gathered(logits, where).float(), torch.from_numpy(allowed).to(device), torch.from_numpy(weights).to(device)
         )
-        allowed = np.concatenate([paint.allowed[numbers] for paint, numbers in targets])
-        weights = np.concatenate([paint.weights[numbers] for paint, numbers in targets])
-        return partial_label_loss(
-            painted.float(), torch.from_numpy(allowed).to(device), torch.from_numpy(weights).to(device)
-        )
+        if self._lesson is None or self.network.affinity is None:
+            return loss
+        affinities = self.network.affinity.of_voxels(_gathered(decoded, where).float())
+        volumes, members = zip(*targets, strict=True)
+        return loss + AFFINITY_WEIGHT * self._lesson.loss(affinities, volumes, members, rows)
 
     def _draw_augmentation(self, turn: tuple[int, int, int]) -> Augmentation:
         return Augmentation(
@@ -313,6 +335,9 @@ class Trainer:
 
     def _draw_turn(self, axis: int) -> tuple[int, int, int]:
         """Swap axes only where the network pools them alike: not a flat one, not one with a longer voxel."""
+        if self._lesson is not None:
+            turns = self._object_turns()
+            return turns[self._rng.integers(len(turns))]
         stride = self.network.unet.stride
         turn = draw_turn(axis, self._maps[0].bank.spacing, self._rng) if self.config.turns else (0, 1, 2)
         return turn if all(stride[a] == s for a, s in zip(turn, stride, strict=True)) else (0, 1, 2)
@@ -337,11 +362,13 @@ class Trainer:
         if self._held_out:
             self.score = self._held_out.score(self.averaged, self._maps, self.classes, has_context=self.step > 0)
         context = self.score.context if self.score else None
-        self.averaged.context = self._untested_context() if context is None else context
+        if context is None:
+            context = untested_context(self._paints, self.step, self._pixel_loss)
+        self.averaged.context = context
 
     def _adapt_to_prevalence(self) -> None:
         """Estimate how common the classes are around the paint, so far as that is strokes: what is filled tells it."""
-        before, painted = self.averaged.shift.clone(), self._painted_share()
+        before, painted = self.averaged.shift.clone(), painted_share(self._paints).to(self.averaged.shift.device)
         self.averaged.shift.zero_()
         rng = np.random.default_rng((self._seed, self._round, self.step))  # not ours: a check changes no later step
         locations = self._sampler.survey(_PREVALENCE_PATCHES, rng)
@@ -351,29 +378,16 @@ class Trainer:
         # four patches tell it roughly: half of what was known before counts on
         self.averaged.shift.copy_(found if not before.any() else (before + found) / 2)
 
-    def _painted_share(self) -> Tensor:
-        """Share of each class in what is learnt; a set of classes says nothing about it."""
-        definite = [p.learnt & (p.allowed.sum(1) == 1) for p in self._paints]
-        amounts = [(p.allowed[d] * p.weights[d, None]).sum(0) for p, d in zip(self._paints, definite, strict=True)]
-        amount = np.maximum(np.sum(amounts, axis=0), 1.0)
-        return torch.from_numpy((amount / amount.sum()).astype(np.float32)).to(self.averaged.shift.device)
-
-    def _untested_context(self) -> float:
-        """Share of the U-Net where too little paint can be held out to choose.
-
-        It grows as the U-Net learns. It stays low where a class has little paint, which the U-Net would learn by heart,
-        and where the pixel head explains the paint already: then context has nothing to add.
-        """
-        painted = np.concatenate([p.allowed[p.allowed.sum(1) == 1] for p in self._paints]).sum(0)
-        rarest = float(painted.min())
-        grown = min(1.0, self.step / _GROWN_UP)
-        return 0.75 * grown * min(1.0, self._pixel_loss / _EXPLAINED) * min(1.0, rarest / _ENOUGH_PAINT)
-
 
 def _box_of(positions: npt.NDArray[np.int64]) -> Box:
     """The box around some voxels: only there does the loss ask for logits, mostly on a single plane."""
     low, high = positions.min(0).tolist(), (positions.max(0) + 1).tolist()
     return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+
+def _gathered(image: Tensor, where: Sequence[tuple[Tensor, ...]]) -> Tensor:
+    """Voxels of each (n, channels, z, y, x), (voxels, channels): `where` holds their z, y and x."""
+    return torch.cat([image.movedim(1, -1)[number][places] for number, places in enumerate(where)])
 
 
 def _of_mean_weight_one(annotations: Sequence[Annotation]) -> list[Annotation]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_sparseseg._types import Box, Shape3D, Spacing
+from napari_sparseseg.engine.objects.offsets import Offset
 
 _PLAIN_CONVOLUTION_UP_TO = 20480  # use_mkldnn in ATen/native/Convolution.cpp
 
@@ -50,10 +51,18 @@ def plan_levels(spacing: Spacing, depth: int, flat: tuple[bool, bool, bool]) -> 
 class UNet3D(nn.Module):
     """Features (n, features, z, y, x) -> logits (n, classes, z, y, x); sizes are multiples of `stride`.
 
+    With `offsets` it has an `affinity` head beside `classify`, on the same decoded features.
     Source: Çiçek et al. 2016, arXiv:1606.06650, with one convolution a level and added skips.
     """
 
-    def __init__(self, n_features: int, n_classes: int, levels: Sequence[LevelPlan], width: int = 16) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        n_classes: int,
+        levels: Sequence[LevelPlan],
+        width: int = 16,
+        offsets: Sequence[Offset] = (),
+    ) -> None:
         super().__init__()
         widths = [min(width * 2**level, 4 * width) for level in range(len(levels))]
         self.levels = tuple(levels)
@@ -65,6 +74,7 @@ class UNet3D(nn.Module):
             Convolution(w, w, plan.kernel) for w, plan in zip(widths[:-1], levels[:-1], strict=True)
         )
         self.classify = Pointwise(width, n_classes)
+        self.affinity = AffinityHead(width, offsets) if offsets else None
 
     @property
     def stride(self) -> Shape3D:
@@ -92,10 +102,11 @@ class UNet3D(nn.Module):
 
         The decoder computes nothing that is thrown away, which is most of it where the halo is wide.
         """
-        return self.beyond_stem(self.stem(features), inner)
+        logits: Tensor = self.classify(self.decoded(self.stem(features), inner))
+        return logits
 
-    def beyond_stem(self, current: Tensor, inner: Box | None = None) -> Tensor:
-        """The same from what the stem gives, (n, width, z, y, x)."""
+    def decoded(self, current: Tensor, inner: Box | None = None) -> Tensor:
+        """What the heads look at, (n, width, z, y, x), from what the stem gives, of the same shape."""
         whole = _spatial(current)
         skips = []
         for level, encoder in enumerate(self.encoders):
@@ -112,8 +123,7 @@ class UNet3D(nn.Module):
             current = _with_enlarged(skips.pop(), self.narrow[level](current), pool, covered)
             current = _residual(self.decoders[level], _crop(current, source.relative_to(covered)))
             current = _crop(current, wanted[level].relative_to(source.start))
-        logits: Tensor = self.classify(current)
-        return logits
+        return current
 
     def _wanted(self, inner: Box, shape: Shape3D) -> list[Box]:
         """What the output of each level must cover, from the finest on, each in the voxels of its level."""
@@ -137,6 +147,28 @@ class Pointwise(nn.Linear):
     def forward(self, image: Tensor) -> Tensor:
         """(n, channels, z, y, x) -> (n, out, z, y, x)."""
         return super().forward(image.movedim(1, -1)).movedim(-1, 1)
+
+
+class AffinityHead(Pointwise):
+    """Logits of the affinities, (n, channels, z, y, x) -> (n, offsets, z, y, x): is a voxel's pair of one object.
+
+    `taught` counts the painted pairs that each offset has learnt from; what was never taught must not be believed.
+    Without training every answer is that it does not know.
+    """
+
+    def __init__(self, n_channels: int, offsets: Sequence[Offset]) -> None:
+        super().__init__(n_channels, len(offsets))
+        self.offsets = tuple(offsets)
+        self.taught = (0,) * len(self.offsets)
+
+    def reset_parameters(self) -> None:
+        """Start at one half everywhere."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def of_voxels(self, decoded: Tensor) -> Tensor:
+        """The same of single voxels, (n, channels) -> (n, offsets)."""
+        return functional.linear(decoded, self.weight, self.bias)
 
 
 class Convolution(nn.Conv3d):

@@ -22,6 +22,10 @@ _MIXES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _DOUBT_OF_PIXELS = 0.6
 _FEWEST_TO_CHOOSE = 100  # held-out voxels of each class
 _MOST_PATCHES = 8
+# For the mix where held-out paint cannot choose it:
+_GROWN_UP = 200  # steps after which the U-Net has its full say
+_EXPLAINED = 0.1  # loss of the pixel head below which there is little left for context to explain
+_ENOUGH_PAINT = 500  # voxels of the rarest class
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,17 @@ class HeldOutSet:
         where = tuple(torch.from_numpy(positions.T.astype(np.int64)).to(known.device))
         unet = network.unet(known.movedim(-1, 0)[None])[0].movedim(0, -1)
         return network.pixel(known[where]), unet[where]
+
+
+def untested_context(paints: Sequence[Paint], step: int, pixel_loss: float) -> float:
+    """Share of the U-Net where too little paint can be held out to choose.
+
+    It grows as the U-Net learns. It stays low where a class has little paint, which the U-Net would learn by heart, and
+    where the pixel head explains the paint already: then context has nothing to add.
+    """
+    painted = np.concatenate([p.allowed[p.allowed.sum(1) == 1] for p in paints]).sum(0)
+    grown = min(1.0, step / _GROWN_UP)
+    return 0.75 * grown * min(1.0, pixel_loss / _EXPLAINED) * min(1.0, float(painted.min()) / _ENOUGH_PAINT)
 
 
 def _score(logits: Tensor, answers: Tensor, weight: Tensor, mix: float, classes: ClassTable) -> HeldOutScore:

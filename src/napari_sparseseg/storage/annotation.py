@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED, Annotation, ArrayLike, Box, Shape3D
+from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, NO_OBJECT, UNPAINTED, Annotation, ArrayLike, Box, Shape3D
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import check_array_like, chunk_depth, index_text, plain_int, shape_of
 from napari_sparseseg.storage.volume import FEW_CHANNELS, ArrayVolume
@@ -27,28 +27,33 @@ def read_annotation(
     *,
     allowed: Mapping[int, Collection[int]] | None = None,
     weight: ArrayLike | float | None = None,
+    objects: ArrayLike | None = None,
     name: str = "annotation",
 ) -> Annotation:
     """Painted voxels of an annotation of the image's spatial shape; 0 is unpainted, 1 to 254 are codes.
 
     Any integer dtype or bool, and floats that hold whole numbers. `allowed` maps a code to the class ids that it
     leaves possible, other codes are classes. `weight` is a positive number or an array of the annotation's shape;
-    voxels of weight 0 are dropped. Lazy arrays are read in slabs along z. An annotation without paint is fine here:
-    `check_classes` looks at all volumes together.
+    voxels of weight 0 are dropped. `objects` is an array of that shape, too: ids of painted objects, 0 for none; ids
+    that int32 cannot hold are numbered anew. Lazy arrays are read in slabs along z. An annotation without paint is
+    fine here: `check_classes` looks at all volumes together.
 
     Raises `InputTypeError` for what is no array of real numbers, `InputError` for another shape than the image's,
-    codes that are negative, fractional or above 254, more than 127 classes, and unusable weights or sets.
+    codes that are negative, fractional or above 254, more than 127 classes, unusable weights or sets, and ids of
+    objects that are negative, fractional or lie where no class is painted.
     """
     sets = _checked_sets(allowed)
     paint = _open_like(annotation, volume, name)
     weights = _open_weight(weight, volume)
-    painted = [_read_slab(paint, weights, slab) for slab in _slabs(paint.shape, chunk_depth(annotation))]
+    ids = None if objects is None else _open_like(objects, volume, "objects")
+    painted = [_read_slab(paint, weights, ids, slab) for slab in _slabs(paint.shape, chunk_depth(annotation))]
     result = Annotation(
         shape=volume.shape,
         coordinates=np.concatenate([part.coordinates for part in painted]),
         codes=np.concatenate([part.codes for part in painted]),
         weights=np.concatenate([part.weights for part in painted]),
         allowed=sets,
+        objects=_numbered([part.objects for part in painted]),
     )
     _check_n_classes(result.classes())
     return result
@@ -94,6 +99,7 @@ def drop_uninformative(annotation: Annotation, classes: Collection[int]) -> Anno
         coordinates=annotation.coordinates[kept],
         codes=annotation.codes[kept],
         weights=annotation.weights[kept],
+        objects=None if annotation.objects is None else annotation.objects[kept],
     )
 
 
@@ -101,9 +107,10 @@ class _Painted(NamedTuple):
     coordinates: npt.NDArray[np.int32]
     codes: npt.NDArray[np.uint8]
     weights: npt.NDArray[np.float32]
+    objects: npt.NDArray[np.uint64]
 
 
-def _read_slab(paint: ArrayVolume, weight: ArrayVolume | float, slab: Box) -> _Painted:
+def _read_slab(paint: ArrayVolume, weight: ArrayVolume | float, objects: ArrayVolume | None, slab: Box) -> _Painted:
     block = paint.read(slab)[0]
     is_painted = block != UNPAINTED
     coordinates = np.argwhere(is_painted)
@@ -115,7 +122,34 @@ def _read_slab(paint: ArrayVolume, weight: ArrayVolume | float, slab: Box) -> _P
     else:
         weights = np.full(len(codes), weight, np.float32)
     kept = weights > 0
-    return _Painted(coordinates[kept].astype(np.int32), codes[kept].astype(np.uint8), weights[kept])
+    ids = np.zeros(len(codes), np.uint64) if objects is None else _read_ids(objects, slab, is_painted)
+    return _Painted(coordinates[kept].astype(np.int32), codes[kept].astype(np.uint8), weights[kept], ids[kept])
+
+
+def _read_ids(objects: ArrayVolume, slab: Box, is_painted: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    block: npt.NDArray[Any] = objects.read(slab)[0]
+    coordinates = np.argwhere(block != NO_OBJECT)
+    coordinates += slab.start
+    ids = block[block != NO_OBJECT]
+    if ids.dtype.kind == "f":
+        remedy = "ids of objects are whole numbers: round them, e.g. with numpy.rint (or is this the image?)"
+        _refuse(ids != np.trunc(ids), ids, coordinates, objects, remedy)
+    remedy = "ids of objects cannot be negative: 0 is no object and ids start at 1, so replace it"
+    _refuse(ids < 0, ids, coordinates, objects, remedy)
+    remedy = "an object's voxels need a class as well, but the annotation is 0 there: paint its class, or remove the id"
+    _refuse(~is_painted[block != NO_OBJECT], ids, coordinates, objects, remedy)
+    return block[is_painted].astype(np.uint64)
+
+
+def _numbered(parts: Sequence[npt.NDArray[np.uint64]]) -> npt.NDArray[np.int32] | None:
+    """Ids of objects as int32, numbered anew in their order where one is too large; None if there are none."""
+    ids = np.concatenate(parts)
+    if not ids.any():
+        return None
+    if ids.max() <= np.iinfo(np.int32).max:
+        return ids.astype(np.int32)
+    found, numbers = np.unique(ids, return_inverse=True)
+    return (numbers + int(found[0] != NO_OBJECT)).astype(np.int32)
 
 
 def _check_codes(codes: npt.NDArray[Any], coordinates: npt.NDArray[Any], paint: ArrayVolume) -> None:
