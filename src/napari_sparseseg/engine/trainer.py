@@ -99,7 +99,7 @@ class Trainer:
         if not self.network.is_standardised:
             features = torch.cat([m.at(p.coordinates[_spread(len(p))]) for m, p in self._volumes() if len(p)])
             for network in (self.network, self.averaged):
-                network.standardise_by(features, maps[0].bank.emphasis(0.5 + 1.5 * self._scarcity))
+                network.standardise_by(features, maps[0].bank.emphasis(0.5 + 0.85 * self._scarcity))
 
     def change_classes(self, classes: ClassTable) -> None:
         """Add or remove classes: trunk, optimiser state and the other outputs stay as they are.
@@ -211,7 +211,8 @@ class Trainer:
         self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
         self._scarcity = scarcity(self._paints, shapes)
-        self._strokes = 1 - float(np.concatenate([surrounded(p, m.shape) for m, p in self._volumes()]).mean())
+        filled = float(np.concatenate([surrounded(p, m.shape) for m, p in self._volumes()]).mean())
+        self._strokes = max(0.0, 1 - 2 * filled)  # the rims of filled areas look like strokes, too
 
     def _lesson_on_objects(self) -> AffinityLesson | None:
         if self.network.affinity is None:
