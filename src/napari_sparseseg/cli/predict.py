@@ -34,7 +34,7 @@ def register() -> None:
     add(
         predict,
         "napari-sparseseg predict cells.safetensors cells.tif -o labels.tif",
-        "napari-sparseseg predict m.safetensors big.zarr -o big-labels.ome.zarr --workers 8",
+        "napari-sparseseg predict m.safetensors big.zarr -o big-labels.zarr --workers 8",
         "napari-sparseseg predict m.safetensors *.tif -o results --suffix _labels.tif",
         "napari-sparseseg predict m.safetensors a.tif -o b.tif --probabilities p.zarr",
     )

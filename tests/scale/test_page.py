@@ -1,0 +1,63 @@
+"""The page on large images, and the example that it names, keep their word."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+from volumes import digest, make_image
+
+from napari_sparseseg.cli import app
+from napari_sparseseg.config import ModelConfig
+from napari_sparseseg.engine.model import ModelSpec
+from napari_sparseseg.storage.ome import write_image
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def files(model_file, tmp_path, monkeypatch):
+    """The files that the page speaks of, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(model_file, "cells.safetensors")
+    write_image("big.ome.zarr", make_image(), spacing=(1, 1, 1))
+
+
+@pytest.mark.usefixtures("files")
+class TestPage:
+    def test_python(self, whole):
+        (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+        namespace = {}
+        exec(compile(block, "scale.md", "exec"), namespace)
+        assert namespace["done"].n_voxels == whole.n_voxels
+
+    def test_command(self, whole, tmp_path):
+        (line,) = re.findall(r"^napari-sparseseg (.*)$", PAGE, re.MULTILINE)
+        result = CliRunner().invoke(app, line.replace("--workers 8", "--workers 2").split())
+        assert result.exit_code == 0, result.output
+        assert digest(tmp_path / "labels.ome.zarr" / "0") == digest(whole.labels / "0")
+
+    def test_example(self, whole, tmp_path, monkeypatch, capsys):
+        arguments = ["cells.safetensors", "big.ome.zarr", "labels.ome.zarr", "--local", "2"]
+        monkeypatch.setattr(sys, "argv", ["predict_on_cluster.py", *arguments])
+        runpy.run_path(str(REPOSITORY / "examples" / "predict_on_cluster.py"), run_name="__main__")
+        assert digest(tmp_path / "labels.ome.zarr" / "0") == digest(whole.labels / "0")
+        assert "8 shards, 0 of them from an earlier run" in capsys.readouterr().out
+
+
+def test_the_arithmetic_of_the_page():
+    spec = ModelSpec(ModelConfig(), (1.0, 1.0, 1.0), 1, (False, False, False))
+    n_shards, reach = 1e14 / 2**30, spec.bank.reach[0] + spec.build(2).unet.halo[0]
+    assert f"the shard and {reach} voxels around it" in PAGE
+    assert f"{round(n_shards):,} files" in PAGE
+    assert f"{((1024 + 2 * reach) / 1024) ** 3:.2f} times 100 TB" in PAGE
+    assert f"{round(1e14 / 1e6 / 3600 / 0.5, -2):,.0f} core-hours" in PAGE
+    assert f"{1e14 / 1e6 / 3600 / 50:.0f} GPU-hours" in PAGE
+    np.testing.assert_allclose([55_600 / 128 / 24, 556 / 16], [18, 35], atol=0.5)
