@@ -364,6 +364,18 @@ class TestPaint:
             live.annotate(Region(0, Box((4, 0, 0), (5, 3, 3)), np.ones((1, 2, 2), bool)), 2)
         assert (len(live._opened().score), live.status.revision) == (0, 0)
 
+    def test_objects_are_painted_corrected_and_undone(self, live, image):
+        one, row = Box((6, 4, 4), (7, 5, 5)), Box((6, 4, 4), (7, 5, 7))
+        assert live.next_object_id == 1
+        assert not live.objects(0, row).any()
+        open_and_look(live, image)
+        live.annotate(Region(0, row), 2, plane=PLANE, object_id=1)
+        live.correct(Region(0, one), 2, shown=np.full(one.shape, 2, np.uint8), object_id=live.next_object_id)
+        assert live.objects(0, row).ravel().tolist() == [2, 1, 1]
+        live.undo()
+        assert live.objects(0, row).ravel().tolist() == [1, 1, 1]
+        assert live.next_object_id == 2
+
     def test_painted_slices_are_listed(self, live, image):
         live.open(image)
         paint_both(live)

@@ -35,6 +35,17 @@ def test_what_was_written_is_read(tmp_path, seed):
     assert contents(restored(tmp_path / "fold")) == contents(store)
 
 
+def test_objects_are_read(tmp_path):
+    store = AnnotationStore(SHAPE)
+    for object_id in (5, 0, 2**31 - 1):
+        start = object_id % 4
+        store.annotate(Region(0, Box((0, start, 0), (1, start + 1, 4))), 2, object_id=object_id)
+    write_fold(RealDisk(), tmp_path / "fold", store.state())
+    again = restored(tmp_path / "fold")
+    assert again.strokes == store.strokes
+    assert again.object_ids(0) == store.object_ids(0) == (5, 2**31 - 1)
+
+
 def test_paint_in_several_shards_and_frames_is_read(tmp_path):
     shape = (2, 70, 530, 30)
     store = AnnotationStore(shape)

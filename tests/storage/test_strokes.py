@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage import strokes as strokes_module
+from napari_sparseseg.storage._records import new_stroke_of, values_of
 from napari_sparseseg.storage.annotation import drop_uninformative, read_annotation
 from napari_sparseseg.storage.journal import JournalRecord
 from napari_sparseseg.storage.palette import ClassSet, Palette, any_of, none_of
-from napari_sparseseg.storage.strokes import AnnotationStore, StrokeKind
+from napari_sparseseg.storage.strokes import AnnotationStore, Stroke, StrokeAuthor, StrokeKind
 from napari_sparseseg.storage.volume import ArrayVolume
 
 SHAPE = (2, 3, 5, 7)
@@ -584,6 +585,125 @@ class TestManyStrokes:
 
 
 masks = st.binary(min_size=14, max_size=14).map(lambda b: np.unpackbits(np.frombuffer(b, np.uint8))[:105].astype(bool))
+
+
+class TestObjects:
+    def test_an_id_is_that_of_the_voxel_and_goes_with_undo(self, store):
+        store.annotate(whole_slice(), 2, object_id=7)
+        store.annotate(one_voxel(0, 0, 1, 1), 2, object_id=9)
+        assert store.objects(0, box((0, 1), (1, 2), (0, 3))).ravel().tolist() == [7, 9, 7]
+        assert (store.object_ids(0), store.object_ids(1), store.next_object_id) == ((7, 9), (), 10)
+        store.undo()
+        assert (store.object_ids(0), store.next_object_id) == ((7,), 8)
+        store.redo()
+        assert store.object_ids(0) == (7, 9)
+
+    def test_paint_without_an_id_leaves_the_id_where_the_class_stays(self, store):
+        store.annotate(whole_slice(), 2, object_id=7)
+        assert store.annotate(whole_slice(), 2) is None
+        assert store.annotate(whole_slice(), 2, object_id=7) is None
+        assert store.annotate(one_voxel(0, 0, 0, 0), 3) is not None
+        assert store.objects(0, box((0, 1), (0, 1), (0, 2))).ravel().tolist() == [0, 7]
+
+    @pytest.mark.parametrize("erase", ["annotation", "prediction"])
+    def test_what_is_erased_belongs_to_nothing(self, store, erase):
+        store.annotate(whole_slice(), 2, object_id=7)
+        if erase == "annotation":
+            store.annotate(whole_slice(), 0, object_id=7)
+        else:
+            shown = np.full((1, 5, 7), 2, np.uint8)
+            store.correct(whole_slice(), 0, shown, class_ids=CLASSES, background=BACKGROUND, object_id=7)
+        assert store.object_ids(0) == ()
+        assert [stroke.object_id for stroke in store.strokes] == [7, 0]
+
+    def test_a_correction_can_name_the_object(self, store):
+        shown = np.full((1, 5, 7), 2, np.uint8)
+        for object_id in (4, 5):
+            store.correct(whole_slice(), 2, shown, class_ids=CLASSES, background=BACKGROUND, object_id=object_id)
+            assert store.object_ids(0) == (object_id,)
+        assert {stroke.kind for stroke in store.strokes} == {StrokeKind.CONFIRMATION}
+
+    def test_the_snapshot_has_ids_only_where_some_were_painted(self, store):
+        store.annotate(whole_slice(1), 2)
+        assert store.snapshot(1, classes=CLASSES).objects is None
+        store.annotate(one_voxel(0, 0, 0, 0), 2, object_id=3)
+        assert store.snapshot(1, classes=CLASSES).objects is None
+        store.annotate(one_voxel(0, 1, 0, 0), 1)
+        store.set_complete(Plane(0, 1, 0), True)
+        found = store.snapshot(0, classes=CLASSES, background=BACKGROUND)
+        assert found.objects.dtype == np.int32
+        assert found.objects.tolist() == [3, *[0] * (len(found) - 1)]
+        assert found.codes[found.objects > 0].tolist() == [2]
+
+    @pytest.mark.parametrize(
+        ("code", "object_id", "message"),
+        [(2, -1, "object -1 is out of range"), (2, 2**31, "out of range"), (128, 4, "needs a class")],
+    )
+    def test_what_cannot_be_an_object_is_refused(self, store, code, object_id, message):
+        assert store.code_for(any_of=(1, 2)) == 128
+        with pytest.raises(InputError, match=message):
+            store.annotate(whole_slice(), code, object_id=object_id)
+        assert store.revision == 0
+
+    def test_the_journal_brings_them_back(self):
+        store = AnnotationStore(SHAPE, journal=ListJournal())
+        store.annotate(whole_slice(), 2, object_id=7)
+        store.annotate(one_voxel(0, 0, 1, 1), 2, object_id=9)
+        store.annotate(whole_slice(1), 2, object_id=9)
+        store.undo()
+        other = AnnotationStore(SHAPE)
+        for record in store.journal.records:
+            assert other.replay(record)
+        assert state_of(other) == state_of(store)
+        assert other.object_ids(0) == (7, 9)
+
+    @given(st.integers(0, 2**31 - 1), st.sampled_from(StrokeAuthor), st.sampled_from(StrokeKind))
+    def test_a_stroke_is_what_was_recorded(self, object_id, by, kind):
+        stroke = Stroke(1, kind, 5.0, Plane(0, 1, 2), 3, by, object_id)
+        assert Stroke(1, *new_stroke_of(values_of(stroke))) == stroke
+
+    def test_strokes_of_older_versions_belong_to_no_object(self):
+        for older in (["paint", 5.0, None, 3], ["paint", 5.0, None, 3, "suggestion"]):
+            stroke = Stroke(1, *new_stroke_of(older))
+            assert stroke.object_id == 0
+            assert values_of(stroke) == older
+
+    @pytest.mark.parametrize("object_id", [-1, 2**31, 1.5, "2", None, True])
+    def test_a_recorded_id_that_cannot_be_is_refused(self, object_id):
+        with pytest.raises(ValueError, match="is no object"):
+            new_stroke_of(["paint", 5.0, None, 3, "human", object_id])
+
+
+class TestManyObjects:
+    def test_merging_keeps_objects_apart(self, monkeypatch):
+        monkeypatch.setattr(strokes_module, "MAX_STROKES", 12)
+        store = AnnotationStore((1, 1, 8, 8))
+        for i in range(40):
+            where = box((0, 1), (i // 8, i // 8 + 1), (i % 8, i % 8 + 1))
+            store.annotate(Region(0, where), 2, Plane(0, 0, 0), object_id=i % 3)
+        assert len(store.strokes) <= 12
+        assert store.objects(0, box((0, 1), (0, 5), (0, 8))).ravel().tolist() == [i % 3 for i in range(40)]
+
+    def test_one_object_too_many_is_refused_and_all_else_goes_on(self, monkeypatch):
+        monkeypatch.setattr(strokes_module, "MAX_STROKES", 60)
+        store = AnnotationStore((1, 1, 10, 10))
+        places = [Region(0, box((0, 1), (i // 10, i // 10 + 1), (i % 10, i % 10 + 1))) for i in range(100)]
+        for i in range(30):
+            store.annotate(places[i], 2, object_id=i + 1)
+        before = state_of(store)
+        with pytest.raises(InputError, match="object 31 is one too many: 30 objects"):
+            store.annotate(places[30], 2, object_id=31)
+        assert state_of(store) == before
+        for _ in range(5):
+            for i in range(30):
+                store.annotate(places[30 + i], 2 + i % 2, object_id=i + 1)
+                store.annotate(places[30 + i], 0)
+            for i in range(60, 100):
+                store.annotate(places[i], 2)
+                store.annotate(places[i], 0)
+        assert store.object_ids(0) == tuple(range(1, 31))
+        store.annotate(places[0], 0)
+        assert store.annotate(places[30], 2, object_id=31) is not None
 
 
 @st.composite

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import MAX_CLASSES, UNPAINTED, Box, Plane, Region, Shape3D
+from napari_sparseseg._types import MAX_CLASSES, NO_OBJECT, UNPAINTED, Box, Plane, Region, Shape3D
 from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
 from napari_sparseseg.errors import InputError, NotFittedError
 from napari_sparseseg.live.board import grid_of, live_tile_shape
@@ -293,17 +293,21 @@ class LiveSegmenter:
         *,
         plane: Plane | None = None,
         by: StrokeAuthor = StrokeAuthor.HUMAN,
+        object_id: int = NO_OBJECT,
     ) -> None:
         """Paint a class, or a set of classes by its code, on the annotation; 0 erases.
 
-        `plane` is the slice that the stroke was made on, `by` who made it. Raises `InputError` for an unknown class or
-        a region outside the image.
+        `plane` is the slice that the stroke was made on, `by` who made it, `object_id` the object that it belongs to,
+        0 if that is not said. Raises `InputError` for an unknown class, an impossible id or a region outside the image.
         """
         predicted = None
         if 0 < class_id < FIRST_SET:
             self._check_class(class_id)
             predicted = self._predicted_where_unpainted(region)
-        if self._take(self._store.annotate(region, class_id, plane, by=by)) and predicted is not None:
+        if (
+            self._take(self._store.annotate(region, class_id, plane, by=by, object_id=object_id))
+            and predicted is not None
+        ):
             self._opened().score.add(predicted, class_id)
 
     def annotate_values(self, region: Region, codes: npt.NDArray[np.uint8], *, plane: Plane | None = None) -> None:
@@ -313,17 +317,37 @@ class LiveSegmenter:
         self._take(self._store.annotate(region, codes, plane))
 
     def correct(
-        self, region: Region, class_id: int, *, shown: npt.NDArray[np.uint8], plane: Plane | None = None
+        self,
+        region: Region,
+        class_id: int,
+        *,
+        shown: npt.NDArray[np.uint8],
+        plane: Plane | None = None,
+        object_id: int = NO_OBJECT,
     ) -> None:
         """Paint a class on the prediction: voxels are pinned to it; where it was `shown` already, that confirms it.
 
         `shown` are the labels of the region's box before the stroke. Class 0 erases: paint of one class goes; elsewhere
         it says "not the class that was shown", but nothing about voxels that showed the background or nothing.
+        `object_id` is as in `annotate`.
         """
         if class_id:
             self._check_class(class_id)
         ids, background = self._classes.ids, self._classes.background
-        self._take(self._store.correct(region, class_id, shown, plane, class_ids=ids, background=background))
+        self._take(
+            self._store.correct(
+                region, class_id, shown, plane, class_ids=ids, background=background, object_id=object_id
+            )
+        )
+
+    @property
+    def next_object_id(self) -> int:
+        """An id that no painted object has; 1 where no image is open."""
+        return 1 if self._work is None else self._work.store.next_object_id
+
+    def objects(self, frame: int, box: Box) -> npt.NDArray[np.int32]:
+        """Ids of the painted objects in a box, of its shape, 0 where nothing was said; zeros where no image is open."""
+        return np.zeros(box.shape, np.int32) if self._work is None else self._work.store.objects(frame, box)
 
     def undo(self) -> bool:
         """Take the last stroke back, on whichever layer it was made; False if there is none."""

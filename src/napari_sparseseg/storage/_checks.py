@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, Box, Plane, Region
+from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, NO_OBJECT, Box, Plane, Region
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._edits import Codes, Mask
 from napari_sparseseg.storage.palette import FIRST_SET, Palette
+
+MAX_OBJECT = 2**31 - 1
 
 StoreShape = tuple[int, int, int, int]
 """Frames, z, y, x."""
@@ -64,6 +66,14 @@ def check_known(codes: Codes, palette: Palette) -> None:
 def check_class(class_id: int) -> None:
     if not 1 <= class_id <= MAX_CLASSES:
         raise InputError(f"class {class_id} is out of range; ids are 1 to {MAX_CLASSES}")
+
+
+def check_object(object_id: int, codes: Codes) -> None:
+    """Refuse ids that cannot be, and objects that are painted with sets of classes."""
+    if not NO_OBJECT <= object_id <= MAX_OBJECT:
+        raise InputError(f"object {object_id} is out of range; ids are 1 to {MAX_OBJECT}, 0 is no object")
+    if object_id != NO_OBJECT and codes.max() >= FIRST_SET:
+        raise InputError(f"object {object_id} needs a class, but a set of classes (code {codes.max()}) was painted")
 
 
 def check_frame(frame: int, shape: StoreShape) -> None:

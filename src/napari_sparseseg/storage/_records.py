@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED, Box, Plane
+from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, NO_OBJECT, UNPAINTED, Box, Plane
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage._checks import MAX_OBJECT
 from napari_sparseseg.storage._edits import Codes, Edit, Mask, unpack
 from napari_sparseseg.storage._stroke_table import Ids, NewStroke, Stroke, StrokeAuthor, StrokeKind
 from napari_sparseseg.storage.journal import JournalRecord
@@ -100,14 +101,20 @@ def values_of(stroke: Stroke) -> list[Any]:
     plane = stroke.plane
     where = None if plane is None else [plane.frame, plane.axis, plane.index]
     values = [stroke.kind, stroke.time, where, stroke.n_voxels]
+    # what older versions wrote is shorter, and still is where nothing else was said
+    if stroke.object_id != NO_OBJECT:
+        return [*values, stroke.by, stroke.object_id]
     return values if stroke.by is StrokeAuthor.HUMAN else [*values, stroke.by]
 
 
 def new_stroke_of(entry: Sequence[Any]) -> NewStroke:
     """A stroke from `values_of`; raises TypeError or ValueError for what is none."""
-    kind, seconds, plane, n_voxels, *by = entry
+    kind, seconds, plane, n_voxels, *rest = entry
+    by, object_id = rest if len(rest) == 2 else (*rest, NO_OBJECT) if rest else (StrokeAuthor.HUMAN, NO_OBJECT)
     where = None if plane is None else plane_of(plane)
-    return StrokeKind(kind), moment_of(seconds), where, int(n_voxels), StrokeAuthor(*by) if by else StrokeAuthor.HUMAN
+    if not _is_whole(object_id, NO_OBJECT, MAX_OBJECT):
+        raise ValueError(f"{object_id} is no object")
+    return StrokeKind(kind), moment_of(seconds), where, int(n_voxels), StrokeAuthor(by), object_id
 
 
 def moment_of(seconds: Any) -> float:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from napari_sparseseg._types import UNPAINTED, Annotation, Shape3D
 from napari_sparseseg.storage._edits import Codes
+from napari_sparseseg.storage._stroke_table import Objects
 from napari_sparseseg.storage._voxels import SEGMENT, Painted
 from napari_sparseseg.storage.palette import Palette
 
@@ -21,11 +22,12 @@ def annotation_of(
     shape: Shape3D,
     palette: Palette,
     weights: npt.NDArray[np.float32],
+    objects: Objects | None = None,
     *,
     classes: Collection[int],
     background: int | None,
 ) -> Annotation:
-    """Turn copied segments into a list of voxels, in C order; `weights` has one for each stroke id.
+    """Turn copied segments into a list of voxels, in C order; `weights`, `objects` have one for each stroke id.
 
     What says nothing about `classes` is left out; unpainted voxels of complete slices are `background`.
     """
@@ -33,20 +35,28 @@ def annotation_of(
     usable_codes = _usable_codes(classes, sets)
     # piece by piece, because temporary arrays that fit the cache make this several times faster
     pieces = [slice(i, i + _SEGMENTS_AT_ONCE) for i in range(0, len(painted.start), _SEGMENTS_AT_ONCE)]
-    found = [_voxels_of(painted.part(piece), shape, usable_codes, weights, background) for piece in pieces]
-    coordinates, codes, of_voxel = (np.concatenate(parts) for parts in zip(_nothing(), *found, strict=True))
+    found = [_voxels_of(painted.part(piece), shape, usable_codes, weights, objects, background) for piece in pieces]
+    coordinates, codes, of_voxel, ids = (np.concatenate(parts) for parts in zip(_nothing(), *found, strict=True))
     present = np.flatnonzero(np.bincount(codes)).tolist()
-    return Annotation(shape, coordinates, codes, of_voxel, {code: sets[code] for code in present if code in sets})
+    return Annotation(
+        shape,
+        coordinates,
+        codes,
+        of_voxel,
+        {code: sets[code] for code in present if code in sets},
+        ids if ids.any() else None,
+    )
 
 
 class _Voxels(NamedTuple):
     coordinates: npt.NDArray[np.int32]
     codes: Codes
     weights: npt.NDArray[np.float32]
+    objects: Objects  # empty where no stroke belongs to one
 
 
 def _nothing() -> _Voxels:
-    return _Voxels(np.empty((0, 3), np.int32), np.empty(0, np.uint8), np.empty(0, np.float32))
+    return _Voxels(np.empty((0, 3), np.int32), np.empty(0, np.uint8), np.empty(0, np.float32), np.empty(0, np.int32))
 
 
 def _voxels_of(
@@ -54,14 +64,17 @@ def _voxels_of(
     shape: Shape3D,
     usable_codes: npt.NDArray[np.bool_],
     weights: npt.NDArray[np.float32],
+    objects: Objects | None,
     background: int | None,
 ) -> _Voxels:
     codes = _with_background(painted, background)
     places, index = _usable(codes, painted.start, usable_codes, int(np.prod(shape)))
+    ids = painted.ids.reshape(-1).take(places)
     return _Voxels(
         _coordinates(index, shape),
         codes.reshape(-1).take(places),
-        weights.take(painted.ids.reshape(-1).take(places)),
+        weights.take(ids),
+        np.empty(0, np.int32) if objects is None else objects.take(ids),
     )
 
 

@@ -9,9 +9,11 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import Plane
+from napari_sparseseg._types import NO_OBJECT, Plane
+from napari_sparseseg.errors import InputError
 
 Ids = npt.NDArray[np.uint16]
+Objects = npt.NDArray[np.int32]
 
 _FADED = 30  # after so many halvings a correction weighs as much as any paint
 
@@ -33,13 +35,16 @@ class StrokeAuthor(StrEnum):
     SUGGESTION = "suggestion"  # the program proposed it, and somebody accepted
 
 
-NewStroke = tuple[StrokeKind, float, Plane | None, int, StrokeAuthor]
+NewStroke = tuple[StrokeKind, float, Plane | None, int, StrokeAuthor, int]
 """A stroke without its number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """One stroke: its number (1, 2, ... as they were made), when (seconds since 1970), where, how many voxels."""
+    """One stroke: its number (1, 2, ... as they were made), when (seconds since 1970), where, how many voxels.
+
+    `object_id` says to which object its voxels belong, 0 if nothing was said.
+    """
 
     number: int
     kind: StrokeKind
@@ -47,6 +52,7 @@ class Stroke:
     plane: Plane | None
     n_voxels: int
     by: StrokeAuthor = StrokeAuthor.HUMAN
+    object_id: int = NO_OBJECT
 
 
 class StrokeTable:
@@ -55,6 +61,7 @@ class StrokeTable:
     def __init__(self, strokes: Iterable[Stroke] = ()) -> None:
         self._strokes: list[Stroke] = list(strokes)
         self._next_number = self._strokes[-1].number + 1 if self._strokes else 1
+        self._objects = _objects_of(self._strokes)
 
     def __len__(self) -> int:
         return len(self._strokes)
@@ -63,17 +70,25 @@ class StrokeTable:
     def strokes(self) -> tuple[Stroke, ...]:
         return tuple(self._strokes)
 
+    @property
+    def objects(self) -> Objects:
+        """The object that each stroke id belongs to, (65536,)."""
+        return self._objects
+
     def numbered(self, strokes: Iterable[NewStroke]) -> tuple[Stroke, ...]:
-        """Strokes of these kinds, times, slices, sizes and authors, with the next numbers."""
+        """Strokes of these kinds, times, slices, sizes, authors and objects, with the next numbers."""
         return tuple(Stroke(self._next_number + i, *stroke) for i, stroke in enumerate(strokes))
 
     def add(self, strokes: tuple[Stroke, ...]) -> None:
+        first = len(self._strokes) + 1
+        self._objects[first : first + len(strokes)] = [stroke.object_id for stroke in strokes]
         self._strokes.extend(strokes)
         self._next_number = strokes[-1].number + 1
 
     def take_back(self, strokes: tuple[Stroke, ...]) -> None:
         """Drop the latest strokes, which must be these."""
         del self._strokes[-len(strokes) :]
+        self._objects[len(self._strokes) + 1 :][: len(strokes)] = NO_OBJECT
         self._next_number = strokes[0].number
 
     def weights(self, correction_weight: float, halving: float) -> npt.NDArray[np.float32]:
@@ -96,22 +111,31 @@ class StrokeTable:
                 counts[stroke.plane] = counts.get(stroke.plane, 0) + n_voxels
         return counts
 
-    def merge(self, n_of_id: npt.NDArray[np.int64], n_kept: int) -> Ids:
-        """Forget strokes without voxels, keep the newest `n_kept`, merge the older by kind and slice.
+    def merge(self, n_of_id: npt.NDArray[np.int64], limit: int, n_new: int) -> Ids:
+        """Forget strokes without voxels, keep the newest third of `limit`, merge the older by kind, slice and object.
 
-        If that leaves more than `n_kept` merged ones, they are merged by kind alone. Returns the new id of each old.
+        If that leaves more than a third of merged ones, they are merged whatever their slice, and if need be whatever
+        the kind of an object's. Different objects are never merged.
+        Returns the new id of each old. Raises `InputError`, and changes nothing, if that leaves no room for `n_new`.
         """
+        n_kept = limit // 3
         alive = [stroke_id for stroke_id in range(1, len(self._strokes) + 1) if n_of_id[stroke_id]]
         n_old = max(0, len(alive) - n_kept)
-        groups = self._grouped(alive[:n_old], lambda stroke: (stroke.kind, stroke.plane))
+        groups = self._grouped(alive[:n_old], lambda stroke: (stroke.kind, stroke.plane, stroke.object_id))
         if len(groups) > n_kept:
-            groups = self._grouped(alive[:n_old], lambda stroke: stroke.kind)
+            groups = self._grouped(alive[:n_old], lambda stroke: (stroke.kind, stroke.object_id))
+        if len(groups) > n_kept:
+            groups = self._grouped(alive[:n_old], lambda stroke: stroke.object_id or stroke.kind)
         table = np.zeros(2**16, np.uint16)
         kept = []
         for members in [*groups, *([stroke_id] for stroke_id in alive[n_old:])]:
             kept.append(self._merged(members, n_of_id))
             table[members] = len(kept)
-        self._strokes = kept
+        if len(kept) + n_new > limit:
+            raise InputError(
+                f"the annotation holds more strokes than {limit} that cannot be merged; use an intact copy"
+            )
+        self._strokes, self._objects = kept, _objects_of(kept)
         return table
 
     def _grouped(self, ids: list[int], key: Callable[[Stroke], object]) -> list[list[int]]:
@@ -119,6 +143,17 @@ class StrokeTable:
         for stroke_id in ids:
             groups.setdefault(key(self._strokes[stroke_id - 1]), []).append(stroke_id)
         return sorted(groups.values(), key=lambda members: members[-1])
+
+    def check_room_for(self, object_id: int, n_of_id: npt.NDArray[np.int64], limit: int) -> None:
+        """Refuse one object more than half of `limit`, so that strokes can always be merged."""
+        if object_id in self._objects:
+            return
+        alive = np.unique(self._objects[np.flatnonzero(n_of_id)])
+        if len(alive) > limit // 2:
+            raise InputError(
+                f"object {object_id} is one too many: {limit // 2} objects can be painted in an image; "
+                "erase some, or paint without an object"
+            )
 
     def _merged(self, ids: list[int], n_of_id: npt.NDArray[np.int64]) -> Stroke:
         """The latest of these, which stands for all of them; of no slice if they are of several."""
@@ -129,3 +164,9 @@ class StrokeTable:
         return replace(
             members[-1], plane=members[-1].plane if len(planes) == 1 else None, n_voxels=int(n_of_id[ids].sum())
         )
+
+
+def _objects_of(strokes: list[Stroke]) -> Objects:
+    objects = np.zeros(2**16, np.int32)
+    objects[1 : len(strokes) + 1] = [stroke.object_id for stroke in strokes]
+    return objects

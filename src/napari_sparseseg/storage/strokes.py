@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import UNPAINTED, Annotation, Box, Plane, Region
+from napari_sparseseg._types import NO_OBJECT, UNPAINTED, Annotation, Box, Plane, Region
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._checks import (
+    MAX_OBJECT,
     check_class,
     check_frame,
     check_known,
+    check_object,
     check_plane,
     checked_codes,
     checked_region,
@@ -32,10 +34,10 @@ from napari_sparseseg.storage._records import (
     undo_of,
 )
 from napari_sparseseg.storage._snapshot import annotation_of
+from napari_sparseseg.storage._stroke_table import Objects, StrokeTable
 from napari_sparseseg.storage._stroke_table import Stroke as Stroke
 from napari_sparseseg.storage._stroke_table import StrokeAuthor as StrokeAuthor
 from napari_sparseseg.storage._stroke_table import StrokeKind as StrokeKind
-from napari_sparseseg.storage._stroke_table import StrokeTable
 from napari_sparseseg.storage._voxels import Painted, Voxels
 from napari_sparseseg.storage.journal import Journal, JournalRecord
 from napari_sparseseg.storage.palette import FIRST_SET, ClassSet, Palette
@@ -44,6 +46,8 @@ MAX_STROKES = 2**16 - 1
 MAX_MARK = 255
 MAX_EDITS = 200
 MAX_HISTORY_BYTES = 2**28
+
+_WITHOUT_OBJECT = (StrokeKind.ERASURE, StrokeKind.REJECTION)
 
 
 class PaintEdit(NamedTuple):
@@ -176,6 +180,23 @@ class AnnotationStore:
             found.add(background)
         return tuple(sorted(found))
 
+    @property
+    def next_object_id(self) -> int:
+        """The id after the highest that a stroke has which is not undone."""
+        return min(int(self._table.objects.max()), MAX_OBJECT - 1) + 1
+
+    def objects(self, frame: int, box: Box) -> Objects:
+        """Ids of the painted objects in a box, of its shape, 0 where nothing was said; any thread."""
+        with self._lock:
+            ids: Objects = self._table.objects.take(self._voxels.ids[frame][box.slices])
+        return ids
+
+    def object_ids(self, frame: int) -> tuple[int, ...]:
+        """Ids of the objects of which something is painted in a frame, ascending."""
+        with self._lock:
+            objects = self._table.objects.take(self._voxels.read_painted(frame).ids)
+        return tuple(np.unique(objects[objects != NO_OBJECT]).tolist())
+
     def frames_with_paint(self) -> tuple[int, ...]:
         """Frames in which something is painted or a slice is complete, ascending."""
         with self._lock:
@@ -206,14 +227,17 @@ class AnnotationStore:
         Paint of other classes than `classes`, and sets that leave none or all of them possible, are left out. Unpainted
         voxels of complete slices are `background`. A correction weighs
         `1 + (correction_weight - 1) * 0.5 ** (age / halving)`, its age being the number of strokes made since; all else
-        weighs 1.
+        weighs 1. `objects` is None where no voxel belongs to one.
         """
         check_frame(frame, self._shape)
         with self._lock:
             painted = self._voxels.read_painted(frame)
             palette = self._palette
             weights = self._table.weights(correction_weight, halving)
-        return annotation_of(painted, self._shape[1:], palette, weights, classes=classes, background=background)
+            objects = self._table.objects.copy() if self._table.objects.any() else None
+        return annotation_of(
+            painted, self._shape[1:], palette, weights, objects, classes=classes, background=background
+        )
 
     def state(self) -> StoreState:
         """Everything, as of one moment; any thread."""
@@ -233,20 +257,25 @@ class AnnotationStore:
         plane: Plane | None = None,
         *,
         by: StrokeAuthor = StrokeAuthor.HUMAN,
+        object_id: int = NO_OBJECT,
     ) -> PaintEdit | None:
         """Paint a class or a set, or one code for each voxel of the region's box; 0 erases.
 
-        None if nothing changed by it. Raises `InputError` for a region outside the image and codes that stand for
-        nothing.
+        With an `object_id` what is painted belongs to this object; without, voxels that have the class already stay
+        with theirs. None if nothing changed by it. Raises `InputError` for a region outside the image, codes that
+        stand for nothing, impossible ids, and sets of classes as objects.
         """
         with self._lock:
             box, mask = checked_region(region, plane, self._shape)
             wanted = checked_codes(codes, box, self._palette)
+            self._check_object(object_id, wanted)
             changed = self._voxels.codes[region.frame][box.slices] != wanted
+            if object_id != NO_OBJECT:
+                changed |= (wanted != UNPAINTED) & (self.objects(region.frame, box) != object_id)
             if mask is not None:
                 changed &= mask
             erases, kinds = wanted == UNPAINTED, (StrokeKind.PAINT, StrokeKind.ERASURE)
-            return self._edit(region.frame, box, changed, wanted, erases, kinds, plane, by)
+            return self._edit(region.frame, box, changed, wanted, erases, kinds, plane, by, object_id)
 
     def correct(
         self,
@@ -257,13 +286,14 @@ class AnnotationStore:
         *,
         class_ids: Collection[int],
         background: int | None,
+        object_id: int = NO_OBJECT,
     ) -> PaintEdit | None:
         """Paint a class on a prediction that has `shown` these labels (of the region's box).
 
         Voxels become the class: a confirmation where it was shown and not painted, else a correction. With class 0,
         voxels that were painted with a single class are erased; where another class than the background was shown,
         it is excluded from those that are possible ("not this class"), which leaves a set of `class_ids`, or the one
-        class that remains. If none would remain, only the latest exclusion counts.
+        class that remains. If none would remain, only the latest exclusion counts. `object_id` is as in `annotate`.
 
         None if nothing changed by it. Raises `InputError` for a region outside the image or an impossible class.
         """
@@ -280,11 +310,15 @@ class AnnotationStore:
                 check_class(class_id)
                 wanted = np.array(class_id, np.uint8)
                 # corrections come last, so that they are the newest
-                second, kinds = (labels != class_id) | is_pinned, (StrokeKind.CONFIRMATION, StrokeKind.CORRECTION)
+                second = (labels != class_id) | (is_pinned & (before != class_id))
+                kinds = (StrokeKind.CONFIRMATION, StrokeKind.CORRECTION)
+                self._check_object(object_id, wanted)
             changed = before != wanted
+            if object_id != NO_OBJECT and class_id != UNPAINTED:
+                changed |= self.objects(region.frame, box) != object_id
             if mask is not None:
                 changed &= mask
-            return self._edit(region.frame, box, changed, wanted, second, kinds, plane)
+            return self._edit(region.frame, box, changed, wanted, second, kinds, plane, object_id=object_id)
 
     def undo(self) -> PaintEdit | None:
         """Take the latest edit back; where that was, None if there is none."""
@@ -476,6 +510,10 @@ class AnnotationStore:
         codes: Codes = table.astype(np.uint8)[pairs]
         return codes
 
+    def _check_object(self, object_id: int, wanted: Codes) -> None:
+        check_object(object_id, wanted)
+        self._table.check_room_for(object_id, self._voxels.n_of_id, MAX_STROKES)
+
     def _add_sets(self, wanted: Iterable[ClassSet]) -> None:
         palette = self._palette.with_sets(wanted, self._codes_in_use)
         if palette.sets != self._palette.sets:
@@ -500,6 +538,7 @@ class AnnotationStore:
         kinds: tuple[StrokeKind, StrokeKind],
         plane: Plane | None,
         by: StrokeAuthor = StrokeAuthor.HUMAN,
+        object_id: int = NO_OBJECT,
     ) -> PaintEdit | None:
         """Make an edit of one or two strokes: those of the voxels that are `is_second`, and of the others."""
         if not changed.any():
@@ -512,7 +551,9 @@ class AnnotationStore:
         present = [(kind, n) for kind, n in zip(kinds, numbers, strict=True) if n]
         self._make_room(len(present))
         now = self._clock()
-        strokes = self._table.numbered((kind, now, plane, n, by) for kind, n in present)
+        strokes = self._table.numbered(
+            (kind, now, plane, n, by, NO_OBJECT if kind in _WITHOUT_OBJECT else object_id) for kind, n in present
+        )
         marks = np.where(second, len(present), 1).astype(np.uint8)
         marks[codes == UNPAINTED] = 0
         tight = box_within(box, bounds)
@@ -536,14 +577,15 @@ class AnnotationStore:
         self._revision += 1
 
     def _make_room(self, n_strokes: int) -> None:
-        """Where ids run short, forget strokes of which nothing is left and merge the oldest of the same kind and slice.
+        """Where ids run short, forget strokes of which nothing is left, merge the oldest of a kind, slice and object.
 
         Nothing before can be undone then: edits remember ids.
         """
         if len(self._table) + n_strokes <= MAX_STROKES:
             return
+        table = self._table.merge(self._voxels.n_of_id, MAX_STROKES, n_strokes)
         self._history.clear()
-        self._voxels.replace_ids(self._table.merge(self._voxels.n_of_id, MAX_STROKES // 3))
+        self._voxels.replace_ids(table)
 
 
 def largest_record(shape: tuple[int, int, int, int]) -> int:

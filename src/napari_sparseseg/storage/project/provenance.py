@@ -48,7 +48,14 @@ def _image(image: ProjectImage) -> dict[str, Any]:
         "spacing": entry.spacing,
         "reference": entry.reference.model_dump(mode="json"),
         "strokes": [
-            {"number": s.number, "kind": s.kind, "by": s.by, "time": s.time, "n_voxels": s.n_voxels}
+            {
+                "number": s.number,
+                "kind": s.kind,
+                "by": s.by,
+                "time": s.time,
+                "n_voxels": s.n_voxels,
+                "object": s.object_id,
+            }
             for s in image.load().store.strokes
         ],
         "events": [event for record, _ in records for event in _events(record)],
@@ -62,7 +69,10 @@ def _events(record: JournalRecord) -> list[dict[str, Any]]:
             strokes = [new_stroke_of(entry) for entry in record.values["strokes"]]
         except (KeyError, TypeError, ValueError, InputError):
             return [{"event": "damaged"}]
-        return [{"event": "stroke", "kind": k, "by": by, "time": t, "n_voxels": n} for k, t, _, n, by in strokes]
+        return [
+            {"event": "stroke", "kind": kind, "by": by, "time": moment, "n_voxels": n_voxels, "object": object_id}
+            for kind, moment, _, n_voxels, by, object_id in strokes
+        ]
     if record.op in ("undo", "redo"):
         return [{"event": record.op}]
     return [{"event": record.op, **record.values}] if record.op in _TOLD else []
