@@ -13,8 +13,12 @@ import numpy.typing as npt
 from napari_sparseseg._types import MAX_CLASSES, UNPAINTED
 from napari_sparseseg.cli._console import lengths, on_terminal, warn
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.formats import image_suffixes, open_annotation, open_image
+from napari_sparseseg.storage.levels import ReducedPaint, matching_level, reduction, suggested_level
+from napari_sparseseg.storage.series import time_points
 from napari_sparseseg.storage.units import factor
+from napari_sparseseg.storage.volume import ArrayVolume
 from napari_sparseseg.storage.whole import is_safetensors
 
 if TYPE_CHECKING:
@@ -28,25 +32,41 @@ _ALIKE = 1.1  # ratio of voxel sizes up to which nobody is warned
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An open image. `spacing` is along its spatial axes in `unit`, micrometres wherever the unit is known."""
+    """A level of resolution of an open image, and the finest one, which is the same if there is no other.
+
+    `spacing`, and `offset` of the first voxel, are along its spatial axes in `unit`, micrometres wherever the unit is
+    known.
+    """
 
     file: ImageFile
+    finest: ImageFile
     spacing: tuple[float, ...] | None
+    offset: tuple[float, ...]
     unit: str | None
 
     @classmethod
-    def open(cls, path: Path | str, *, axes: str | None = None, spacing: Sequence[float] | None = None) -> Image:
-        """Open an image; `axes` and `spacing` (micrometres) replace what the file says."""
-        file = open_image(path, axes=axes)
+    def open(
+        cls, path: Path | str, *, axes: str | None = None, spacing: Sequence[float] | None = None, level: int = 0
+    ) -> Image:
+        """Open a level of resolution of an image.
+
+        `axes` and `spacing` (micrometres, of the finest level) replace what the file says.
+        """
+        file = open_image(path, axes=axes, level=level)
+        finest = open_image(path, axes=axes) if level else file
         if spacing is None:
-            return cls(file, *_in_micrometres(file))
+            return cls(file, finest, *_in_micrometres(file))
         n_axes = len(file.spatial_axes)
         if len(spacing) < n_axes:
             raise InputError(
                 f"--spacing {','.join(f'{s:g}' for s in spacing)} has two numbers, but {path} has three spatial axes; "
                 "give the size along z as well"
             )
-        return cls(file, tuple(spacing[-n_axes:]), _UNIT)
+        steps = reduction(spatial_shape(finest), spatial_shape(file))
+        sizes = tuple(size * step for size, step in zip(spacing[-n_axes:], steps, strict=True))
+        begins = (0.0,) * n_axes if file.spacing is None else file.offset
+        moved = zip(sizes, begins, file.spacing or sizes, strict=True)
+        return cls(file, finest, sizes, tuple(size * a / old for size, a, old in moved), _UNIT)
 
     @property
     def path(self) -> Path | str:
@@ -60,9 +80,8 @@ class Image:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Size along each axis but the channels."""
-        sizes = zip(self.file.axes, self.file.array.shape, strict=True)
-        return tuple(size for letter, size in sizes if letter != "C")
+        """Size along T, Z, Y, X, whichever of them there are, in this order."""
+        return _without_channels(self.file)
 
     @property
     def times(self) -> range:
@@ -72,24 +91,56 @@ class Image:
     def volume(self, time: int) -> ArrayLike:
         """One time point, channels first, unread."""
         frame = self.file.frame(time)
-        axis = frame.channel_axis
-        return frame.array if axis in (None, 0) else _ChannelsFirst(frame.array, axis)
+        return frame.array if frame.channel_axis in (None, 0) else time_points(frame.array, frame.axes)[0]
+
+    def check_paint(self, annotation: ImageFile) -> None:
+        """Raise `InputError` unless the shape of an annotation is that of this level, or of the finest."""
+        shape = _without_channels(annotation)
+        if shape != _without_channels(self.finest):
+            check_shape(annotation.path, shape, self.path, self.shape)
+
+    def paint(self, annotation: ImageFile, time: int) -> ArrayLike:
+        """One time point of an annotation, unread, at this level even if it was painted on the finest."""
+        array = annotation.frame(time).array
+        shape = spatial_shape(self.file)
+        return array if tuple(array.shape) == shape else ReducedPaint(array, shape)
 
 
-class _ChannelsFirst:
-    """An array whose channel axis comes first, still unread; sliced with one slice for each axis."""
+def _without_channels(file: ImageFile) -> tuple[int, ...]:
+    """Size along T, Z, Y, X, whichever of them there are, in this order."""
+    sizes = dict(zip(file.axes, file.array.shape, strict=True))
+    return tuple(sizes[letter] for letter in "TZYX" if letter in sizes)
 
-    def __init__(self, array: ArrayLike, axis: int) -> None:
-        self._array, self._axis = array, axis
-        others = [size for i, size in enumerate(array.shape) if i != axis]
-        self.shape = (array.shape[axis], *others)
-        self.dtype = array.dtype
-        self.source_name = getattr(array, "source_name", None)
 
-    def __getitem__(self, index: Any, /) -> Any:
-        channels, *others = index
-        others.insert(self._axis, channels)
-        return np.moveaxis(np.asarray(self._array[tuple(others)]), self._axis, 0)
+def spatial_shape(file: ImageFile) -> tuple[int, ...]:
+    """Size along z, y, x, or y, x."""
+    return tuple(size for letter, size in zip(file.axes, file.array.shape, strict=True) if letter in "ZYX")
+
+
+def suggest_level(path: Path | str, annotation: ImageFile | None, *, axes: str | None) -> int:
+    """The level of resolution to learn at: see `storage.levels.suggested_level`.
+
+    The paint counts if it lies on the finest level. Of a time series, its first painted time point does.
+    """
+    files = _levels_of(path, axes)
+    shapes = [spatial_shape(file) for file in files]
+    if annotation is None or spatial_shape(annotation) != shapes[0]:
+        return suggested_level(shapes)
+    number = next(painted_times(annotation), 0)
+    volume = ArrayVolume(files[0].frame(0).array, files[0].frame(0).channel_axis)
+    return suggested_level(shapes, read_annotation(annotation.frame(number).array, volume))
+
+
+def _levels_of(path: Path | str, axes: str | None) -> list[ImageFile]:
+    finest = open_image(path, axes=axes)
+    return [finest, *(open_image(path, axes=axes, level=level) for level in range(1, finest.n_levels))]
+
+
+def matching_level_of(path: Path | str, segmenter: SparseSegmenter, *, axes: str | None) -> int:
+    """The level of an image whose voxels are most nearly as large as those that a model learnt from; 0 if unknown."""
+    if segmenter.spacing is None:
+        return 0
+    return matching_level([_in_micrometres(file)[0] for file in _levels_of(path, axes)], segmenter.spacing)
 
 
 def open_model(path: Path, *, device: str) -> SparseSegmenter:
@@ -113,7 +164,8 @@ def open_labels(path: Path | str, image: Image | None = None) -> ImageFile:
     if image is None:
         return labels
     wanted = image.file.axes.replace("C", "")
-    if labels.axes != wanted and len(labels.array.shape) == len(wanted):
+    fits = _without_channels(labels) in (image.shape, _without_channels(image.finest))
+    if labels.axes != wanted and len(labels.axes) == len(wanted) and not (fits and set(labels.axes) == set(wanted)):
         labels = open_annotation(path, axes=wanted)  # what their file says less well than the image's
     if (labels.time_axis is None) != (image.file.time_axis is None):
         series, single = (image.path, path) if labels.time_axis is None else (path, image.path)
@@ -145,16 +197,19 @@ def check_shape(path: Path | str, shape: Sequence[int], other: Path | str, wante
 
 def read_all(labels: ImageFile, time: int) -> npt.NDArray[Any]:
     """All voxels of one time point."""
-    array = labels.frame(time).array
+    return _whole(labels.frame(time).array)
+
+
+def _whole(array: ArrayLike) -> npt.NDArray[Any]:
     return np.asarray(array[(slice(None),) * len(array.shape)])
 
 
-def read_classes(labels: ImageFile, time: int) -> npt.NDArray[Any]:
-    """As `read_all`, of truth or labels that are scored, whose values stand for classes.
+def read_classes(labels: ImageFile, time: int, image: Image | None = None) -> npt.NDArray[Any]:
+    """As `read_all`, of truth or labels that are scored, whose values stand for classes; at the level of an image.
 
     Raises `InputError` for what rather is an image: fractions, and more values than there can be classes.
     """
-    values = read_all(labels, time)
+    values = read_all(labels, time) if image is None else _whole(image.paint(labels, time))
     if values.dtype.kind == "f" and not (values == np.trunc(values)).all():
         raise InputError(f"{labels.path} holds fractions, but labels are whole numbers; is it the image?")
     n_values = len(np.unique(values))
@@ -191,8 +246,13 @@ def warn_of_other_voxels(image: Image, segmenter: SparseSegmenter) -> None:
         )
 
 
-def _in_micrometres(file: ImageFile) -> tuple[tuple[float, ...] | None, str | None]:
+def _in_micrometres(file: ImageFile) -> tuple[tuple[float, ...] | None, tuple[float, ...], str | None]:
+    """Spacing, offset and unit."""
     scale = factor(file.unit, _UNIT) if file.unit else None
     if file.spacing is None or scale is None:
-        return file.spacing, None  # a unit that we do not know, formats for the output may not know either
-    return tuple(float(f"{size * scale:.12g}") for size in file.spacing), _UNIT
+        return file.spacing, file.offset, None  # a unit that we do not know, formats for the output may not know either
+    return _scaled(file.spacing, scale), _scaled(file.offset, scale), _UNIT
+
+
+def _scaled(lengths: Sequence[float], scale: float) -> tuple[float, ...]:
+    return tuple(float(f"{length * scale:.12g}") for length in lengths)

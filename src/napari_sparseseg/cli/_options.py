@@ -34,6 +34,15 @@ Axes = Annotated[
         show_default=False,
     ),
 ]
+Level = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Level of resolution to work at: 0 is the finest, or auto. [default: 0]",
+        rich_help_panel=_READING,
+        show_default=False,
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(
@@ -70,6 +79,20 @@ def parse_spacing(text: str | None) -> tuple[float, ...] | None:
             param_hint="--spacing",
         )
     return sizes
+
+
+def parse_level(text: str | None) -> int | None:
+    """A level of resolution, 0 without a text, None for "auto"; a usage error for anything else."""
+    if text is None:
+        return 0
+    if text.lower() == "auto":
+        return None
+    if not text.isdecimal():
+        raise typer.BadParameter(
+            f"{text!r} is no level of resolution; give 0 for the finest, 1, 2, ... for coarser ones, or auto",
+            param_hint="--level",
+        )
+    return int(text)
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

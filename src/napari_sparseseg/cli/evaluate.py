@@ -58,6 +58,7 @@ def evaluate(
     background: _options.Background = None,
     spacing: _options.Spacing = None,
     axes: _options.Axes = None,
+    level: _options.Level = None,
     device: _options.Device = "auto",
 ) -> None:
     """Score a model, or labels, against the truth.
@@ -70,14 +71,17 @@ def evaluate(
         raise typer.BadParameter(
             "give a model, an image and its truth, or labels and their truth", param_hint="[MODEL] IMAGE TRUTH"
         )
-    sizes = _options.parse_spacing(spacing)
+    sizes, number = _options.parse_spacing(spacing), _options.parse_level(level)
     if csv is not None:
         from napari_sparseseg.cli._outputs import check_file
 
         check_file(csv, overwrite=overwrite, inputs=files, example="scores.csv")
     *model, image, truth = files
     if model:
-        scores = list(_score_model(Path(model[0]), image, truth, axes=axes, spacing=sizes, device=device))
+        options: dict[str, Any] = {"axes": axes, "spacing": sizes, "level": number, "device": device}
+        scores = list(_score_model(Path(model[0]), image, truth, **options))
+    elif level is not None:
+        raise typer.BadParameter("labels are scored as they are, a level is chosen with a model", param_hint="--level")
     else:
         scores = list(_score_labels(image, truth, axes=axes, spacing=sizes))
     _print_scores(scores, background)
@@ -101,11 +105,18 @@ class _Score:
 
 
 def _score_model(
-    model: Path, path: str, truth_path: str, *, axes: str | None, spacing: Sequence[float] | None, device: str
+    model: Path,
+    path: str,
+    truth_path: str,
+    *,
+    axes: str | None,
+    spacing: Sequence[float] | None,
+    level: int | None,
+    device: str,
 ) -> Iterator[_Score]:
     from napari_sparseseg.cli._images import (
         Image,
-        check_shape,
+        matching_level_of,
         open_labels,
         open_model,
         painted_times,
@@ -114,13 +125,15 @@ def _score_model(
     )
 
     segmenter = open_model(model, device=device)
-    image = Image.open(path, axes=axes, spacing=spacing)
+    if level is None:
+        level = matching_level_of(path, segmenter, axes=axes)
+    image = Image.open(path, axes=axes, spacing=spacing, level=level)
     truth = open_labels(truth_path, image)
-    check_shape(truth_path, truth.array.shape, path, image.shape)
+    image.check_paint(truth)
     warn_of_other_voxels(image, segmenter)
     segmenter.set_params(channel_axis=image.channel_axis)
     for number in painted_times(truth):
-        known = read_classes(truth, number)
+        known = read_classes(truth, number, image)
         yield from _scores(segmenter.predict(image.volume(number)), known, image, number)
 
 

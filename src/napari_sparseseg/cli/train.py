@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike
     from napari_sparseseg.cli._images import Image
     from napari_sparseseg.segmenter import SparseSegmenter
+    from napari_sparseseg.storage.formats import ImageFile
 
 _LEARNING = "Learning"
 _SECONDS = 60.0
@@ -30,6 +31,9 @@ def register() -> None:
         train,
         "napari-sparseseg train cells.tif painted.tif -o cells.safetensors",
         "napari-sparseseg train a.ome.zarr a.tif b.ome.zarr b.tif -o ab.safetensors",
+        "napari-sparseseg train images/ painted/ -o cells.safetensors",
+        "napari-sparseseg train pairs.csv -o cells.safetensors",
+        "napari-sparseseg train s3://b/a.zarr ink.tif --level auto -o m.safetensors",
         "napari-sparseseg train a.nii ink.nii -o m.safetensors --steps 500 --seed 0",
         "napari-sparseseg train a.tif ink.tif -o new.safetensors --continue old.model",
         "napari-sparseseg train a.tif ink.tif -o wide.safetensors --set model.width=32",
@@ -42,7 +46,8 @@ def train(
         typer.Argument(
             metavar="IMAGE ANNOTATION",
             help="An image and what was painted on it: 0 is unpainted, 1 to 254 are classes. More pairs may follow. "
-            "Of a time series the time points that carry paint are learnt.",
+            "Or a folder of images and one of annotations, alike named up to their endings; or a CSV file with the "
+            "columns image and annotation. Of a time series the time points that carry paint are learnt.",
             show_default=False,
         ),
     ],
@@ -115,29 +120,36 @@ def train(
     ] = None,
     spacing: _options.Spacing = None,
     axes: _options.Axes = None,
+    level: _options.Level = None,
     device: _options.Device = "auto",
     overwrite: _options.Overwrite = False,
 ) -> None:
     """Learn from painted voxels, and write a model."""
-    if len(files) % 2:
-        raise typer.BadParameter(
-            f"{counted(len(files), 'file')} do not make pairs; give each image with its annotation behind it",
-            param_hint="IMAGE ANNOTATION",
-        )
     values = _options.parse_settings(settings or [])
-    sizes = _options.parse_spacing(spacing)
+    reading = _Reading(axes, _options.parse_spacing(spacing), _options.parse_level(level))
     if continue_from is not None:
         _refuse_what_the_model_fixes(values, spacing=spacing, background=background)
 
     from napari_sparseseg.cli._outputs import check_model, write_model
+    from napari_sparseseg.cli._pairs import read_pairs
 
-    check_model(output, overwrite=overwrite, inputs=files)
-    paint = _open_pairs(files, axes, sizes)
+    pairs = read_pairs(files)
+    check_model(output, overwrite=overwrite, inputs=[*files, *(file for pair in pairs for file in pair)])
+    paint = _open_pairs(pairs, reading)
     segmenter = _make_segmenter(paint, values, continue_from, device=device, seed=seed, background=background)
     _fit(segmenter, paint, seconds=_SECONDS if seconds is None and steps is None else seconds, steps=steps)
     write_model(output, segmenter, overwrite=overwrite)
     _print_result(segmenter, output, paint.images[0].unit)
     _warn_of_result(segmenter, steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the user says about the files; `level` is None where it is to be suggested."""
+
+    axes: str | None
+    spacing: tuple[float, ...] | None
+    level: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,24 +170,37 @@ def _refuse_what_the_model_fixes(values: dict[str, Any], **options: object) -> N
         )
 
 
-def _open_pairs(files: Sequence[str], axes: str | None, spacing: Sequence[float] | None) -> _Paint:
-    from napari_sparseseg.cli._images import Image, check_shape, open_labels, painted_times
+def _open_pairs(pairs: Sequence[tuple[str, str]], reading: _Reading) -> _Paint:
+    from napari_sparseseg.cli._images import painted_times
 
     images, volumes, annotations = [], [], []
-    for path, painted in zip(files[::2], files[1::2], strict=True):
-        image = Image.open(path, axes=axes, spacing=spacing)
-        annotation = open_labels(painted, image)
-        check_shape(painted, annotation.array.shape, path, image.shape)
+    for path, painted in pairs:
+        image, annotation = _open_pair(path, painted, reading)
         images.append(image)
         for number in painted_times(annotation):
             volumes.append(image.volume(number))
-            annotations.append(annotation.frame(number).array)
+            annotations.append(image.paint(annotation, number))
     _check_alike(images)
     if not volumes:
         from napari_sparseseg.errors import InputError
 
-        raise InputError(f"no time point of {files[1]} is painted; paint two classes on at least one")
+        raise InputError(f"no time point of {pairs[0][1]} is painted; paint two classes on at least one")
     return _Paint(images, volumes, annotations)
+
+
+def _open_pair(path: str, painted: str, reading: _Reading) -> tuple[Image, ImageFile]:
+    """An image at its level, and its annotation."""
+    from napari_sparseseg.cli._images import Image, open_labels, suggest_level
+
+    level = reading.level
+    if level is None:
+        finest = Image.open(path, axes=reading.axes)
+        level = suggest_level(path, open_labels(painted, finest), axes=reading.axes)
+        note(f"{path}: level {level} of 0 to {finest.file.n_levels - 1} is taken")
+    image = Image.open(path, axes=reading.axes, spacing=reading.spacing, level=level)
+    annotation = open_labels(painted, image)
+    image.check_paint(annotation)
+    return image, annotation
 
 
 def _check_alike(images: Sequence[Image]) -> None:
