@@ -53,6 +53,7 @@ class Tutorial:
         self.see_in_3d()
         self.accept()
         self.come_back()
+        self.paint_objects()
         self.viewer.close()
 
     def open(self) -> None:
@@ -143,6 +144,18 @@ class Tutorial:
         self.session = session_of(self.viewer)
         self.wait_for(lambda: self.session.live.status.has_model)
         self.picture("9-come-back", seconds=2)
+
+    def paint_objects(self) -> None:
+        """Some nuclei, each with a number of its own."""
+        self.go_to(0, 24)
+        self.session.bridge.set_mode("paint")
+        self.session.bridge.paint_objects(True)
+        self.brush(7)
+        self.hand.key(Qt.Key.Key_2)
+        for place in self.places(NUCLEUS, 24, 4):
+            self.dab(place)
+            self.hand.key(Qt.Key.Key_N)
+        self.picture("10-objects", seconds=1)
 
     # --- small steps ---
 

@@ -66,14 +66,24 @@ class FakeLive:
     def allowed(self, code: int) -> frozenset[int]:
         return self.store.allowed(code, self.class_ids)
 
-    def annotate(self, region: Region, class_id: int, *, plane: Plane | None = None) -> None:
-        self._tell(self.store.annotate(region, class_id, plane))
+    def annotate(self, region: Region, class_id: int, *, plane: Plane | None = None, object_id: int = 0) -> None:
+        self._tell(self.store.annotate(region, class_id, plane, object_id=object_id))
 
     def annotate_values(self, region: Region, codes: Any, *, plane: Plane | None = None) -> None:
         self._tell(self.store.annotate(region, codes, plane))
 
-    def correct(self, region: Region, class_id: int, *, shown: Any, plane: Plane | None = None) -> None:
-        self._tell(self.store.correct(region, class_id, shown, plane, class_ids=self.class_ids, background=BACKGROUND))
+    def correct(
+        self, region: Region, class_id: int, *, shown: Any, plane: Plane | None = None, object_id: int = 0
+    ) -> None:
+        classes = {"class_ids": self.class_ids, "background": BACKGROUND}
+        self._tell(self.store.correct(region, class_id, shown, plane, object_id=object_id, **classes))
+
+    @property
+    def next_object_id(self) -> int:
+        return self.store.next_object_id
+
+    def objects(self, frame: int, box: Box) -> Any:
+        return self.store.objects(frame, box)
 
     def undo(self) -> bool:
         return self._tell(self.store.undo())

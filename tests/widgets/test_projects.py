@@ -171,6 +171,35 @@ class TestComingBack:
         assert viewer.dims.current_step[0] == 3  # what was painted is on screen
         picture(viewer, "reopened")
 
+    def test_objects_come_back_and_go_on(self, open_viewer: Any, hands: Any, image_file: Path) -> None:
+        viewer = open_viewer()
+        open_dock(viewer).object_panel._switch.click()
+        assert not find_session(viewer).bridge.object_id  # there is no image yet
+        viewer.open(image_file)
+        wait_until(lambda: find_session(viewer).bridge.is_open)
+        dock, stage = open_dock(viewer), hands(viewer)
+        stage.live.auto_start = False
+        stage.viewer.dims.set_point(0, 3)
+        dock.object_panel._switch.click()
+        stage.tools("paint", 2)
+        stage.drag((3, 10, 8), (3, 10, 18))
+        dock.object_panel._next.click()
+        stage.drag((3, 34, 30), (3, 34, 42))
+        stage.move((3, 10, 10), "")
+        assert dock.object_panel._text.text() == "number 2 · here: 1"
+        picture(viewer, "objects-in-the-dock")
+        path, whole = dock.session.project.path, Box.whole(SHAPE)
+        ids = dock.session.live.objects(0, whole)
+        assert np.unique(ids).tolist() == [0, 1, 2]
+        viewer.close()
+        QTest.qWait(20)
+        viewer = open_viewer()
+        drop(viewer, path)
+        dock = dock_of(viewer)
+        np.testing.assert_array_equal(dock.session.live.objects(0, whole), ids)
+        dock.object_panel._switch.click()
+        assert dock.object_panel._text.text().startswith("number 3")
+
     def test_training_goes_on_with_model_curve_and_prediction(
         self, open_viewer: Any, hands: Any, image_file: Path
     ) -> None:

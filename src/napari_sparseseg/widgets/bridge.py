@@ -17,6 +17,7 @@ from napari_sparseseg.widgets.extras import Extras
 from napari_sparseseg.widgets.feed import PredictionFeed
 from napari_sparseseg.widgets.keys import bind_keys, unbind_keys
 from napari_sparseseg.widgets.layers import PredictionLayer, SharedHistoryLabels
+from napari_sparseseg.widgets.objects import ObjectTool
 from napari_sparseseg.widgets.pair import LayerPair, axis_map
 from napari_sparseseg.widgets.results import add_everything, add_slice
 from napari_sparseseg.widgets.sources import unwrapped
@@ -53,6 +54,9 @@ class LayerBridge(QObject):
     problem = Signal(str)
     """Something that was painted or chosen cannot be taken in; a sentence for the user."""
 
+    objects_changed = Signal()
+    """Painting of objects was switched, or another object is in hand or under the brush."""
+
     _paint_changed = Signal(object)  # brings changes from other threads to the GUI thread
 
     def __init__(self, viewer: Any, live: LiveSegmenter, relay: GuiRelay, parent: QObject | None = None) -> None:
@@ -72,6 +76,9 @@ class LayerBridge(QObject):
         self._is_open = False
         self._feed = PredictionFeed(self._write_tile, self._draw, self.current_plane, self)
         self._extras = Extras(viewer, live, self)
+        self._objects = ObjectTool(viewer, live, self)
+        self._objects.changed.connect(self.objects_changed)
+        self._objects.problem.connect(self.problem)
         self._feed.drained.connect(self._on_feed_drained)
         self._extras.removed.connect(self.extra_removed)
         self._paint_changed.connect(self._on_paint_changed)
@@ -183,6 +190,7 @@ class LayerBridge(QObject):
     def _leave_pair(self) -> None:
         self._feed.clear()
         self._extras.close()
+        self._objects.switch_off()
         if self._pair is None or self._tools is None:
             return
         self._tools.close()
@@ -249,6 +257,35 @@ class LayerBridge(QObject):
         classes = self._live.classes
         if 1 <= number <= len(classes):
             self.set_class(classes[number - 1].class_id)
+
+    # --- objects ---
+
+    @property
+    def object_id(self) -> int:
+        """The object that is painted, 0 while classes alone are."""
+        return self._objects.object_id
+
+    @property
+    def hovered_object(self) -> int:
+        """The painted object under the brush, 0 if there is none or if they are not shown."""
+        return self._objects.hovered
+
+    def paint_objects(self, wanted: bool) -> None:
+        """Give each object that is painted an id, and show the ids; or paint classes alone."""
+        if not wanted:
+            self._objects.switch_off()
+        elif self._pair is None:
+            self.problem.emit("Choose an image first: its objects are painted then")
+        else:
+            self._objects.switch_on(self._pair)
+
+    def next_object(self) -> None:
+        """Go on with an object of which nothing is painted yet."""
+        self._objects.take_next()
+
+    def pick_object(self) -> None:
+        """Go on with the object under the brush."""
+        self._objects.pick()
 
     # --- history ---
 
@@ -331,6 +368,7 @@ class LayerBridge(QObject):
     def _on_paint_changed(self, change: PaintChange) -> None:
         if self._pair is not None:
             self._pair.sync(change.frame, change.box)
+            self._objects.update()
 
     def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
         if self._pair is None or self._tools is None:
@@ -390,6 +428,7 @@ class LayerBridge(QObject):
 
     def _lose(self, layer: Any) -> None:
         self._extras.on_layer_removed(layer)
+        self._objects.on_layer_removed(layer)
         if self._pair is None:
             return
         for painted, sentence in zip(self._pair.both, (ANNOTATION_LOST, PREDICTION_LOST), strict=True):

@@ -18,6 +18,7 @@ from napari_sparseseg.widgets.class_panel import ClassPanel
 from napari_sparseseg.widgets.controls import MessageLabel
 from napari_sparseseg.widgets.home import recents
 from napari_sparseseg.widgets.image_panel import ImagePanel
+from napari_sparseseg.widgets.object_panel import ObjectPanel
 from napari_sparseseg.widgets.paint_panel import PaintPanel
 from napari_sparseseg.widgets.project_panel import ProjectPanel
 from napari_sparseseg.widgets.project_wishes import ProjectWishes
@@ -89,7 +90,7 @@ class SparseSegDock(QWidget):
         session = self.session
         self.image_panel = ImagePanel(self._viewer, session.live.estimate_seconds, is_own=session.owns)
         self.project_panel = ProjectPanel()
-        self.class_panel, self.paint_panel = ClassPanel(), PaintPanel()
+        self.class_panel, self.paint_panel, self.object_panel = ClassPanel(), PaintPanel(), ObjectPanel()
         self.train_panel, self.result_panel = TrainPanel(), ResultPanel()
         self.settings_panel = SettingsPanel()
         column = QWidget()
@@ -98,7 +99,7 @@ class SparseSegDock(QWidget):
         layout.setSpacing(8)
         groups: tuple[tuple[QWidget, ...], ...] = (
             (self.image_panel, self.project_panel),
-            (self.class_panel, self.paint_panel),
+            (self.class_panel, self.paint_panel, self.object_panel),
             (self.train_panel,),
             (self.result_panel,),
             (self.settings_panel,),
@@ -156,6 +157,7 @@ class SparseSegDock(QWidget):
             (session.bridge.class_changed, self._on_class_changed),
             (session.bridge.brush_resized, self.paint_panel.show_brush),
             (session.bridge.view_changed, self._show_plane),
+            (session.bridge.objects_changed, self._show_objects),
             (session.bridge.extra_removed, self._on_extra_removed),
         ]
 
@@ -192,6 +194,8 @@ class SparseSegDock(QWidget):
         panel.mode_chosen.connect(bridge.set_mode)
         panel.brush_resized.connect(bridge.set_brush)
         panel.slice_chosen.connect(bridge.go_to)
+        self.object_panel.toggled.connect(lambda wished: bridge.paint_objects(wished))
+        self.object_panel.next_requested.connect(lambda: bridge.next_object())
         panel.complete_toggled.connect(self._wishes.set_complete)
         panel.undo_requested.connect(lambda: self._wishes.obey(bridge.undo))
         panel.redo_requested.connect(lambda: self._wishes.obey(bridge.redo))
@@ -227,6 +231,7 @@ class SparseSegDock(QWidget):
         self._show_classes(session.live.classes)
         self.paint_panel.show_mode(session.bridge.mode)
         self.paint_panel.show_brush(session.bridge.brush_size)
+        self._show_objects()
         self.train_panel.show_auto_start(session.live.auto_start)
         self.train_panel.add_points(session.curve)
         self._show_status(session.live.status)
@@ -262,6 +267,9 @@ class SparseSegDock(QWidget):
     def _show_undo(self) -> None:
         live = self.session.live
         self.paint_panel.show_undo(live.can_undo, live.can_redo)
+
+    def _show_objects(self) -> None:
+        self.object_panel.show_objects(self.session.bridge.object_id, self.session.bridge.hovered_object)
 
     def _show_plane(self) -> None:
         plane: Plane | None = self.session.bridge.current_plane()

@@ -9,6 +9,8 @@ N_CLASS_KEYS = 9
 CLASS_KEYS = tuple(str(number) for number in range(1, N_CLASS_KEYS + 1))
 PREDICTION_KEY = "H"
 OUTLINES_KEY = "O"
+NEXT_OBJECT_KEY = "N"
+PICK_OBJECT_KEY = "J"
 
 CLASS_KEYS_TIP = (
     "Keys 1 to 9 choose the class to paint, while the annotation or the prediction layer is selected. "
@@ -25,6 +27,10 @@ class KeyActions(Protocol):
 
     def toggle_outlines(self) -> None: ...
 
+    def next_object(self) -> None: ...
+
+    def pick_object(self) -> None: ...
+
 
 def bind_keys(layer: Any, actions: KeyActions) -> None:
     """Bind the keys on this layer alone, where they come before those of all labels layers and of the viewer."""
@@ -32,11 +38,13 @@ def bind_keys(layer: Any, actions: KeyActions) -> None:
         layer.bind_key(key, _choosing(actions, number), overwrite=True)
     layer.bind_key(PREDICTION_KEY, _calling(actions.toggle_prediction), overwrite=True)
     layer.bind_key(OUTLINES_KEY, _calling(actions.toggle_outlines), overwrite=True)
+    layer.bind_key(NEXT_OBJECT_KEY, _calling(actions.next_object), overwrite=True)
+    layer.bind_key(PICK_OBJECT_KEY, _calling(actions.pick_object), overwrite=True)
 
 
 def unbind_keys(layer: Any) -> None:
     """Give the layer napari's own keys back."""
-    for key in (*CLASS_KEYS, PREDICTION_KEY, OUTLINES_KEY):
+    for key in (*CLASS_KEYS, PREDICTION_KEY, OUTLINES_KEY, NEXT_OBJECT_KEY, PICK_OBJECT_KEY):
         layer.bind_key(key, None)
 
 

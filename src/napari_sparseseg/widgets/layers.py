@@ -88,6 +88,13 @@ def add_below_ours(viewer: Any, layer: Any) -> None:
     viewer.layers.selection.active = active
 
 
+def add_on_top(viewer: Any, layer: Any) -> None:
+    """Add a layer above all others, and leave the selected one selected: the user goes on."""
+    active = viewer.layers.selection.active
+    viewer.add_layer(layer)
+    viewer.layers.selection.active = active
+
+
 def annotation_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
     """Colours of the annotation: the classes', the background fainter, whatever is no class grey."""
     colors: dict[int | None, RGBA] = {None: SET_COLOR, 0: CLEAR}

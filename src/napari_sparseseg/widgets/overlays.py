@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
+from typing_extensions import override
 
-from napari_sparseseg._types import Shape3D
+from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.live.board import FRESH, NEVER, STALE
 from napari_sparseseg.live.events import TileUpdate
 from napari_sparseseg.widgets.axes import AxisMap, Index
-from napari_sparseseg.widgets.layers import CLEAR, add_below_ours
+from napari_sparseseg.widgets.layers import CLEAR, add_below_ours, add_on_top
 from napari_sparseseg.widgets.redraw import redraw
 
 Bytes = npt.NDArray[np.uint8]
@@ -29,37 +30,46 @@ FRESHNESS_COLORS = {
 """Orange and green that colour-blind people can tell apart."""
 
 
-class TileMap:
-    """One number for each tile, seen as an array with the layer's axes; napari slices it like any other."""
+class LazyMap:
+    """Values that are looked up when they are asked for, seen as an array with the layer's axes; napari slices it."""
 
-    def __init__(self, axes: AxisMap, tile_shape: Shape3D, tiles: Callable[[int], Bytes]) -> None:
+    def __init__(self, axes: AxisMap, dtype: npt.DTypeLike) -> None:
         self.shape = axes.shape
         self.ndim = axes.ndim
-        self.dtype = np.dtype(np.uint8)
+        self.dtype = np.dtype(dtype)
         self._axes = axes
-        self._sizes = tile_shape[-len(axes.spatial) :]
-        self._tiles = tiles
 
-    def __getitem__(self, index: Any) -> Bytes:
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
         parts = index if isinstance(index, tuple) else (index,)
         parts = (*parts, *(slice(None),) * (self.ndim - len(parts)))
         positions = [np.arange(size)[part] for size, part in zip(self.shape, parts, strict=True)]
         frames = [0] if self._axes.time_axis is None else np.atleast_1d(positions[self._axes.time_axis])
-        space = [
-            np.atleast_1d(positions[axis]) // size for axis, size in zip(self._axes.spatial, self._sizes, strict=True)
-        ]
-        values = self._picked(frames, space)
+        space = [np.atleast_1d(positions[axis]) for axis in self._axes.spatial]
+        volumes = [self._picked(int(frame), space) for frame in frames]
+        values = volumes[0] if self._axes.time_axis is None else np.moveaxis(np.stack(volumes), 0, self._axes.time_axis)
         return values.reshape([np.size(p) for p in positions if np.ndim(p)])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(self[()], dtype)
 
-    def _picked(self, frames: Any, space: list[Any]) -> Bytes:
-        """Values at the given frames and tiles, axes in the layer's order."""
-        volumes: list[Bytes] = [self._tiles(int(frame)).reshape(self._tile_counts)[np.ix_(*space)] for frame in frames]
-        if self._axes.time_axis is None:
-            return volumes[0]
-        return np.moveaxis(np.stack(volumes), 0, self._axes.time_axis)
+    def _picked(self, frame: int, space: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Values of a frame at the given positions along the layer's axes of space."""
+        raise NotImplementedError
+
+
+class TileMap(LazyMap):
+    """One number for each tile."""
+
+    def __init__(self, axes: AxisMap, tile_shape: Shape3D, tiles: Callable[[int], Bytes]) -> None:
+        super().__init__(axes, np.uint8)
+        self._sizes = tile_shape[-len(axes.spatial) :]
+        self._tiles = tiles
+
+    @override
+    def _picked(self, frame: int, space: list[npt.NDArray[Any]]) -> Bytes:
+        tiles = [positions // size for positions, size in zip(space, self._sizes, strict=True)]
+        values: Bytes = self._tiles(frame).reshape(self._tile_counts)[np.ix_(*tiles)]
+        return values
 
     @property
     def _tile_counts(self) -> tuple[int, ...]:
@@ -67,13 +77,31 @@ class TileMap:
         return tuple(-(-length // size) for length, size in zip(lengths, self._sizes, strict=True))
 
 
+class ObjectMap(LazyMap):
+    """The id of the painted object at each voxel; `objects` tells those of a frame's box."""
+
+    def __init__(self, axes: AxisMap, objects: Callable[[int, Box], npt.NDArray[np.int32]]) -> None:
+        super().__init__(axes, np.int32)
+        self._objects = objects
+
+    @override
+    def _picked(self, frame: int, space: list[npt.NDArray[Any]]) -> npt.NDArray[np.int32]:
+        z, y, x = [np.zeros(1, int), *space][-3:]
+        low, high = ([int(end(positions)) for positions in (z, y, x)] for end in (np.min, np.max))
+        box = Box((low[0], low[1], low[2]), (high[0] + 1, high[1] + 1, high[2] + 1))
+        found: npt.NDArray[np.int32] = self._objects(frame, box)[np.ix_(z - low[0], y - low[1], x - low[2])]
+        return found if len(space) == 3 else found[0]
+
+
 class Overlay:
     """A layer beside our two that can be switched on and off, and that the user may remove."""
 
-    def __init__(self, viewer: Any, layer: Labels | Image) -> None:
+    def __init__(
+        self, viewer: Any, layer: Labels | Image, add: Callable[[Any, Labels | Image], None] = add_below_ours
+    ) -> None:
         self.layer = layer
         self._viewer = weakref.ref(viewer)
-        add_below_ours(viewer, layer)
+        add(viewer, layer)
 
     def remove(self) -> None:
         """Take the layer out of the viewer, if it is still there."""
@@ -92,6 +120,18 @@ class FreshnessOverlay(Overlay):
 
     def update(self) -> None:
         """Show what has become fresh or stale."""
+        self.layer.refresh(extent=False, thumbnail=False, highlight=False)
+
+
+class ObjectOverlay(Overlay):
+    """Colours painted objects by their ids, above the paint."""
+
+    def __init__(self, viewer: Any, ids: ObjectMap, name: str, **placement: Any) -> None:
+        super().__init__(viewer, Labels(ids, name=name, opacity=0.8, **placement), add_on_top)
+        self.layer.editable = False
+
+    def update(self) -> None:
+        """Show what has been painted."""
         self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 
 

@@ -38,6 +38,8 @@ class PaintLayer(QObject):
         self.name = name
         self.array = ShadowedArray(axes)
         self.layer: SharedHistoryLabels | None = None
+        self.tells_same = kind is PredictionLayer
+        """Whether painting what is there already says something: it confirms a prediction, or names an object."""
         self._viewer = weakref.ref(viewer)
         self._kind = kind
         self._recorder: StrokeRecorder | None = None
@@ -139,8 +141,8 @@ class PaintLayer(QObject):
             self.settled.emit(stroke.frame, stroke.box)
 
     def _track(self) -> Stroke | None:
-        """Where the brush confirmed what the prediction shows; on the annotation that would say nothing new."""
-        if self._recorder is None or self._kind is not PredictionLayer:
+        """Where the brush painted what is there already, if that says something."""
+        if self._recorder is None or not self.tells_same:
             return None
         track = self._recorder.track()
         if track is None or not track.label:

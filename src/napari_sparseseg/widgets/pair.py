@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_sparseseg._types import Box, Plane, Region
+from napari_sparseseg._types import NO_OBJECT, Box, Plane, Region
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.live.events import ClassInfo, TileUpdate
 from napari_sparseseg.widgets.axes import AxisMap
@@ -47,7 +47,9 @@ class LayerPair(QObject):
         self.prediction = PaintLayer(viewer, self.axes, PredictionLayer, f"{source.name} prediction")
         self._viewer = weakref.ref(viewer)
         self._live = live
+        self._object_id = NO_OBJECT
         self._class_ids: set[int] = set()
+        self._background: int | None = None
         self._is_taking = False
         self.annotation.painted.connect(self._on_annotation_painted)
         self.annotation.replaced.connect(self._on_annotation_replaced)
@@ -70,6 +72,16 @@ class LayerPair(QObject):
             "units": source.units,
             "axis_labels": source.axis_labels,
         }
+
+    @property
+    def object_id(self) -> int:
+        """The object that strokes belong to, but those of the background; 0 if they belong to none."""
+        return self._object_id
+
+    @object_id.setter
+    def object_id(self, object_id: int) -> None:
+        self._object_id = object_id
+        self.annotation.tells_same = object_id != NO_OBJECT
 
     # --- the layers come and go ---
 
@@ -96,6 +108,7 @@ class LayerPair(QObject):
     def show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
         """Colour both layers; labels of a class that has gone are not shown."""
         self._class_ids = {info.class_id for info in classes}
+        self._background = next((info.class_id for info in classes if info.is_background), None)
         self.annotation.set_colormap(annotation_colormap(classes))
         self.prediction.set_colormap(prediction_colormap(classes))
 
@@ -154,15 +167,16 @@ class LayerPair(QObject):
         """Hand a stroke to `live`; then both layers show what it holds there, whatever became of the stroke."""
         region, plane = Region(stroke.frame, stroke.box, stroke.mask), self._plane_of(painted, stroke)
         shown = painted.array.shown(stroke.frame, stroke.box)
+        object_id = NO_OBJECT if stroke.label in (0, self._background) else self._object_id
         painted.release(stroke)
         self._is_taking = True
         try:
             if stroke.label and stroke.label not in self._class_ids:
                 self.problem.emit(f"There is no class {stroke.label}; what was painted with it is dropped")
             elif painted is self.annotation:
-                self._live.annotate(region, stroke.label, plane=plane)
+                self._live.annotate(region, stroke.label, plane=plane, object_id=object_id)
             else:
-                self._live.correct(region, stroke.label, shown=shown, plane=plane)
+                self._live.correct(region, stroke.label, shown=shown, plane=plane, object_id=object_id)
         except SparseSegError as error:
             self.problem.emit(str(error))
         finally:
