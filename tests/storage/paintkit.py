@@ -20,14 +20,15 @@ def do_something(store, rng):
     act = rng.integers(12)
     frame, box = int(rng.integers(store.shape[0])), random_box(rng, store.shape)
     region = Region(frame, box, rng.random(box.shape) < 0.6 if act % 2 else None)
-    plane = Plane(frame, 0, box.start[0])
+    plane, object_id = Plane(frame, 0, box.start[0]), int(rng.integers(4))
     if act < 4:
-        store.annotate(region, int(rng.choice(CLASSES)), plane)
+        store.annotate(region, int(rng.choice(CLASSES)), plane, object_id=object_id)
     elif act < 5:
         store.annotate(region, 0, plane)
     elif act < 7:
         shown = rng.choice((0, *CLASSES), box.shape).astype(np.uint8)
-        store.correct(region, int(rng.choice((0, *CLASSES))), shown, plane, class_ids=CLASSES, background=1)
+        class_id = int(rng.choice((0, *CLASSES)))
+        store.correct(region, class_id, shown, plane, class_ids=CLASSES, background=1, object_id=object_id)
     elif act < 9:
         store.undo()
     elif act < 10:
@@ -47,7 +48,8 @@ def contents(store):
         "codes": store.codes.tobytes(),
         "sets": store.sets,
         "complete": complete,
-        "strokes": [(s.kind, s.time, s.plane, s.n_voxels, s.by) for s in store.strokes],
+        "strokes": [(s.kind, s.time, s.plane, s.n_voxels, s.by, s.object_id) for s in store.strokes],
+        "objects": [store.objects(frame, Box.whole(store.shape[1:])).tobytes() for frame in range(store.shape[0])],
         "slices": store.painted_slices(),
         "learnt": [(a.coordinates.tobytes(), a.codes.tobytes(), a.weights.round(4).tobytes()) for a in frames],
         "n_painted": [store.n_painted(frame) for frame in range(store.shape[0])],
