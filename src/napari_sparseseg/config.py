@@ -148,6 +148,47 @@ class PredictionConfig(_Config):
     )
 
 
+class ObjectConfig(_Config):
+    """How labels become single objects; none of it changes what is learnt."""
+
+    method: Literal["auto", "distance", "affinities"] = Field(
+        "auto",
+        title="Objects from",
+        description="What separates objects that touch: distance to the outline, or what was learnt from painted "
+        "objects. Auto takes what was learnt, if anything was.",
+    )
+    neck: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        title="Neck",
+        description="By distance: objects are cut where they are narrower than this share of the thinner one. 0 cuts "
+        "nowhere, 1 cuts at the slightest dent.",
+    )
+    threshold: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        title="Merge from",
+        description="By affinities: parts that belong together with at least this probability attract each other. "
+        "Higher cuts more.",
+    )
+    smallest: int = Field(
+        50,
+        ge=1,
+        title="Smallest object",
+        description="In voxels. What is smaller joins the object that it touches most, or is left out.",
+    )
+    reach: float = Field(
+        24.0,
+        ge=2,
+        le=256,
+        title="Reach",
+        description="Distances to the outline count up to here, in units of the finest voxel edge: the radius of the "
+        "largest objects that are cut at necks. More takes more memory and time.",
+    )
+
+
 def _explain(config: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else config.__name__

@@ -1,0 +1,217 @@
+"""The fragments of a volume as a graph: how they touch, and which of them are one object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mwatershed
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+AFFINITY_STEPS = 1 << 12  # affinities are added as whole multiples of this part, so that no order changes a sum
+
+_Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Pairs of fragments that touch, each once: `pairs` (n, 2), the lower id first, ascending.
+
+    `saddle` is the height of the highest way across, `contact` the number of faces in common, `near` and `far` (n, 2)
+    the sum of the affinities of neighbours and of distant voxels across (in `AFFINITY_STEPS`) and their number.
+    """
+
+    pairs: _Ids
+    saddle: npt.NDArray[np.float32]
+    contact: _Ids
+    near: _Ids
+    far: _Ids
+
+    @classmethod
+    def none(cls) -> Edges:
+        """No edge."""
+        zeros = np.zeros((0, 2), np.int64)
+        return cls(zeros, np.zeros(0, np.float32), np.zeros(0, np.int64), zeros, zeros)
+
+    @classmethod
+    def of(
+        cls,
+        pairs: _Ids,
+        *,
+        saddle: npt.NDArray[np.float32] | None = None,
+        contact: _Ids | None = None,
+        near: _Ids | None = None,
+        far: _Ids | None = None,
+    ) -> Edges:
+        """Edges of pairs in any order, which may occur more than once; what is not given is 0 (a saddle: -1)."""
+        n = len(pairs)
+        return cls(
+            pairs,
+            np.full(n, -1, np.float32) if saddle is None else saddle,
+            np.zeros(n, np.int64) if contact is None else contact,
+            np.zeros((n, 2), np.int64) if near is None else near,
+            np.zeros((n, 2), np.int64) if far is None else far,
+        ).gathered()
+
+    @classmethod
+    def joined(cls, parts: list[Edges]) -> Edges:
+        """All edges of several parts."""
+        if not parts:
+            return cls.none()
+        return cls(
+            np.concatenate([p.pairs for p in parts]),
+            np.concatenate([p.saddle for p in parts]),
+            np.concatenate([p.contact for p in parts]),
+            np.concatenate([p.near for p in parts]),
+            np.concatenate([p.far for p in parts]),
+        ).gathered()
+
+    def renamed(self, names: _Ids) -> Edges:
+        """The edges between what the fragments are part of; those within one part are left out."""
+        pairs = names[self.pairs]
+        keep = pairs[:, 0] != pairs[:, 1]
+        return Edges(pairs[keep], self.saddle[keep], self.contact[keep], self.near[keep], self.far[keep]).gathered()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def gathered(self) -> Edges:
+        """Each pair once."""
+        if not len(self.pairs):
+            return self
+        pairs = np.sort(self.pairs, 1)
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        pairs = pairs[order]
+        first = np.flatnonzero(np.r_[True, (pairs[1:] != pairs[:-1]).any(1)])
+        return Edges(
+            pairs[first],
+            np.maximum.reduceat(self.saddle[order], first),
+            np.add.reduceat(self.contact[order], first),
+            np.add.reduceat(self.near[order], first, axis=0),
+            np.add.reduceat(self.far[order], first, axis=0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fragments:
+    """All fragments of a volume by id, or objects by the lowest id of their fragments; index 0 is no fragment.
+
+    `sizes` in voxels, `peaks` the height of the summit, `summits` where it lies (flat index in the volume).
+    """
+
+    sizes: _Ids
+    peaks: npt.NDArray[np.float32]
+    summits: _Ids
+    edges: Edges
+
+    def united(self, pairs: _Ids) -> tuple[Fragments, _Ids]:
+        """What remains when these pairs (n, 2) are one, and the new id of each fragment.
+
+        The new ids are in the order of the summits, whatever the order was: so nothing that follows depends on the
+        blocks that the volume was cut into.
+        """
+        n = len(self.sizes)
+        ones = np.ones(len(pairs), np.int8)
+        n_parts, part = connected_components(
+            coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n)), directed=False
+        )
+        order = np.lexsort((self.summits, self.peaks, part))
+        highest = order[np.flatnonzero(np.r_[part[order][1:] != part[order][:-1], True])]
+        rank = np.empty(n_parts, np.int64)
+        rank[np.argsort(self.summits[highest])] = np.arange(n_parts)
+        names = rank[part]
+        summits = np.sort(self.summits[highest])
+        sizes, peaks = np.zeros(n_parts, np.int64), np.zeros(n_parts, np.float32)
+        np.add.at(sizes, names, self.sizes)
+        np.maximum.at(peaks, names, self.peaks)
+        return Fragments(sizes, peaks, summits, self.edges.renamed(names)), names
+
+    def by_necks(self, neck: float) -> tuple[Fragments, _Ids]:
+        """Unite fragments whose connection is wide: its height at least `neck` times the lower summit.
+
+        The widest connections come first, and a summit is the highest of all that were united: so a large object takes
+        up what is on its flanks, and two large ones stay apart.
+        """
+        parents = list(range(len(self.sizes)))
+        peaks = self.peaks.tolist()
+        touching = np.flatnonzero(self.edges.contact > 0)
+        order = touching[np.argsort(-self.edges.saddle[touching], kind="stable")]
+        for (a, b), saddle in zip(self.edges.pairs[order].tolist(), self.edges.saddle[order].tolist(), strict=True):
+            a, b = _root(parents, a), _root(parents, b)
+            if a != b and saddle >= neck * min(peaks[a], peaks[b]):
+                low, high = min(a, b), max(a, b)
+                parents[high] = low
+                peaks[low] = max(peaks[low], peaks[high])
+        return self._merged(np.array([_root(parents, n) for n in range(len(parents))]))
+
+    def by_affinities(self, threshold: float) -> tuple[Fragments, _Ids]:
+        """Unite fragments by the mutex watershed of Wolf et al. (2018) on the mean affinities across.
+
+        Neighbours attract, distant voxels repel.
+        """
+        near, far = _means(self.edges.near), _means(self.edges.far)
+        weighted = [
+            (float(weight), int(a), int(b))
+            for weights in (near - threshold, far - threshold)
+            for (a, b), weight in zip(self.edges.pairs, weights, strict=True)
+            if not np.isnan(weight)
+        ]
+        names = np.arange(len(self.sizes))
+        for fragment, cluster in mwatershed.cluster_edges(weighted):
+            names[fragment] = cluster
+        return self._merged(_lowest(names))
+
+    def without_slivers(self, smallest: int) -> _Ids:
+        """New ids: what is smaller than `smallest` voxels joins the neighbour with most contact, or goes (0)."""
+        sizes = self.sizes.tolist()
+        neighbours: dict[int, dict[int, int]] = {}
+        for (a, b), contact in zip(self.edges.pairs.tolist(), self.edges.contact.tolist(), strict=True):
+            if contact:
+                neighbours.setdefault(a, {})[b] = contact
+                neighbours.setdefault(b, {})[a] = contact
+        parents = list(range(len(sizes)))
+        small = np.flatnonzero(self.sizes < smallest)
+        for number in small[np.argsort(self.sizes[small], kind="stable")].tolist():
+            if number == 0 or parents[number] != number or sizes[number] >= smallest:
+                continue
+            around: dict[int, int] = {}
+            for other, contact in neighbours.get(number, {}).items():
+                if (root := _root(parents, other)) != number:
+                    around[root] = around.get(root, 0) + contact
+            if around:
+                into = max(around, key=lambda root: (around[root], -root))
+                parents[number] = into
+                sizes[into] += sizes[number]
+                mine = neighbours.setdefault(into, {})
+                for other, contact in around.items():
+                    mine[other] = mine.get(other, 0) + contact
+        roots = [_root(parents, n) for n in range(len(sizes))]
+        return np.array([root if sizes[root] >= smallest else 0 for root in roots])
+
+    def _merged(self, names: _Ids) -> tuple[Fragments, _Ids]:
+        sizes = np.zeros_like(self.sizes)
+        np.add.at(sizes, names, self.sizes)
+        peaks = np.zeros_like(self.peaks)
+        np.maximum.at(peaks, names, self.peaks)
+        return Fragments(sizes, peaks, self.summits, self.edges.renamed(names)), names
+
+
+def _means(sums: _Ids) -> npt.NDArray[np.float64]:
+    """Mean affinity, NaN where there is no pair."""
+    return np.where(sums[:, 1] > 0, sums[:, 0] / np.maximum(sums[:, 1], 1) / AFFINITY_STEPS, np.nan)
+
+
+def _lowest(names: npt.NDArray[np.integer]) -> _Ids:
+    """Each part by the lowest number of what is in it."""
+    _, first, inverse = np.unique(names, return_index=True, return_inverse=True)
+    found: _Ids = first[inverse].astype(np.int64)
+    return found
+
+
+def _root(parents: list[int], number: int) -> int:
+    while parents[number] != number:
+        parents[number] = parents[parents[number]]
+        number = parents[number]
+    return number

@@ -1,0 +1,225 @@
+"""From class probabilities and affinities to objects, block by block: the same as on the whole volume at once.
+
+Each block is cut into fragments (`fragments`); how they touch is noted across blocks too (`graph`), and only this
+graph decides what is one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg._types import Box, Shape3D, Spacing
+from napari_sparseseg.config import ObjectConfig
+from napari_sparseseg.engine.objects.fragments import Landscape, blocks_of, climb, follow, margin_for, shifted
+from napari_sparseseg.engine.objects.graph import AFFINITY_STEPS, Edges, Fragments
+from napari_sparseseg.engine.objects.offsets import Offset, is_short
+from napari_sparseseg.errors import InputError
+
+Probabilities = npt.NDArray[np.float32]
+Read = Callable[[Box], tuple[Probabilities, "npt.NDArray[np.float32] | None"]]
+"""Probabilities (classes, z, y, x) and affinities (offsets, z, y, x) of a box within the volume."""
+
+_FACES: tuple[Offset, ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+_MAX_ID = np.iinfo(np.uint32).max
+
+
+class Writable(Protocol):
+    """What ids are written to and read back from: a numpy, memory-mapped or zarr array of uint32, (z, y, x)."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __setitem__(self, index: Any, value: Any, /) -> None: ...
+
+
+def group_objects(
+    probabilities: Probabilities,
+    affinities: npt.NDArray[np.float32] | None = None,
+    offsets: Sequence[Offset] = (),
+    *,
+    object_channels: Sequence[int],
+    spacing: Spacing = (1.0, 1.0, 1.0),
+    config: ObjectConfig | None = None,
+    block: Shape3D | None = None,
+) -> npt.NDArray[np.uint32]:
+    """Ids of objects (z, y, x), 0 where there is none, from probabilities (classes, z, y, x) that are in memory.
+
+    `affinities` (offsets, z, y, x), 0..1, are those of the pairs (v, v + offset), or None. `object_channels` are the
+    channels of the classes that objects are made of. With `block` it is done in blocks of this shape.
+    """
+    if affinities is not None and len(affinities) != len(offsets):
+        raise InputError(f"{len(affinities)} affinities were passed for {len(offsets)} offsets; pass one for each")
+    z, y, x = probabilities.shape[1:]
+    found = np.zeros((z, y, x), np.uint32)
+
+    def read(box: Box) -> tuple[Probabilities, npt.NDArray[np.float32] | None]:
+        where = (slice(None), *box.slices)
+        return probabilities[where], None if affinities is None else affinities[where]
+
+    grouping = Grouping(
+        read, (z, y, x), found, object_channels, spacing, offsets if affinities is not None else (), config
+    )
+    for box in blocks_of((z, y, x), block or (z, y, x)):
+        grouping.add(box)
+    grouping.finish()
+    return found
+
+
+class Grouping:
+    """Groups one volume block by block into `ids`, which holds zeros at first.
+
+    `add` each block once, the last axis fastest, then `finish`.
+    """
+
+    def __init__(
+        self,
+        read: Read,
+        shape: Shape3D,
+        ids: Writable,
+        object_channels: Sequence[int],
+        spacing: Spacing,
+        offsets: Sequence[Offset] = (),
+        config: ObjectConfig | None = None,
+    ) -> None:
+        self._read, self._ids = read, ids
+        self._channels, self._spacing, self._offsets = object_channels, spacing, tuple(offsets)
+        self._config = config or ObjectConfig()
+        self._whole = Box.whole(shape)
+        self._margin = margin_for(spacing, self._config.reach, self._offsets)
+        z, y, x = (max([1, *(abs(o[axis]) for o in self._offsets)]) for axis in range(3))
+        self._pair_margin = (z, y, x)
+        self._blocks: list[Box] = []
+        self._sizes = [np.zeros(1, np.int64)]
+        self._peaks = [np.zeros(1, np.float32)]
+        self._summits = [np.full(1, -1)]
+        self._unions: list[npt.NDArray[np.int64]] = []
+        self._edges: list[Edges] = []
+        self._n_ids = 0
+
+    def add(self, block: Box) -> None:
+        """Cut a block into fragments, and note how they touch each other and those of the blocks before."""
+        source = block.grown(self._margin).clipped(self._whole)
+        probabilities, affinities = self._read(source)
+        landscape = Landscape.of(
+            probabilities, self._channels, self._spacing, self._config.reach, affinities, self._offsets
+        )
+        target = climb(landscape)
+        inner = block.relative_to(source.start)
+        is_inside = np.zeros(landscape.kind.shape, bool)
+        is_inside[inner.slices] = True
+        ends = follow(target, ~is_inside)
+        near = block.grown(self._pair_margin).clipped(self._whole)
+        ids = np.zeros(landscape.kind.shape, np.int64)
+        ids[near.relative_to(source.start).slices] = self._ids[near.slices]
+        ids[inner.slices] = self._number(ends[inner.slices], landscape, source)
+        self._ids[block.slices] = ids[inner.slices].astype(np.uint32)
+        self._blocks.append(block)
+        self._note_ways(target, ids, is_inside)
+        self._note_faces(landscape, ids, is_inside)
+        if affinities is not None:
+            self._note_affinities(affinities, landscape, ids, is_inside)
+
+    def finish(self) -> int:
+        """Decide which fragments are one object, write the ids 1..n of objects, and return n."""
+        fragments = Fragments(
+            np.concatenate(self._sizes),
+            np.concatenate(self._peaks),
+            np.concatenate(self._summits),
+            Edges.joined(self._edges),
+        )
+        pairs = np.concatenate([np.zeros((0, 2), np.int64), *self._unions])
+        fragments, names = fragments.united(pairs)
+        if self._offsets and self._config.method != "distance":
+            fragments, further = fragments.by_affinities(self._config.threshold)
+        else:
+            fragments, further = fragments.by_necks(self._config.neck)
+        names = fragments.without_slivers(self._config.smallest)[further[names]]
+        found, numbers = np.unique(names, return_inverse=True)
+        numbers = numbers if found[0] == 0 else numbers + 1
+        for block in self._blocks:
+            self._ids[block.slices] = numbers.astype(np.uint32)[self._ids[block.slices]]
+        return len(found) - int(found[0] == 0)
+
+    def _number(self, ends: npt.NDArray[np.intp], landscape: Landscape, source: Box) -> npt.NDArray[np.int64]:
+        """New ids of a block's voxels, by where in the source their ways end."""
+        roots, numbers = np.unique(ends, return_inverse=True)
+        numbers = numbers.reshape(ends.shape)
+        if roots[0] >= 0:  # there is nothing outside of objects
+            numbers = numbers + 1
+        else:
+            roots = roots[1:]
+        self._sizes.append(np.bincount(numbers.ravel(), minlength=len(roots) + 1)[1:])
+        self._peaks.append(landscape.height.ravel()[roots])
+        places = np.unravel_index(roots, landscape.kind.shape)
+        in_volume = tuple(p + start for p, start in zip(places, source.start, strict=True))
+        self._summits.append(np.ravel_multi_index(in_volume, self._whole.shape))
+        found = np.where(numbers > 0, numbers + self._n_ids, 0)
+        self._n_ids += len(roots)
+        if self._n_ids > _MAX_ID:
+            raise InputError(
+                f"there are more than {_MAX_ID:,} fragments of objects, which 32 bits cannot number; group parts of "
+                "the image one by one"
+            )
+        return found
+
+    def _note_ways(
+        self, target: npt.NDArray[np.intp], ids: npt.NDArray[np.int64], is_inside: npt.NDArray[np.bool_]
+    ) -> None:
+        """Where a way crosses a face between blocks, the fragments on either side are one."""
+        flat, inside = ids.ravel(), is_inside.ravel()
+        here = np.flatnonzero(flat > 0)
+        there = target.ravel()[here]
+        crosses = (inside[here] != inside[there]) & (flat[there] > 0)
+        self._unions.append(np.stack([flat[here[crosses]], flat[there[crosses]]], 1))
+
+    def _note_faces(self, landscape: Landscape, ids: npt.NDArray[np.int64], is_inside: npt.NDArray[np.bool_]) -> None:
+        for offset in _FACES:
+            here, there = shifted(offset)
+            touches = _pairs(landscape, ids, is_inside, here, there)
+            saddle = np.minimum(landscape.height[here][touches], landscape.height[there][touches])
+            pairs = np.stack([ids[here][touches], ids[there][touches]], 1)
+            near = None
+            if self._offsets and offset not in self._offsets:  # paint has not taught it: what is known at both ends
+                least = np.minimum(landscape.cohesion[here][touches], landscape.cohesion[there][touches])
+                near = _sums(least)
+            self._edges.append(Edges.of(pairs, saddle=saddle, contact=np.ones(len(pairs), np.int64), near=near))
+
+    def _note_affinities(
+        self,
+        affinities: npt.NDArray[np.float32],
+        landscape: Landscape,
+        ids: npt.NDArray[np.int64],
+        is_inside: npt.NDArray[np.bool_],
+    ) -> None:
+        for offset, affinity in zip(self._offsets, affinities, strict=True):
+            here, there = shifted(offset)
+            differ = _pairs(landscape, ids, is_inside, here, there)
+            pairs = np.stack([ids[here][differ], ids[there][differ]], 1)
+            sums = _sums(affinity[here][differ])
+            self._edges.append(Edges.of(pairs, near=sums) if is_short(offset) else Edges.of(pairs, far=sums))
+
+
+def _pairs(
+    landscape: Landscape,
+    ids: npt.NDArray[np.int64],
+    is_inside: npt.NDArray[np.bool_],
+    here: tuple[slice, ...],
+    there: tuple[slice, ...],
+) -> npt.NDArray[np.bool_]:
+    """Which pairs belong to two fragments of one kind, at least one of them in the block."""
+    found: npt.NDArray[np.bool_] = (
+        (ids[here] != ids[there])
+        & (ids[here] > 0)
+        & (ids[there] > 0)
+        & (landscape.kind[here] == landscape.kind[there])
+        & (is_inside[here] | is_inside[there])
+    )
+    return found
+
+
+def _sums(affinity: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    steps = np.rint(affinity * AFFINITY_STEPS).astype(np.int64)
+    return np.stack([steps, np.ones_like(steps)], 1)
