@@ -167,7 +167,7 @@ def test_everything_in_the_reference_has_docstrings(path: str) -> None:
         assert [name for name, m in methods.items() if not name.startswith("_") and not inspect.getdoc(m)] == []
 
 
-@pytest.mark.parametrize("name", ["ModelConfig", "TrainingConfig", "PredictionConfig"])
+@pytest.mark.parametrize("name", ["ModelConfig", "TrainingConfig", "PredictionConfig", "ObjectConfig"])
 def test_every_setting_is_described(name: str) -> None:
     for setting, field in getattr(napari_sparseseg, name).model_fields.items():
         assert field.title, setting

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.base import clone
 
-from napari_sparseseg import ModelConfig, PredictionConfig, SparseSegmenter, TrainingConfig
+from napari_sparseseg import ModelConfig, ObjectConfig, PredictionConfig, SparseSegmenter, TrainingConfig
 from napari_sparseseg.engine.checkpoint import save_model
 from napari_sparseseg.errors import InputError, InputTypeError, InputWarning, ModelFileError, NotFittedError
 
@@ -546,7 +546,7 @@ class TestSaving:
         prediction = PredictionConfig(tile_voxels=5000, intensity="training")
         channels = np.stack([IMAGE, IMAGE], axis=-1)
         options = {"spacing": (2.0, 1.0, 1.0), "channel_axis": -1, "background": 2, "prediction": prediction}
-        segmenter = fitted(channels, **options)
+        segmenter = fitted(channels, **options, objects=ObjectConfig(neck=0.25))
         segmenter.save(tmp_path / "model")
         loaded = SparseSegmenter.load(tmp_path / "model")
         for name, value in segmenter.get_params(deep=False).items():
@@ -676,6 +676,7 @@ class TestParameters:
             "model": MODEL,
             "training": TRAINING,
             "prediction": None,
+            "objects": None,
             "progress": None,
         }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import Box, Plane, Region
-    from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+    from napari_sparseseg.config import ModelConfig, ObjectConfig, PredictionConfig, TrainingConfig
     from napari_sparseseg.errors import (
         InputError,
         InputTypeError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from napari_sparseseg.live.events import View
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
+    from napari_sparseseg.measuring import measure_objects
     from napari_sparseseg.segmenter import SparseSegmenter
     from napari_sparseseg.storage.project.project import Project
     from napari_sparseseg.storage.series import time_points
@@ -39,6 +40,7 @@ _HOMES = {
     "Region": "_types",
     "View": "live.events",
     "ModelConfig": "config",
+    "ObjectConfig": "config",
     "PredictionConfig": "config",
     "TrainingConfig": "config",
     "InputError": "errors",
@@ -51,6 +53,7 @@ _HOMES = {
     "ProjectVersionError": "errors",
     "SparseSegError": "errors",
     "TrainingError": "errors",
+    "measure_objects": "measuring",
     "time_points": "storage.series",
 }
 
@@ -63,6 +66,7 @@ __all__ = [
     "ModelConfig",
     "ModelFileError",
     "NotFittedError",
+    "ObjectConfig",
     "Plane",
     "PredictionConfig",
     "Project",
@@ -76,6 +80,7 @@ __all__ = [
     "TrainingError",
     "View",
     "__version__",
+    "measure_objects",
     "time_points",
 ]
 

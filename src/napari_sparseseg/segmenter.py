@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distributed import Client
     from torch import Tensor
 
-    from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+    from napari_sparseseg.config import ModelConfig, ObjectConfig, PredictionConfig, TrainingConfig
     from napari_sparseseg.distributed.predict import Prediction
     from napari_sparseseg.engine.budget import Budget
     from napari_sparseseg.engine.features import FeatureMap
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.normalise import IntensityRange
     from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 
-_CONFIGS = ("model", "training", "prediction")
+_CONFIGS = ("model", "training", "prediction", "objects")
 
 
 class SparseSegmenter:
@@ -54,10 +54,12 @@ class SparseSegmenter:
     model
         Shape of the network; None takes the defaults.
     training
-        How it learns; None takes the defaults. A single setting of this and the other two can be changed by
+        How it learns; None takes the defaults. A single setting of this and the other groups can be changed by
         `set_params(training__learning_rate=1e-3)`.
     prediction
         How a volume is predicted; None takes the defaults.
+    objects
+        How `predict_objects` tells objects apart; None takes the defaults.
     progress
         Progress bars: True, False, or None for terminals and notebooks only.
 
@@ -91,6 +93,7 @@ class SparseSegmenter:
         model: ModelConfig | None = None,
         training: TrainingConfig | None = None,
         prediction: PredictionConfig | None = None,
+        objects: ObjectConfig | None = None,
         progress: bool | None = None,
     ) -> None:
         self.spacing = spacing
@@ -101,6 +104,7 @@ class SparseSegmenter:
         self.model = model
         self.training = training
         self.prediction = prediction
+        self.objects = objects
         self.progress = progress
         self._fitted: FittedModel | None = None
         self._trainer: Trainer | None = None
@@ -171,6 +175,31 @@ class SparseSegmenter:
         for box, probabilities in self._tiles(volume):
             found[(slice(None), *box.slices)] = probabilities.cpu().numpy()
         return found.reshape(len(fitted.classes), *volume.spatial_shape)
+
+    def predict_objects(self, image: ArrayLike) -> npt.NDArray[np.uint32]:
+        """Single objects: ids 1..n of the image's spatial shape, 0 where there is none.
+
+        Objects are made of the classes that carried ids of objects in the paint, or of all but the background. Those
+        that touch are told apart by what was learnt from painted ids, or where they are narrow: see `ObjectConfig`.
+        `measure_objects` makes a table of them. Raises as `predict`, and `InputError` for settings that the model
+        cannot follow.
+        """
+        from napari_sparseseg.engine.objects.finding import ObjectFinder
+
+        fitted, volume = self._ready_for(image)
+        finder = ObjectFinder(
+            fitted,
+            self._feature_map(volume, self._intensity_of(volume, fitted), fitted),
+            self._config("objects"),
+            tile_voxels=self._config("prediction").tile_voxels,
+        )
+        ids = np.zeros(volume.shape, np.uint32)
+        with open_bar("Finding objects", self.progress) as bar:
+            started = time.perf_counter()
+            for share in finder.find(ids):
+                left = (time.perf_counter() - started) * (1 - share) / share
+                move_bar(bar, share, f"{duration(left)} left")
+        return ids.reshape(volume.spatial_shape)
 
     def predict_to(
         self,
@@ -287,6 +316,7 @@ class SparseSegmenter:
                 model=fitted.spec.config,
                 training=config.TrainingConfig.of(settings["training"]),
                 prediction=config.PredictionConfig.of(settings["prediction"]),
+                objects=config.ObjectConfig.of(settings.get("objects", {})),  # absent from models of older programs
                 device=device,
                 progress=progress,
             )
@@ -471,7 +501,12 @@ class SparseSegmenter:
     def _config(self, group: str) -> Any:
         from napari_sparseseg import config
 
-        kind = {"model": config.ModelConfig, "training": config.TrainingConfig, "prediction": config.PredictionConfig}
+        kind = {
+            "model": config.ModelConfig,
+            "training": config.TrainingConfig,
+            "prediction": config.PredictionConfig,
+            "objects": config.ObjectConfig,
+        }
         given = getattr(self, group)
         if given is None:
             return kind[group]()
@@ -488,6 +523,7 @@ class SparseSegmenter:
             "background": None if self.background is None else int(self.background),
             "training": self._config("training").model_dump(),
             "prediction": self._config("prediction").model_dump(),
+            "objects": self._config("objects").model_dump(),
         }
 
 
