@@ -17,7 +17,7 @@ def random_box(rng, shape=SHAPE):
 
 def do_something(store, rng):
     """One random act on a store; most of them paint."""
-    act = rng.integers(12)
+    act = rng.integers(13)
     frame, box = int(rng.integers(store.shape[0])), random_box(rng, store.shape)
     region = Region(frame, box, rng.random(box.shape) < 0.6 if act % 2 else None)
     plane, object_id = Plane(frame, 0, box.start[0]), int(rng.integers(4))
@@ -34,6 +34,9 @@ def do_something(store, rng):
     elif act < 10:
         store.redo()
     elif act < 11:
+        codes, ids = (rng.integers(low, high, box.shape) for low, high in ((1, 4), (0, 3)))
+        store.annotate_objects(region, codes, ids.astype(np.int32), plane)
+    elif act < 12:
         store.set_complete(plane, bool(rng.integers(2)))
     elif rng.random() < 0.2:
         store.remove_class(3, class_ids=CLASSES)

@@ -657,6 +657,33 @@ class TestObjects:
         assert state_of(other) == state_of(store)
         assert other.object_ids(0) == (7, 9)
 
+    def test_several_at_once_are_one_edit_with_a_stroke_for_each(self, store):
+        store.annotate(whole_slice(), 3)
+        ids = np.arange(35, dtype=np.int32).reshape(1, 5, 7) // 14
+        codes = np.where(ids == 1, 3, 2)
+        mask = np.ones((1, 5, 7), bool)
+        mask[0, 0, 0] = False
+        before = state_of(store)
+        assert store.annotate_objects(whole_slice(mask=mask), codes, ids, Plane(0, 0, 0)) is not None
+        found = store.objects(0, whole_slice().box)
+        np.testing.assert_array_equal(found, ids)
+        assert store.codes[0, 0, 0, 0] == 3
+        np.testing.assert_array_equal(store.codes[0, 0][mask[0]], codes[mask])
+        assert [(s.object_id, s.n_voxels) for s in store.strokes[1:]] == [(0, 13), (1, 14), (2, 7)]
+        assert store.annotate_objects(whole_slice(mask=mask), codes, ids) is None
+        after = state_of(store)
+        store.undo()
+        assert state_of(store) == before
+        store.redo()
+        assert state_of(store) == after
+
+    def test_too_many_at_once_are_refused(self):
+        store = AnnotationStore((1, 1, 16, 17))
+        ids = np.arange(272, dtype=np.int32).reshape(1, 16, 17)
+        with pytest.raises(InputError, match="272 objects were painted at once"):
+            store.annotate_objects(Region(0, Box.whole(ids.shape)), np.full(ids.shape, 2), ids)
+        assert store.revision == 0
+
     @given(st.integers(0, 2**31 - 1), st.sampled_from(StrokeAuthor), st.sampled_from(StrokeKind))
     def test_a_stroke_is_what_was_recorded(self, object_id, by, kind):
         stroke = Stroke(1, kind, 5.0, Plane(0, 1, 2), 3, by, object_id)

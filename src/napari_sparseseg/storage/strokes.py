@@ -320,6 +320,51 @@ class AnnotationStore:
                 changed &= mask
             return self._edit(region.frame, box, changed, wanted, second, kinds, plane, object_id=object_id)
 
+    def annotate_objects(
+        self, region: Region, codes: npt.ArrayLike, objects: Objects, plane: Plane | None = None
+    ) -> PaintEdit | None:
+        """Say of each voxel of a region its class, and its object among several (0: none), as one edit.
+
+        `codes` and `objects` have the shape of the region's box. Each object gets a stroke of its own, a confirmation.
+        None if nothing changed by it. Raises `InputError` for a region outside the image, impossible classes or ids, or
+        too many objects.
+        """
+        with self._lock:
+            box, mask = checked_region(region, plane, self._shape)
+            wanted = checked_codes(codes, box, self._palette)
+            changed = (self._voxels.codes[region.frame][box.slices] != wanted) | (
+                self.objects(region.frame, box) != objects
+            )
+            changed &= (wanted != UNPAINTED) if mask is None else (wanted != UNPAINTED) & mask
+            if not changed.any():
+                return None
+            bounds = bounds_of(changed)
+            inner = changed[bounds]
+            ids, numbers = np.unique(objects[bounds][inner], return_inverse=True)
+            if len(ids) > MAX_MARK:
+                raise InputError(f"{len(ids)} objects were painted at once; paint at most {MAX_MARK}")
+            for object_id in ids.tolist():
+                self._check_object(object_id, wanted)
+            self._make_room(len(ids))
+            sizes, now, kind, by = (
+                np.bincount(numbers).tolist(),
+                self._clock(),
+                StrokeKind.CONFIRMATION,
+                StrokeAuthor.HUMAN,
+            )
+            strokes = self._table.numbered(
+                (kind, now, plane, n, by, object_id) for n, object_id in zip(sizes, ids.tolist(), strict=True)
+            )
+            marks = (numbers + 1).astype(np.uint8)
+            codes_inside = _single(wanted[bounds][inner])
+            return self._commit(region.frame, box_within(box, bounds), inner, codes_inside, _single(marks), strokes)
+
+    @property
+    def latest_stroke(self) -> Stroke | None:
+        """The newest stroke that is not undone."""
+        strokes = self._table.strokes
+        return strokes[-1] if strokes else None
+
     def undo(self) -> PaintEdit | None:
         """Take the latest edit back; where that was, None if there is none."""
         with self._lock:
