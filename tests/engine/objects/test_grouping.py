@@ -57,6 +57,14 @@ def test_touching_balls_come_apart_and_a_single_one_stays_whole(spacing):
     assert whole.max() == 1
 
 
+@pytest.mark.parametrize(("length", "n_objects"), [(22, 2), (140, 1)])
+def test_the_same_neck_cuts_compact_objects_but_no_long_one(length, n_objects):
+    z, y, x = np.indices((14, 14, length))
+    radius = np.where(np.abs(x - length // 2) < 2, 2.2, 5.2)
+    tube = (z - 7) ** 2 + (y - 7) ** 2 < radius**2
+    assert group_objects(certain(tube), object_channels=(1,)).max() == n_objects
+
+
 def test_objects_do_not_extend_over_two_classes():
     probabilities = np.zeros((3, 4, 8, 8), np.float32)
     probabilities[1, ..., :4] = probabilities[2, ..., 4:] = 1

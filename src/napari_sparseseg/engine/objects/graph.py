@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import mwatershed
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from napari_sparseseg.engine.objects.linkage import average_linkage, root_of
+
 AFFINITY_STEPS = 1 << 12  # affinities are added as whole multiples of this part, so that no order changes a sum
+_COMPACT = 5.0  # times the ball at its summit: what is larger is long or branched
+_SLENDER_NECK = 0.4  # by how much a neck of such an object must be narrower to be cut
+_NEAR_WEIGHT = 16  # of neighbours against distant voxels, of which each contact has about so many more
 
 _Ids = npt.NDArray[np.int64]
 
@@ -128,40 +132,37 @@ class Fragments:
         np.maximum.at(peaks, names, self.peaks)
         return Fragments(sizes, peaks, summits, self.edges.renamed(names)), names
 
-    def by_necks(self, neck: float) -> tuple[Fragments, _Ids]:
+    def by_necks(self, neck: float, voxel_volume: float = 1.0) -> tuple[Fragments, _Ids]:
         """Unite fragments whose connection is wide: its height at least `neck` times the lower summit.
 
         The widest connections come first, and a summit is the highest of all that were united: so a large object takes
-        up what is on its flanks, and two large ones stay apart.
+        up what is on its flanks, and two large ones stay apart. Long or branched things are narrow here and there by
+        nature: unless both sides are compact, only what is far narrower is cut. `voxel_volume` in the unit of heights.
         """
         parents = list(range(len(self.sizes)))
-        peaks = self.peaks.tolist()
+        peaks, volumes = self.peaks.tolist(), (self.sizes * voxel_volume).tolist()
         touching = np.flatnonzero(self.edges.contact > 0)
         order = touching[np.argsort(-self.edges.saddle[touching], kind="stable")]
         for (a, b), saddle in zip(self.edges.pairs[order].tolist(), self.edges.saddle[order].tolist(), strict=True):
-            a, b = _root(parents, a), _root(parents, b)
-            if a != b and saddle >= neck * min(peaks[a], peaks[b]):
+            a, b = root_of(parents, a), root_of(parents, b)
+            are_compact = all(volumes[part] <= _COMPACT * 4 / 3 * np.pi * peaks[part] ** 3 for part in (a, b))
+            narrow = neck * min(peaks[a], peaks[b]) * (1 if are_compact else _SLENDER_NECK)
+            if a != b and saddle >= narrow:
                 low, high = min(a, b), max(a, b)
                 parents[high] = low
                 peaks[low] = max(peaks[low], peaks[high])
-        return self._merged(np.array([_root(parents, n) for n in range(len(parents))]))
+                volumes[low] += volumes[high]
+        return self._merged(np.array([root_of(parents, n) for n in range(len(parents))]))
 
     def by_affinities(self, threshold: float) -> tuple[Fragments, _Ids]:
-        """Unite fragments by the mutex watershed of Wolf et al. (2018) on the mean affinities across.
+        """Unite fragments whose affinity across is at least `threshold` on the mean, the highest first.
 
-        Neighbours attract, distant voxels repel.
+        The mean is that over all pairs of voxels across, so that a broad contact outweighs a small one.
         """
-        near, far = _means(self.edges.near), _means(self.edges.far)
-        weighted = [
-            (float(weight), int(a), int(b))
-            for weights in (near - threshold, far - threshold)
-            for (a, b), weight in zip(self.edges.pairs, weights, strict=True)
-            if not np.isnan(weight)
-        ]
-        names = np.arange(len(self.sizes))
-        for fragment, cluster in mwatershed.cluster_edges(weighted):
-            names[fragment] = cluster
-        return self._merged(_lowest(names))
+        sums, counts = (self.edges.near * _NEAR_WEIGHT + self.edges.far).T
+        touches = self.edges.contact > 0
+        names = average_linkage(len(self.sizes), self.edges.pairs, sums, counts, touches, threshold * AFFINITY_STEPS)
+        return self._merged(names)
 
     def without_slivers(self, smallest: int) -> _Ids:
         """New ids: what is smaller than `smallest` voxels joins the neighbour with most contact, or goes (0)."""
@@ -178,7 +179,7 @@ class Fragments:
                 continue
             around: dict[int, int] = {}
             for other, contact in neighbours.get(number, {}).items():
-                if (root := _root(parents, other)) != number:
+                if (root := root_of(parents, other)) != number:
                     around[root] = around.get(root, 0) + contact
             if around:
                 into = max(around, key=lambda root: (around[root], -root))
@@ -187,7 +188,7 @@ class Fragments:
                 mine = neighbours.setdefault(into, {})
                 for other, contact in around.items():
                     mine[other] = mine.get(other, 0) + contact
-        roots = [_root(parents, n) for n in range(len(sizes))]
+        roots = [root_of(parents, n) for n in range(len(sizes))]
         return np.array([root if sizes[root] >= smallest else 0 for root in roots])
 
     def _merged(self, names: _Ids) -> tuple[Fragments, _Ids]:
@@ -196,22 +197,3 @@ class Fragments:
         peaks = np.zeros_like(self.peaks)
         np.maximum.at(peaks, names, self.peaks)
         return Fragments(sizes, peaks, self.summits, self.edges.renamed(names)), names
-
-
-def _means(sums: _Ids) -> npt.NDArray[np.float64]:
-    """Mean affinity, NaN where there is no pair."""
-    return np.where(sums[:, 1] > 0, sums[:, 0] / np.maximum(sums[:, 1], 1) / AFFINITY_STEPS, np.nan)
-
-
-def _lowest(names: npt.NDArray[np.integer]) -> _Ids:
-    """Each part by the lowest number of what is in it."""
-    _, first, inverse = np.unique(names, return_index=True, return_inverse=True)
-    found: _Ids = first[inverse].astype(np.int64)
-    return found
-
-
-def _root(parents: list[int], number: int) -> int:
-    while parents[number] != number:
-        parents[number] = parents[parents[number]]
-        number = parents[number]
-    return number

@@ -135,7 +135,9 @@ class Grouping:
         if self._offsets and self._config.method != "distance":
             fragments, further = fragments.by_affinities(self._config.threshold)
         else:
-            fragments, further = fragments.by_necks(self._config.neck)
+            fragments, further = fragments.by_necks(
+                self._config.neck, float(np.prod(self._spacing)) / min(self._spacing) ** 3
+            )
         names = fragments.without_slivers(self._config.smallest)[further[names]]
         found, numbers = np.unique(names, return_inverse=True)
         numbers = numbers if found[0] == 0 else numbers + 1
