@@ -49,7 +49,7 @@ class MappedArray:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+        self._mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         self.shape, self.dtype = self._mapped.shape, self._mapped.dtype
 
     def __getitem__(self, index: Any, /) -> npt.NDArray[Any]:
