@@ -155,7 +155,7 @@ class ObjectConfig(_Config):
         "auto",
         title="Objects from",
         description="What separates objects that touch: distance to the outline, or what was learnt from painted "
-        "objects. Auto takes what was learnt, if anything was.",
+        "objects. Auto takes what was learnt, if it was along every axis.",
     )
     neck: float = Field(
         0.5,

@@ -99,6 +99,15 @@ def test_affinities_part_what_no_outline_does(noise):
     assert all(len(np.unique(objects[truth == n])) == 1 for n in (1, 2))
 
 
+def test_affinities_that_lack_an_axis_do_not_decide_unasked():
+    truth = np.ones((12, 20, 20), np.int32)
+    truth[..., 10:] = 2
+    offsets = [o for o in default_offsets((1, 1, 1), (False, False, False)) if not o[0]]
+    arguments = (certain(truth > 0), affinities_of(truth, offsets), offsets)
+    assert group_objects(*arguments, object_channels=(1,)).max() == 1
+    assert group_objects(*arguments, object_channels=(1,), config=ObjectConfig(method="affinities")).max() == 2
+
+
 def test_an_affinity_without_offset_is_refused():
     with pytest.raises(InputError, match="3 affinities were passed for 1 offsets"):
         group_objects(

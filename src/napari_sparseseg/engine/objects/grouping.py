@@ -24,6 +24,7 @@ Read = Callable[[Box], tuple[Probabilities, "npt.NDArray[np.float32] | None"]]
 """Probabilities (classes, z, y, x) and affinities (offsets, z, y, x) of a box within the volume."""
 
 _FACES: tuple[Offset, ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+_WIDE = 0.8  # necks that are no necks: whatever the affinities say, what is on both sides is one
 _MAX_ID = np.iinfo(np.uint32).max
 
 
@@ -85,9 +86,10 @@ class Grouping:
         config: ObjectConfig | None = None,
     ) -> None:
         self._read, self._ids = read, ids
-        self._channels, self._spacing, self._offsets = object_channels, spacing, tuple(offsets)
+        self._channels, self._spacing = object_channels, spacing
         self._config = config or ObjectConfig()
         self._whole = Box.whole(shape)
+        self._offsets = tuple(offsets) if _counts(self._config, offsets, shape) else ()
         self._margin = margin_for(spacing, self._config.reach, self._offsets)
         z, y, x = (max([1, *(abs(o[axis]) for o in self._offsets)]) for axis in range(3))
         self._pair_margin = (z, y, x)
@@ -103,6 +105,7 @@ class Grouping:
         """Cut a block into fragments, and note how they touch each other and those of the blocks before."""
         source = block.grown(self._margin).clipped(self._whole)
         probabilities, affinities = self._read(source)
+        affinities = affinities if self._offsets else None
         landscape = Landscape.of(
             probabilities, self._channels, self._spacing, self._config.reach, affinities, self._offsets
         )
@@ -132,12 +135,13 @@ class Grouping:
         )
         pairs = np.concatenate([np.zeros((0, 2), np.int64), *self._unions])
         fragments, names = fragments.united(pairs)
-        if self._offsets and self._config.method != "distance":
+        voxel_volume = float(np.prod(self._spacing)) / min(self._spacing) ** 3
+        if self._offsets:
+            fragments, wide = fragments.by_necks(_WIDE, voxel_volume)
             fragments, further = fragments.by_affinities(self._config.threshold)
+            further = further[wide]
         else:
-            fragments, further = fragments.by_necks(
-                self._config.neck, float(np.prod(self._spacing)) / min(self._spacing) ** 3
-            )
+            fragments, further = fragments.by_necks(self._config.neck, voxel_volume)
         names = fragments.without_slivers(self._config.smallest)[further[names]]
         found, numbers = np.unique(names, return_inverse=True)
         numbers = numbers if found[0] == 0 else numbers + 1
@@ -202,6 +206,13 @@ class Grouping:
             pairs = np.stack([ids[here][differ], ids[there][differ]], 1)
             sums = _sums(affinity[here][differ])
             self._edges.append(Edges.of(pairs, near=sums) if is_short(offset) else Edges.of(pairs, far=sums))
+
+
+def _counts(config: ObjectConfig, offsets: Sequence[Offset], shape: Shape3D) -> bool:
+    """Whether affinities decide: by themselves only if no axis lacks them, for else they cut nothing along it."""
+    if config.method != "auto":
+        return config.method == "affinities"
+    return all(n == 1 or face in offsets for face, n in zip(_FACES, shape, strict=True))
 
 
 def _pairs(
