@@ -93,6 +93,13 @@ class Image:
         frame = self.file.frame(time)
         return frame.array if frame.channel_axis in (None, 0) else time_points(frame.array, frame.axes)[0]
 
+    def place(self) -> dict[str, Any]:
+        """Where labels of it lie, as writers take it; in voxels of the finest level where their size is not known."""
+        spacing = self.spacing
+        if spacing is None and self.file is not self.finest:
+            spacing = tuple(map(float, reduction(spatial_shape(self.finest), spatial_shape(self.file))))
+        return {"spacing": spacing, "offset": self.offset, "unit": self.unit}
+
     def check_paint(self, annotation: ImageFile) -> None:
         """Raise `InputError` unless the shape of an annotation is that of this level, or of the finest."""
         shape = _without_channels(annotation)

@@ -92,7 +92,7 @@ def write_probabilities(
     from napari_sparseseg.storage.ome import write_image
 
     scaled = np.rint(probabilities[0] * np.float32(255)).astype(np.uint8)
-    write_image(path, scaled, channel_axis=0, spacing=image.spacing, unit=image.unit, overwrite=overwrite)
+    write_image(path, scaled, channel_axis=0, **image.place(), overwrite=overwrite)
 
 
 def write_model(path: Path, segmenter: SparseSegmenter, *, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""Which annotation belongs to which image: given one behind the other, by two folders, or by a table."""
+"""Which images there are, and which annotation belongs to which: one behind the other, by two folders, or a table."""
 
 from __future__ import annotations
 
@@ -36,6 +36,30 @@ def read_pairs(files: Sequence[str]) -> list[tuple[str, str]]:
             param_hint="IMAGE ANNOTATION",
         )
     return list(zip(files[::2], files[1::2], strict=True))
+
+
+def images_of(files: Sequence[str]) -> list[str]:
+    """Paths of images, each folder replaced by the images in it.
+
+    Raises `InputError` for a folder without any.
+    """
+    found: list[str] = []
+    for file in files:
+        if not _is_folder_of_files(file):
+            found.append(file)
+            continue
+        inside = sorted(path for path in Path(file).iterdir() if _is_image(path))
+        if not inside:
+            raise InputError(
+                f"{file} is a folder without images; give one that holds some, which end with "
+                f"{', '.join(image_suffixes())}"
+            )
+        found += map(str, inside)
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    return path.name.lower().endswith(image_suffixes()) and not path.name.startswith(".")
 
 
 def _is_folder_of_files(file: str) -> bool:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,11 +14,7 @@ from napari_sparseseg.cli._app import add
 from napari_sparseseg.cli._console import counted, note, print_table
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from napari_sparseseg.cli._images import Image
-    from napari_sparseseg.segmenter import SparseSegmenter
+    from napari_sparseseg.cli._prediction import Done, Work
 
 _OUTPUT = "Output"
 _LARGE = "Large images, written as OME-Zarr"
@@ -36,13 +29,18 @@ def register() -> None:
         "napari-sparseseg predict cells.safetensors cells.tif -o labels.tif",
         "napari-sparseseg predict m.safetensors big.zarr -o big-labels.zarr --workers 8",
         "napari-sparseseg predict m.safetensors *.tif -o results --suffix _labels.tif",
+        "napari-sparseseg predict m.safetensors images/ -o results --table amounts.csv",
+        "napari-sparseseg predict m.safetensors s3://b/a.zarr -o a.zarr --level auto",
         "napari-sparseseg predict m.safetensors a.tif -o b.tif --probabilities p.zarr",
     )
 
 
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model of 'train'.", show_default=False)],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="One image, or several.", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="One image, several, or a folder of them.", show_default=False),
+    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -70,11 +68,21 @@ def predict(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a CSV table of how much of each class every image holds, in voxels and physical units.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=_OUTPUT)
     ] = False,
     spacing: _options.Spacing = None,
     axes: _options.Axes = None,
+    level: _options.Level = None,
     device: _options.Device = "auto",
     tile_voxels: Annotated[
         int | None,
@@ -121,30 +129,49 @@ def predict(
 
     Labels that are written as OME-Zarr may be larger than memory; interrupted, the same command goes on.
     """
-    in_folder = len(images) > 1 or suffix is not None or _is_folder(output)
-    if in_folder and probabilities is not None:
-        raise typer.BadParameter("probabilities are written for a single image only", param_hint="--probabilities")
-    sizes = _options.parse_spacing(spacing)
+    sizes, number = _options.parse_spacing(spacing), _options.parse_level(level)
     if scheduler is not None and workers > 1:
         raise typer.BadParameter("the scheduler has workers of its own; leave one of both out", param_hint="--workers")
-    if in_folder:
-        _check_folder(output)
-    outputs = _outputs_in(output, images, _SUFFIX if suffix is None else suffix) if in_folder else [output]
-    if in_folder:
-        output.mkdir(parents=True, exist_ok=True)
-    _check_outputs(outputs, probabilities, overwrite=overwrite, inputs=[model, *images])
 
     from napari_sparseseg.cli._images import open_model
+    from napari_sparseseg.cli._outputs import check_file
+    from napari_sparseseg.cli._pairs import images_of
+
+    paths = images_of(images)
+    in_folder = paths != images or len(paths) > 1 or suffix is not None or _is_folder(output)
+    if in_folder and probabilities is not None:
+        raise typer.BadParameter("probabilities are written for a single image only", param_hint="--probabilities")
+    if in_folder:
+        _check_folder(output, images)
+    outputs = _outputs_in(output, paths, _SUFFIX if suffix is None else suffix) if in_folder else [output]
+    if in_folder:
+        output.mkdir(parents=True, exist_ok=True)
+    _check_outputs(outputs, probabilities, overwrite=overwrite, inputs=[model, *paths])
+    if table is not None:
+        check_file(table, overwrite=overwrite, inputs=[model, *paths, *outputs], example="amounts.csv")
 
     segmenter = open_model(model, device=device)
     if tile_voxels is not None:
         segmenter.set_params(prediction__tile_voxels=tile_voxels)
+
+    from napari_sparseseg.cli._prediction import Reading, Work
+
     large = {"workers": workers, "client": scheduler, "memory": memory, "resume": not restart}
-    work = _Work(segmenter, axes, sizes, overwrite=overwrite, large=large)
+    work = Work(segmenter, Reading(axes, sizes, number), overwrite=overwrite, large=large)
     if in_folder:
-        _predict_all(work, images, outputs)
+        done, failed = _predict_all(work, paths, outputs)
     else:
-        _print_result(work.predict(images[0], output, probabilities))
+        done, failed = [work.predict(paths[0], output, probabilities)], []
+        _print_result(done[0])
+    if table is not None and done:
+        from napari_sparseseg.storage.table import write_amounts
+
+        write_amounts(table, (row for each in done for row in each.amounts()), overwrite=overwrite)
+        typer.echo(f"{table}")
+    if failed:
+        done_text = f"{counted(len(done), 'image')} segmented, {len(failed)} failed"
+        typer.echo(f"{done_text}: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)
 
 
 def _is_folder(path: Path) -> bool:
@@ -152,10 +179,16 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and path.suffix != ".zarr"
 
 
-def _check_folder(output: Path) -> None:
+def _check_folder(output: Path, images: Sequence[str]) -> None:
     """Refuse what is or looks like a file: it is easily forgotten that an asterisk may stand for several images."""
     from napari_sparseseg.storage.formats import label_suffixes
 
+    for image in images:
+        if output.is_dir() and Path(image).is_dir() and output.samefile(image):
+            raise typer.BadParameter(
+                f"{output} holds the images, and the next run would take the labels for some; give another folder",
+                param_hint="--output",
+            )
     if not output.is_dir() and (output.exists() or output.name.lower().endswith(label_suffixes())):
         raise typer.BadParameter(
             f"of several images the output is a folder, and {output} is the name of a file", param_hint="--output"
@@ -194,144 +227,34 @@ def _check_outputs(
         check_probabilities(probabilities, overwrite=overwrite, inputs=[*inputs, *outputs])
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """What was written, and from what."""
-
-    image: Image
-    outputs: Sequence[Path]
-    n_voxels: dict[int, int]
-    seconds: float
-
-
-class _Work:
-    """What predicting one image takes besides the image."""
-
-    def __init__(
-        self,
-        segmenter: SparseSegmenter,
-        axes: str | None,
-        spacing: Sequence[float] | None,
-        *,
-        overwrite: bool,
-        large: Mapping[str, Any],
-    ) -> None:
-        self._segmenter = segmenter
-        self._axes, self._spacing = axes, spacing
-        self._overwrite, self._large = overwrite, large
-
-    def predict(self, path: str, output: Path, probabilities: Path | None = None) -> _Done:
-        """Segment one image, time point by time point, and write its labels."""
-        from napari_sparseseg.cli._images import Image, warn_of_other_voxels
-        from napari_sparseseg.cli._outputs import check_holds_time, write_probabilities
-        from napari_sparseseg.storage.formats import write_labels
-        from napari_sparseseg.storage.series import write_series
-
-        started = time.perf_counter()
-        image = Image.open(path, axes=self._axes, spacing=self._spacing)
-        n_times, is_series = len(image.times), image.file.time_axis is not None
-        if is_series:
-            check_holds_time(output, probabilities)
-        warn_of_other_voxels(image, self._segmenter)
-        self._segmenter.set_params(channel_axis=image.channel_axis)
-        if not is_series and all(path is None or path.suffix == ".zarr" for path in (output, probabilities)):
-            return self._predict_large(image, output, probabilities, started)
-        if self._large["workers"] > 1 or self._large["client"] is not None:
-            raise typer.BadParameter(
-                f"several workers write OME-Zarr of a single time point only, and {output} is none; end it with "
-                ".ome.zarr, or leave --workers and --scheduler out",
-                param_hint="--output",
-            )
-        n_voxels: Counter[int] = Counter()
-        likely: list[npt.NDArray[np.float32]] | None = None if probabilities is None else []
-        frames = self._segment(image, n_voxels, likely)
-        form: dict[str, Any] = {"spacing": image.spacing, "unit": image.unit, "overwrite": self._overwrite}
-        if is_series:
-            write_series(output, frames, n_times, **form)
-        else:
-            write_labels(output, next(frames), **form)
-        if probabilities is not None and likely is not None:
-            write_probabilities(probabilities, likely, image, overwrite=self._overwrite)
-        written = [output] if probabilities is None else [output, probabilities]
-        return _Done(image, written, dict(sorted(n_voxels.items())), time.perf_counter() - started)
-
-    def _predict_large(self, image: Image, output: Path, probabilities: Path | None, started: float) -> _Done:
-        """Segment into an OME-Zarr, which need not fit into memory."""
-        done = self._segmenter.predict_to(
-            image.volume(0),
-            output,
-            probabilities=probabilities or False,
-            spacing=image.spacing,
-            unit=image.unit,
-            overwrite=self._overwrite,
-            **self._large,
-        )
-        if done.n_resumed:
-            note(f"{done.n_resumed} of {done.n_shards} shards were there already")
-        written = [output] if probabilities is None else [output, probabilities]
-        return _Done(image, written, dict(done.n_voxels), time.perf_counter() - started)
-
-    def _segment(
-        self, image: Image, n_voxels: Counter[int], likely: list[npt.NDArray[np.float32]] | None
-    ) -> Iterator[npt.NDArray[Any]]:
-        """Labels of each time point; counts the voxels of each class, and keeps probabilities where there is a list."""
-        for number in image.times:
-            if len(image.times) > 1:
-                note(f"Time point {number + 1} of {len(image.times)}")
-            volume = image.volume(number)
-            if likely is None:
-                labels = self._segmenter.predict(volume)
-            else:
-                likely.append(self._segmenter.predict_proba(volume))
-                labels = _most_likely(likely[-1], self._segmenter.classes_)
-            n_voxels.update(_counts(labels))
-            yield labels
-
-
-def _most_likely(probabilities: npt.NDArray[np.float32], classes: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    import numpy as np
-
-    lookup = classes.astype(np.min_scalar_type(int(classes.max())))
-    labels: npt.NDArray[Any] = lookup[probabilities.argmax(0)]
-    return labels
-
-
-def _counts(labels: npt.NDArray[Any]) -> dict[int, int]:
-    import numpy as np
-
-    return {class_id: int(n) for class_id, n in enumerate(np.bincount(labels.ravel())) if n}
-
-
-def _predict_all(work: _Work, images: Sequence[str], outputs: Sequence[Path]) -> None:
-    """Segment one image after the other; one that fails does not keep the others from it."""
+def _predict_all(work: Work, images: Sequence[str], outputs: Sequence[Path]) -> tuple[list[Done], list[str]]:
+    """Segment one image after the other; one that fails does not keep the others from it, and is named."""
     from napari_sparseseg.cli._app import sentence
     from napari_sparseseg.errors import SparseSegError
 
-    failed = []
+    done, failed = [], []
     for number, (path, output) in enumerate(zip(images, outputs, strict=True), 1):
         note(f"{path} ({number} of {len(images)})")
         try:
-            done = work.predict(path, output)
+            done.append(work.predict(path, output))
         except (SparseSegError, OSError, MemoryError) as error:
             failed.append(path)
             text = sentence(error)
             typer.echo(f"Error: {text if path in text else f'{path}: {text}'}", err=True)
         else:
-            typer.echo(f"{output}  {done.seconds:.1f} s")
-    if failed:
-        done_text = f"{counted(len(images) - len(failed), 'image')} segmented, {len(failed)} failed"
-        typer.echo(f"{done_text}: {', '.join(failed)}", err=True)
-        raise typer.Exit(1)
+            typer.echo(f"{output}  {done[-1].seconds:.1f} s")
+    return done, failed
 
 
-def _print_result(done: _Done) -> None:
+def _print_result(done: Done) -> None:
     file = done.image.file
     axes = ", ".join(f"{letter} {n}" for letter, n in zip(file.axes, file.array.shape, strict=True) if letter != "C")
-    total = sum(done.n_voxels.values())
+    n_voxels = done.total()
+    total = sum(n_voxels.values())
     print_table(
         [
             ("Image", f"{done.image.path} ({axes})"),
-            ("Classes", ", ".join(f"{class_id}: {n / total:.1%}" for class_id, n in done.n_voxels.items())),
+            ("Classes", ", ".join(f"{class_id}: {n / total:.1%}" for class_id, n in n_voxels.items())),
             ("Predicting", f"{done.seconds:.1f} s"),
             *(("Labels" if not number else "Probabilities", str(path)) for number, path in enumerate(done.outputs)),
         ]

@@ -33,6 +33,7 @@ from napari_sparseseg.distributed.plan import (
 from napari_sparseseg.errors import InputError, InputWarning
 from napari_sparseseg.progress import duration, move_bar, open_bar
 from napari_sparseseg.storage._arrays import checked_spacing, plain_int
+from napari_sparseseg.storage.ome import checked_offset
 from napari_sparseseg.storage.project.reference import fingerprint_of
 from napari_sparseseg.storage.sharded import ShardedImage
 from napari_sparseseg.storage.unfinished import Manifest, Task, Unfinished
@@ -124,7 +125,7 @@ def make_request(
         target=target,
         probabilities=_place(probabilities) if probabilities else None,
         spacing=checked_spacing(spacing, n_axes, volume.name),
-        offset=_checked_offset(offset, n_axes),
+        offset=checked_offset(offset, n_axes),
         unit=None if spacing is None else unit,
         workers=n_workers,
         memory=parse_memory(memory),
@@ -148,16 +149,6 @@ def _place(path: Any) -> Path:
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(".zarr").removesuffix(".ome")
-
-
-def _checked_offset(offset: Sequence[float] | None, n_axes: int) -> Spacing:
-    if offset is None:
-        return 0.0, 0.0, 0.0
-    values = [float(value) for value in offset]
-    if len(values) not in (n_axes, 3) or not all(map(math.isfinite, values)):
-        raise InputError(f"offset={tuple(values)} is no position; pass a number for each of the {n_axes} axes")
-    z, y, x = [0.0, 0.0, *values][-3:]
-    return z, y, x
 
 
 def predict_volume(

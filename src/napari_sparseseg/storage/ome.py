@@ -41,6 +41,7 @@ def write_labels(
     labels: ArrayLike,
     *,
     spacing: Sequence[float] | None = None,
+    offset: Sequence[float] | None = None,
     unit: str | None = "micrometer",
     class_names: Mapping[int, str] | None = None,
     colors: Mapping[int, Sequence[float]] | None = None,
@@ -48,21 +49,23 @@ def write_labels(
 ) -> None:
     """Write integer labels, (Z, Y, X) or (Y, X), as an OME-Zarr 0.5 label image with nearest-neighbour levels.
 
-    `spacing` is the voxel size along the labels' axes in `unit`; without it the scale is 1 and has no unit. Colours
-    are RGB or RGBA, integers 0..255 or floats 0..1. Lazy labels are read piece by piece. The result appears at `path`
-    when it is complete; `overwrite` replaces an older one at that moment, and only if that is a zarr.
+    `spacing` is the voxel size along the labels' axes in `unit`; without it the scale is 1 and has no unit. `offset` is
+    the position of the first voxel, 0 without it. Colours are RGB or RGBA, integers 0..255 or floats 0..1. Lazy labels
+    are read piece by piece. The result appears at `path` when it is complete; `overwrite` replaces an older one at that
+    moment, and only if that is a zarr.
 
     Raises `InputTypeError` for labels that are no integers, `InputError` if something lies at `path` and `overwrite`
-    is not set, and for unusable spacings, names and colours.
+    is not set, and for unusable spacings, offsets, names and colours.
     """
     volume = ArrayVolume(labels, name="labels")
     if volume.dtype.kind not in "iu":
         raise InputTypeError(f"labels have dtype {volume.dtype}, but integers are needed; convert with astype('uint8')")
     label = label_metadata(class_names, colors)
     voxel = checked_spacing(spacing, len(volume.spatial_shape), volume.name)
+    begin = checked_offset(offset, len(volume.spatial_shape))
     with _written_zarr(path, overwrite) as partial:
         group = zarr.create_group(store=partial, zarr_format=3)
-        levels = _write_levels(group, volume, voxel, nearest)
+        levels = _write_levels(group, volume, voxel, begin, nearest)
         multiscale = multiscale_of(path, _axes(volume), levels, unit if spacing is not None else None, "nearest")
         ome = ImageLabelAttrs(version="0.5", multiscales=[multiscale], image_label=label)
         group.attrs.update(as_attributes(ome))
@@ -74,20 +77,32 @@ def write_image(
     *,
     channel_axis: int | None = None,
     spacing: Sequence[float] | None = None,
+    offset: Sequence[float] | None = None,
     unit: str | None = "micrometer",
     overwrite: bool = False,
 ) -> None:
     """Write an image, 2D or 3D with or without channels, as an OME-Zarr 0.5 image with locally averaged levels.
 
-    Channels come first on disk. `spacing` counts spatial axes only; everything else as in `write_labels`.
+    Channels come first on disk. `spacing` and `offset` count spatial axes only; everything else as in `write_labels`.
     """
     volume = ArrayVolume(image, channel_axis)
     voxel = checked_spacing(spacing, len(volume.spatial_shape), volume.name)
+    begin = checked_offset(offset, len(volume.spatial_shape))
     with _written_zarr(path, overwrite) as partial:
         group = zarr.create_group(store=partial, zarr_format=3)
-        levels = _write_levels(group, volume, voxel, mean)
+        levels = _write_levels(group, volume, voxel, begin, mean)
         multiscale = multiscale_of(path, _axes(volume), levels, unit if spacing is not None else None, "mean")
         group.attrs.update(as_attributes(ImageAttrs(version="0.5", multiscales=[multiscale])))
+
+
+def checked_offset(offset: Sequence[float] | None, n_axes: int) -> Spacing:
+    """The position of the first voxel along z, y, x; raises `InputError` for what is none along so many axes."""
+    if offset is None:
+        return 0.0, 0.0, 0.0
+    values = [float(value) for value in offset]
+    if len(values) not in (n_axes, 3) or not all(map(math.isfinite, values)):
+        raise InputError(f"offset={tuple(values)} is no position; pass a number for each of the {n_axes} axes")
+    return _spacing([0.0, 0.0, *values][-3:])
 
 
 # --- files ---
@@ -106,11 +121,11 @@ def _written_zarr(path: str | os.PathLike[str], overwrite: bool) -> Iterator[Pat
 
 
 def _write_levels(
-    group: zarr.Group, volume: ArrayVolume, voxel: Spacing, downsample: _Downsample
+    group: zarr.Group, volume: ArrayVolume, voxel: Spacing, offset: Spacing, downsample: _Downsample
 ) -> list[tuple[Spacing, Spacing]]:
     """Write the volume and its coarser levels as arrays "0", "1", ...; voxel size and offset of each along z, y, x."""
     levels: list[tuple[Spacing, Spacing]] = []
-    source, step, offset = volume, (1, 1, 1), (0.0, 0.0, 0.0)
+    source, step = volume, (1, 1, 1)
     while True:
         array = _create_level(group, str(len(levels)), source, step)
         target = ArrayVolume(array, None if volume.channel_axis is None else 0, name=volume.name)

@@ -86,6 +86,7 @@ def write_labels(
     labels: ArrayLike,
     *,
     spacing: Sequence[float] | None = None,
+    offset: Sequence[float] | None = None,
     unit: str | None = "micrometer",
     class_names: Mapping[int, str] | None = None,
     colors: Mapping[int, Sequence[float]] | None = None,
@@ -102,6 +103,8 @@ def write_labels(
     ----------
     spacing
         Voxel size along the axes of the labels in `unit`; an image without depth may be given three numbers.
+    offset
+        Position of the first voxel along the same axes, which OME-Zarr alone keeps.
     unit
         UDUNITS name of a unit of length; plays no part without `spacing`.
     class_names, colors
@@ -121,8 +124,8 @@ def write_labels(
     if kind.name == "zarr":
         from napari_sparseseg.storage import ome
 
-        options: dict[str, Any] = {"spacing": spacing, "unit": unit, "class_names": class_names, "colors": colors}
-        ome.write_labels(target, labels, overwrite=overwrite, **options)
+        options: dict[str, Any] = {"class_names": class_names, "colors": colors, "overwrite": overwrite}
+        ome.write_labels(target, labels, spacing=spacing, offset=offset, unit=unit, **options)
         return
     stack = _stack(labels, spacing, unit, is_wide=kind.is_wide)
     write = _writer(kind)

@@ -1,0 +1,158 @@
+"""Prediction of one image: opened at its level, segmented time point by time point, written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from napari_sparseseg.cli._console import note
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_sparseseg.cli._images import Image
+    from napari_sparseseg.segmenter import SparseSegmenter
+    from napari_sparseseg.storage.table import ClassAmount
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the user says about the files; `level` is None where that like the model's is to be taken."""
+
+    axes: str | None
+    spacing: Sequence[float] | None
+    level: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was written, from what, and voxels of each class in each time point."""
+
+    image: Image
+    outputs: Sequence[Path]
+    n_voxels: Sequence[Mapping[int, int]]
+    seconds: float
+
+    def total(self) -> dict[int, int]:
+        """Voxels of each class in all time points."""
+        ids = sorted({class_id for counts in self.n_voxels for class_id in counts})
+        return {class_id: sum(counts.get(class_id, 0) for counts in self.n_voxels) for class_id in ids}
+
+    def amounts(self) -> Iterator[ClassAmount]:
+        """Rows of a table of results."""
+        from napari_sparseseg.storage.table import class_amounts
+
+        for number, counts in enumerate(self.n_voxels):
+            yield from class_amounts(
+                self.image.path,
+                counts,
+                time=None if self.image.file.time_axis is None else number,
+                spacing=self.image.spacing,
+                unit=self.image.unit,
+            )
+
+
+class Work:
+    """What predicting one image takes besides the image; `large` are arguments of `predict_to`."""
+
+    def __init__(
+        self, segmenter: SparseSegmenter, reading: Reading, *, overwrite: bool, large: Mapping[str, Any]
+    ) -> None:
+        self._segmenter, self._reading = segmenter, reading
+        self._overwrite, self._large = overwrite, large
+
+    def predict(self, path: str, output: Path, probabilities: Path | None = None) -> Done:
+        """Segment one image and write its labels."""
+        from napari_sparseseg.cli._images import warn_of_other_voxels
+        from napari_sparseseg.cli._outputs import check_holds_time, write_probabilities
+        from napari_sparseseg.storage.formats import write_labels
+        from napari_sparseseg.storage.series import write_series
+
+        started = time.perf_counter()
+        image = self._open(path)
+        is_series = image.file.time_axis is not None
+        if is_series:
+            check_holds_time(output, probabilities)
+        warn_of_other_voxels(image, self._segmenter)
+        self._segmenter.set_params(channel_axis=image.channel_axis)
+        if not is_series and all(path is None or path.suffix == ".zarr" for path in (output, probabilities)):
+            return self._predict_large(image, output, probabilities, started)
+        if self._large["workers"] > 1 or self._large["client"] is not None:
+            raise typer.BadParameter(
+                f"several workers write OME-Zarr of a single time point only, and {output} is none; end it with "
+                ".ome.zarr, or leave --workers and --scheduler out",
+                param_hint="--output",
+            )
+        n_voxels: list[dict[int, int]] = []
+        likely: list[npt.NDArray[np.float32]] | None = None if probabilities is None else []
+        frames = self._segment(image, n_voxels, likely)
+        if is_series:
+            write_series(output, frames, len(image.times), **image.place(), overwrite=self._overwrite)
+        else:
+            write_labels(output, next(frames), **image.place(), overwrite=self._overwrite)
+        if probabilities is not None and likely is not None:
+            write_probabilities(probabilities, likely, image, overwrite=self._overwrite)
+        written = [output] if probabilities is None else [output, probabilities]
+        return Done(image, written, n_voxels, time.perf_counter() - started)
+
+    def _open(self, path: str) -> Image:
+        from napari_sparseseg.cli._images import Image, matching_level_of
+
+        axes, level = self._reading.axes, self._reading.level
+        if level is None:
+            level = matching_level_of(path, self._segmenter, axes=axes)
+        image = Image.open(path, axes=axes, spacing=self._reading.spacing, level=level)
+        if self._reading.level is None:
+            note(f"{path}: level {level} of 0 to {image.finest.n_levels - 1} is taken")
+        return image
+
+    def _predict_large(self, image: Image, output: Path, probabilities: Path | None, started: float) -> Done:
+        """Segment into an OME-Zarr, which need not fit into memory."""
+        done = self._segmenter.predict_to(
+            image.volume(0),
+            output,
+            probabilities=probabilities or False,
+            **image.place(),
+            overwrite=self._overwrite,
+            **self._large,
+        )
+        if done.n_resumed:
+            note(f"{done.n_resumed} of {done.n_shards} shards were there already")
+        written = [output] if probabilities is None else [output, probabilities]
+        return Done(image, written, [done.n_voxels], time.perf_counter() - started)
+
+    def _segment(
+        self, image: Image, n_voxels: list[dict[int, int]], likely: list[npt.NDArray[np.float32]] | None
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Labels of each time point; counts the voxels of each class, and keeps probabilities where there is a list."""
+        for number in image.times:
+            if len(image.times) > 1:
+                note(f"Time point {number + 1} of {len(image.times)}")
+            volume = image.volume(number)
+            if likely is None:
+                labels = self._segmenter.predict(volume)
+            else:
+                likely.append(self._segmenter.predict_proba(volume))
+                labels = _most_likely(likely[-1], self._segmenter.classes_)
+            n_voxels.append(_counts(labels))
+            yield labels
+
+
+def _most_likely(probabilities: npt.NDArray[np.float32], classes: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    import numpy as np
+
+    lookup = classes.astype(np.min_scalar_type(int(classes.max())))
+    labels: npt.NDArray[Any] = lookup[probabilities.argmax(0)]
+    return labels
+
+
+def _counts(labels: npt.NDArray[Any]) -> dict[int, int]:
+    import numpy as np
+
+    return {class_id: int(n) for class_id, n in enumerate(np.bincount(labels.ravel())) if n}
