@@ -16,6 +16,7 @@ from volumes import digest, make_image
 from napari_sparseseg.cli import app
 from napari_sparseseg.config import ModelConfig
 from napari_sparseseg.engine.model import ModelSpec
+from napari_sparseseg.storage.formats import open_image
 from napari_sparseseg.storage.ome import write_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -33,10 +34,12 @@ def files(model_file, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("files")
 class TestPage:
     def test_python(self, whole):
-        (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+        blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
         namespace = {}
-        exec(compile(block, "scale.md", "exec"), namespace)
+        exec(compile("\n".join(blocks), "scale.md", "exec"), namespace)
         assert namespace["done"].n_voxels == whole.n_voxels
+        expected = open_image(whole.labels).array[:, :, :]
+        np.testing.assert_array_equal(open_image("labels.tif").array[:, :, :], expected)
 
     def test_command(self, whole, tmp_path):
         (line,) = re.findall(r"^napari-sparseseg (.*)$", PAGE, re.MULTILINE)
