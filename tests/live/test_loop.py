@@ -19,12 +19,12 @@ from napari_sparseseg.engine.trainer import TrainingStep
 from napari_sparseseg.errors import TrainingError
 from napari_sparseseg.live import loop as module
 from napari_sparseseg.live.classes import ClassList
-from napari_sparseseg.live.events import LiveEvents, LiveState, View
+from napari_sparseseg.live.events import LiveEvents, LiveState, ObjectsChange, View
 from napari_sparseseg.live.image import AbandonedError, LiveImage
 from napari_sparseseg.live.loop import LiveLoop
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
-from napari_sparseseg.live.switchboard import Switchboard
+from napari_sparseseg.live.switchboard import Find, Switchboard
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 TILE = (4, 20, 20)
@@ -620,3 +620,48 @@ def test_a_step_always_belongs_to_a_piece_of_training(bench, monkeypatch):
     bench.loop.work()
     bench.loop.work()
     assert bench.learner.step == 1
+
+
+class TestFinding:
+    def find(self, bench):
+        bench.paint_both()
+        bench.train_and_rest()
+        find = Find(0, Box((2, 0, 0), (10, 40, 40)))
+        bench.switch.wish(find=find)
+        return find
+
+    def test_it_is_done_in_pieces_told_and_then_no_longer_wanted(self, bench):
+        changes = []
+        bench.events.objects_changed.connect(changes.append)
+        find = self.find(bench)
+        bench.statuses.clear()
+        bench.run_until(lambda: changes)
+        assert changes == [ObjectsChange(0, find.box)]
+        activities = [status.activity for status in bench.statuses if status.is_finding]
+        assert any(activity.startswith("Finding objects") for activity in activities)
+        assert bench.switch.wishes.find is None
+        assert not bench.status.is_finding
+        found = bench.opened.objects.read(0, Box.whole(SHAPE))
+        assert not found[:2].any()
+        assert not found[10:].any()
+        bench.run_until_rest()
+
+    def test_it_respects_what_was_painted(self, bench):
+        self.find(bench)
+        bench.run_until(lambda: not bench.status.is_finding)
+        found = bench.opened.objects.read(0, Box.whole(SHAPE))
+        assert not found[BACKGROUND_BOX.slices].any()
+        assert found[OBJECT_BOX.slices].any()
+
+    def test_cancelled_it_changes_nothing(self, bench):
+        self.find(bench)
+        bench.loop.work()
+        bench.switch.wish(find=None)
+        bench.run_until_rest()
+        assert bench.opened.objects.is_empty
+
+    def test_without_a_model_it_is_not_tried(self, bench):
+        bench.switch.wish(find=Find(0, Box.whole(SHAPE)))
+        bench.run_until_rest()
+        assert bench.switch.wishes.find is None
+        assert bench.opened.objects.is_empty

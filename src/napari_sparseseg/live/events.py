@@ -55,7 +55,8 @@ class LiveStatus:
     `dice` estimates the agreement, 0..1, or None; `dice_source` says on what it rests. `n_tiles` counts the tiles of
     the time point on screen, `n_fresh` those that show the latest paint and (nearly) the latest weights.
     `seconds_left` is the time until all tiles are fresh, None if unknown or not predicting. `revision` counts the
-    changes of the annotation. `error` is the sentence of the failure that ended the last run, until the next start.
+    changes of the annotation. `is_finding`: objects are being looked for. `error` is the sentence of the failure that
+    ended the last run, until the next start.
     """
 
     state: LiveState = LiveState.NO_IMAGE
@@ -74,6 +75,7 @@ class LiveStatus:
     seconds_left: float | None = None
     revision: int = 0
     has_model: bool = False
+    is_finding: bool = False
     error: str = ""
 
 
@@ -100,6 +102,14 @@ class PaintChange:
     frame: int
     box: Box
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsChange:
+    """The objects that were found changed within a box: by a search, a correction, undo or redo."""
+
+    frame: int
+    box: Box
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +172,8 @@ class LiveEvents(SignalGroup):
     """Frame in which tiles became fresh or stale."""
     paint_changed = Signal(PaintChange)
     """After the annotation changed; caller's thread."""
+    objects_changed = Signal(ObjectsChange)
+    """After objects were found (compute thread), corrected, or a correction was taken back (caller's thread)."""
     classes_changed = Signal(tuple)
     """After a class was added, renamed, recoloured or removed: tuple of `ClassInfo`; caller's thread."""
     curve_extended = Signal(CurvePoint)

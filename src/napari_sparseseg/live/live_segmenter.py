@@ -27,6 +27,7 @@ from napari_sparseseg.live.events import (
     View,
     tell,
 )
+from napari_sparseseg.live.found_objects import FoundObjects
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.saving import Saver, class_infos, settings_of
@@ -67,6 +68,8 @@ class LiveSegmenter:
         `LiveEvents`: status, tiles, changes of paint and classes, learning curve, failures.
     auto_start
         Whether training starts by itself once two classes are painted, unless it was paused.
+    found
+        `FoundObjects`: finds objects, and merges, splits, deletes and fills them.
 
     Examples
     --------
@@ -98,6 +101,7 @@ class LiveSegmenter:
         self._saver: Saver | None = None
         self._was_paused = False
         self._n_updates = 0
+        self.found = FoundObjects(lambda: self._work, self._classes, self.labels, self._take, self._wish)
 
     @property
     def status(self) -> LiveStatus:
@@ -134,7 +138,7 @@ class LiveSegmenter:
         labels = np.zeros(taken.shape, np.uint8)
         before = self._switch
         before.retire()
-        wishes = replace(before.wishes, is_training=False, once=0, is_halted=False, view=None, hot=None)
+        wishes = replace(before.wishes, is_training=False, once=0, is_halted=False, view=None, hot=None, find=None)
         status = LiveStatus(LiveState.PREPARING, "Loading torch", is_live=wishes.is_live)
         self._switch = Switchboard(self.events, wishes, status)
         self._journal = journal
@@ -350,22 +354,22 @@ class LiveSegmenter:
         return np.zeros(box.shape, np.int32) if self._work is None else self._work.store.objects(frame, box)
 
     def undo(self) -> bool:
-        """Take the last stroke back, on whichever layer it was made; False if there is none."""
-        return self._take(self._store.undo())
+        """Take the last stroke or correction of objects back, on whichever layer; False if there is none."""
+        return self.found.undo()
 
     def redo(self) -> bool:
-        """Make the stroke again that was taken back last; False if there is none."""
-        return self._take(self._store.redo())
+        """Make the stroke or correction again that was taken back last; False if there is none."""
+        return self.found.redo()
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a stroke to take back."""
-        return self._work is not None and self._work.store.can_undo
+        """Whether there is a stroke or correction to take back."""
+        return self.found.can_undo
 
     @property
     def can_redo(self) -> bool:
-        """Whether there is a stroke to make again."""
-        return self._work is not None and self._work.store.can_redo
+        """Whether there is a stroke or correction to make again."""
+        return self.found.can_redo
 
     def code_for_any_of(self, class_ids: Sequence[int]) -> int:
         """The code to `annotate` with that means "one of these classes"."""
@@ -424,7 +428,7 @@ class LiveSegmenter:
     def reset_model(self) -> None:
         """Forget what was learnt and drop the predictions; the paint stays. Training goes on if it was on."""
         self._opened().score.clear()
-        self._switch.wish(is_halted=False)
+        self._switch.wish(is_halted=False, find=None)
         self._worker.reset()
         if self._saver is not None:  # after that, so that the old model is not saved once more
             self._saver.forget_model()

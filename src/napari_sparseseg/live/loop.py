@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 
 from napari_sparseseg._types import Annotation
 from napari_sparseseg.engine.classes import ClassTable
@@ -24,7 +25,8 @@ from napari_sparseseg.live.learner import Learner, TrainingState, table_of
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
 from napari_sparseseg.live.reporter import TRAINING_FOR_TILES, Reporter
-from napari_sparseseg.live.switchboard import Wishes
+from napari_sparseseg.live.search import ObjectSearch
+from napari_sparseseg.live.switchboard import Find, Wishes
 
 _PIECE_SECONDS = 0.15  # of training between two looks at what else is wanted
 _TRAINING_FOR_SCREEN = 0.7  # seconds of training for each second of predicting what is on screen
@@ -32,6 +34,7 @@ _GROWTH = 1.2  # of the steps, between two generations
 _FEWEST_STEPS = 4
 _ONCE_SECONDS = 4.0  # of learning for "update once"
 _NOTHING_LEARNT = -1
+_STEPS_FOR_PAIRS = 50  # before what the network says of pairs of voxels is worth anything
 _KEEP_SECONDS = 5.0  # between two states to which training can go back
 
 
@@ -50,6 +53,7 @@ class LiveLoop:
         self._n_generations = 0
         self._owed = 0.0  # seconds of training before the next prediction
         self._kept_at = -math.inf
+        self._search: tuple[Find, ObjectSearch, Iterator[float]] | None = None
         self._once = (0, 0.0)  # the "update once" that is going on, and until when it learns
 
     def prepare(self) -> None:
@@ -72,7 +76,7 @@ class LiveLoop:
         wishes = self._switch.wishes
         if wishes.is_halted:
             return False
-        if self._learn(wishes):
+        if self._learn(wishes) or self._find(wishes.find):
             return True
         can_train = self._can_train(wishes)
         if not (can_train and self._owed > 0) and self._predict(wishes, can_train):
@@ -277,6 +281,39 @@ class LiveLoop:
         self._n_generations += 1
         generation = Generation(self._n_generations, self._learnt_revision, self.learner.step)
         self.predictor.use(self.learner.weights(), fitted.classes, generation)
+
+    # --- objects ---
+
+    def _find(self, find: Find | None) -> bool:
+        """Go on looking for objects; False if none are looked for."""
+        if find is None or self.learner.fitted is None:
+            self._search = None
+            if find is not None:
+                self._switch.finish_find(find)
+            return False
+        if self._search is None or self._search[0] is not find:
+            feature_map = self.learner.map(find.frame)
+            search = ObjectSearch(
+                self.learner.weights(),
+                self.learner.fitted.classes,
+                feature_map,
+                self._store,
+                find.frame,
+                find.box,
+                uses_pairs=self.learner.step >= _STEPS_FOR_PAIRS,
+            )
+            self._search = find, search, search.work()
+        _, search, pieces = self._search
+        done = next(pieces, None)
+        if done is not None:
+            self.reporter.at_work(LiveState.PREDICTING, f"Finding objects, {done:.0%}")
+            return True
+        self._search = None
+        if self._switch.wishes.find is find:  # not cancelled meanwhile
+            self.opened.objects.take(self.opened.labels.shape, find.frame, find.box, search.found)
+            self.reporter.objects(find.frame, find.box)
+        self._switch.finish_find(find)
+        return True
 
     # --- resting ---
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg.live.image import LiveImage
+from napari_sparseseg.live.object_ids import ObjectIds
 from napari_sparseseg.live.score import StrokeScore
 from napari_sparseseg.live.switchboard import Switchboard
 from napari_sparseseg.storage.project.image import ProjectImage
@@ -16,7 +17,7 @@ from napari_sparseseg.storage.strokes import AnnotationStore
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """Image, paint, predicted `labels` (frames, z, y, x), what is wanted, where it is kept, how good predictions were.
+    """Image, paint, `labels` predicted (frames, z, y, x) and `objects` found; wishes, where it is kept, how good it is.
 
     Another image comes with another such record, so that threads never mix two.
     """
@@ -27,3 +28,4 @@ class Opened:
     switch: Switchboard
     project: ProjectImage | None = None
     score: StrokeScore = field(default_factory=StrokeScore)
+    objects: ObjectIds = field(default_factory=ObjectIds)

@@ -10,7 +10,7 @@ from napari_sparseseg._types import Box
 from napari_sparseseg.engine.trainer import TrainingStep
 from napari_sparseseg.live.board import FRESH
 from napari_sparseseg.live.classes import ClassList
-from napari_sparseseg.live.events import CurvePoint, LiveState, TileUpdate
+from napari_sparseseg.live.events import CurvePoint, LiveState, ObjectsChange, TileUpdate
 from napari_sparseseg.live.learner import Learner
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
@@ -81,6 +81,10 @@ class Reporter:
     def tile(self, update: TileUpdate) -> None:
         """Tell of what was predicted."""
         self._switch.tell(self._events.tile_predicted, update)
+
+    def objects(self, frame: int, box: Box) -> None:
+        """Tell of the objects that were found."""
+        self._switch.tell(self._events.objects_changed, ObjectsChange(frame, box))
 
     def at_work(self, state: LiveState, activity: str = "") -> None:
         """Tell what is being computed: at once if the state is another one, else now and then."""

@@ -8,8 +8,16 @@ from typing import Any
 
 from psygnal import SignalInstance
 
-from napari_sparseseg._types import Shape3D
+from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.live.events import LiveEvents, LiveStatus, View, tell
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Find:
+    """A wish for the objects in a box of a frame; each is another one."""
+
+    frame: int
+    box: Box
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +25,7 @@ class Wishes:
     """What is wanted of one image.
 
     `once` is the number of the "update once" that is asked for, 0 if none. `hot` is where the latest stroke was made:
-    frame, voxel. `is_halted` after a failure.
+    frame, voxel. `find` is where objects are looked for. `is_halted` after a failure.
     """
 
     is_training: bool = False
@@ -26,6 +34,7 @@ class Wishes:
     is_halted: bool = False
     view: View | None = None
     hot: tuple[int, Shape3D] | None = None
+    find: Find | None = None
     probability_of: int | None = None
     wants_uncertainty: bool = False
 
@@ -59,13 +68,20 @@ class Switchboard:
         with self._lock:
             if not self._is_retired:
                 self.wishes = replace(self.wishes, **changes)
-                self.publish(is_training=self.wishes.is_training, is_live=self.wishes.is_live)
+                wishes = self.wishes
+                self.publish(is_training=wishes.is_training, is_live=wishes.is_live, is_finding=wishes.find is not None)
 
     def finish_once(self, number: int) -> None:
         """Take back the wish to update once, unless it has been made anew."""
         with self._lock:
             if self.wishes.once == number:
                 self.wish(once=0)
+
+    def finish_find(self, find: Find) -> None:
+        """Take back the wish for objects, unless it has been made anew."""
+        with self._lock:
+            if self.wishes.find is find:
+                self.wish(find=None)
 
     def publish(self, **changes: Any) -> None:
         """Change the status, and tell it if it is another one now."""

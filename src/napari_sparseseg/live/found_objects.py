@@ -1,0 +1,268 @@
+"""FoundObjects: finds objects with the model as it is, and lets them be corrected by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg._types import NO_OBJECT, UNPAINTED, Box, Plane, Region, Shape3D
+from napari_sparseseg.errors import InputError, NotFittedError
+from napari_sparseseg.live.classes import ClassList
+from napari_sparseseg.live.events import ObjectsChange
+from napari_sparseseg.live.object_ids import Change, Ids, Mask, box_across
+from napari_sparseseg.live.opened import Opened
+from napari_sparseseg.live.switchboard import Find
+from napari_sparseseg.storage.palette import FIRST_SET
+from napari_sparseseg.storage.strokes import PaintEdit
+
+_REACH = 12.0  # of what is on screen into the depth, in units of the finest voxel edge
+
+
+class FoundObjects:
+    """The objects that were found in the image; called from one thread, that of the GUI, like `LiveSegmenter`.
+
+    A correction changes the objects and says so in the annotation, on the slice where it was made: the model learns
+    from it. `LiveSegmenter.undo` takes both back. Voxels are (z, y, x).
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], Opened | None],
+        classes: ClassList,
+        labels: Callable[[int, Box], npt.NDArray[np.uint8]],
+        take: Callable[[PaintEdit | None], bool],
+        wish: Callable[..., None],
+    ) -> None:
+        self._work = work
+        self._classes = classes
+        self._labels = labels
+        self._take = take
+        self._wish = wish
+
+    # --- finding ---
+
+    def find_on_screen(self) -> None:
+        """Look for the objects of what is on screen, some slices to either side included.
+
+        What was found there before is replaced. Returns at once; `LiveEvents.objects_changed` tells of the end. Raises
+        `NotFittedError` without a model.
+        """
+        opened = self._with_model()
+        view = opened.switch.wishes.view
+        if view is None:
+            raise InputError("nothing is on screen yet; show the image first")
+        spacing, axis = opened.image.spacing, view.plane.axis
+        margin = [0, 0, 0]
+        margin[axis] = int(np.ceil(_REACH * min(spacing) / spacing[axis]))
+        box = view.box.grown((margin[0], margin[1], margin[2])).clipped(Box.whole(opened.image.shape[1:]))
+        self._wish(find=Find(view.plane.frame, box), is_halted=False)
+
+    def find_all(self) -> None:
+        """Look for all objects of the time point on screen; otherwise as `find_on_screen`."""
+        opened = self._with_model()
+        self._wish(find=Find(opened.switch.frame, Box.whole(opened.image.shape[1:])), is_halted=False)
+
+    def cancel(self) -> None:
+        """Look for objects no longer; those that were known stay."""
+        self._wish(find=None)
+
+    # --- reading ---
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether objects were never looked for in this image."""
+        opened = self._work()
+        return opened is None or opened.objects.is_empty
+
+    @property
+    def reader(self) -> Callable[[int, Box], Ids]:
+        """What `ids` does, for the image that is open now; it stays that of this image when another one is opened."""
+        return self._opened().objects.read
+
+    def ids(self, frame: int, box: Box) -> Ids:
+        """Ids of the objects in a box of a time point, of its shape, 0 where there is none; a copy."""
+        opened = self._work()
+        return np.zeros(box.shape, np.uint32) if opened is None else opened.objects.read(frame, box)
+
+    def count(self, frame: int) -> int:
+        """How many objects a time point has."""
+        opened = self._work()
+        return 0 if opened is None else opened.objects.count(frame)
+
+    # --- correcting ---
+
+    def merge(self, plane: Plane, first: Shape3D, second: Shape3D) -> None:
+        """Make one object of those at two voxels. Raises `InputError` if these are not two."""
+        opened = self._opened()
+        one, other = (self._object_at(plane.frame, voxel) for voxel in (first, second))
+        if one == other:
+            raise InputError("both points lie in one object; to merge, choose points in two")
+        box, ids = self._of(opened, plane.frame, one, other)
+        ids[ids == other] = one
+        self._say(opened, plane, box, ids, (one,))
+
+    def split(self, plane: Plane, first: Shape3D, second: Shape3D) -> None:
+        """Make two objects of one, which two voxels belong to: cut at the narrowest place between them."""
+        from napari_sparseseg.engine.objects.editing import cut
+
+        opened = self._opened()
+        one, other = (self._object_at(plane.frame, voxel) for voxel in (first, second))
+        if one != other or first == second:
+            raise InputError("the points lie in two objects; to split, choose two different points in one")
+        box, ids = self._of(opened, plane.frame, one)
+        points = [Box(voxel, voxel).relative_to(box.start).start for voxel in (first, second)]
+        parts = cut(ids == one, points[0], points[1], opened.image.spacing)
+        new = opened.objects.next_id
+        ids[parts == 2] = new
+        self._say(opened, plane, box, ids, (one, new))
+
+    def delete(self, plane: Plane, voxel: Shape3D) -> None:
+        """Remove an object: what is predicted there is the background, or without one not what was predicted."""
+        opened = self._opened()
+        object_id = self._object_at(plane.frame, voxel)
+        box, ids = self._of(opened, plane.frame, object_id)
+        mask = ids == object_id
+        ids[mask] = NO_OBJECT
+        self._correct(opened, plane, box, mask, self._classes.background or UNPAINTED, ids)
+
+    def fill(self, plane: Plane, voxel: Shape3D) -> None:
+        """Close the holes of an object, in space and on the slice. Raises `InputError` if it has none."""
+        from napari_sparseseg.engine.objects.editing import holes
+
+        opened = self._opened()
+        object_id = self._object_at(plane.frame, voxel)
+        box, ids = self._of(opened, plane.frame, object_id)
+        found = holes(ids == object_id, plane.axis, plane.index - box.start[plane.axis]) & (ids == NO_OBJECT)
+        if not found.any():
+            raise InputError(f"object {object_id} has no holes, in space or on this slice")
+        class_id = self._class_of(plane.frame, box, ids == object_id)
+        ids[found] = object_id
+        self._correct(opened, plane, box, found, class_id, ids)
+
+    # --- history ---
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a stroke or a correction to take back."""
+        opened = self._work()
+        return opened is not None and (
+            opened.store.can_undo or opened.objects.to_undo(opened.store.latest_stroke) is not None
+        )
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a stroke or a correction to make again."""
+        opened = self._work()
+        return opened is not None and (opened.store.can_redo or self._loose_to_redo(opened) is not None)
+
+    def undo(self) -> bool:
+        """Take the latest stroke or correction back; False if there is none."""
+        opened = self._opened()
+        change = opened.objects.to_undo(opened.store.latest_stroke)
+        if change is None:
+            return self._take(opened.store.undo())
+        if change.is_painted and not self._take(opened.store.undo()):
+            return False
+        self._tell(opened, opened.objects.undo())
+        return True
+
+    def redo(self) -> bool:
+        """Make the stroke or correction again that was taken back last; False if there is none."""
+        opened = self._opened()
+        if self._loose_to_redo(opened) is None:
+            if not self._take(opened.store.redo()):
+                return False
+            change = opened.objects.to_redo()
+            if change is None or not change.is_painted or change.stroke != opened.store.latest_stroke:
+                return True
+        self._tell(opened, opened.objects.redo())
+        return True
+
+    def _loose_to_redo(self, opened: Opened) -> Change | None:
+        """A correction without paint that comes next."""
+        change = opened.objects.to_redo()
+        is_next = change is not None and not change.is_painted and change.stroke == opened.store.latest_stroke
+        return change if is_next else None
+
+    # --- between ---
+
+    def _opened(self) -> Opened:
+        opened = self._work()
+        if opened is None:
+            raise InputError("there is no image yet; open one first")
+        return opened
+
+    def _with_model(self) -> Opened:
+        opened = self._opened()
+        if not opened.switch.status.has_model:
+            raise NotFittedError("there is no model to find objects with yet; paint two classes and train first")
+        return opened
+
+    def _object_at(self, frame: int, voxel: Shape3D) -> int:
+        z, y, x = voxel
+        found = int(self.ids(frame, Box(voxel, (z + 1, y + 1, x + 1))).item())
+        if found == NO_OBJECT:
+            raise InputError("there is no object at this point; find objects first, then point at one")
+        return found
+
+    def _of(self, opened: Opened, frame: int, *object_ids: int) -> tuple[Box, Ids]:
+        """The box of some objects, and all ids in it."""
+        box = opened.objects.box_of(frame, object_ids)
+        if box is None:
+            raise InputError(f"object {object_ids[0]} is not there any more; find objects again")
+        return box, opened.objects.read(frame, box)
+
+    def _class_of(self, frame: int, box: Box, mask: Mask) -> int:
+        """The class that most of some voxels have, but the background."""
+        counts = np.bincount(self._labels(frame, box)[mask], minlength=2)
+        counts[[UNPAINTED, self._classes.background or UNPAINTED]] = 0
+        if not counts.any():
+            raise InputError("no class is predicted in this object any more; find objects again")
+        return int(counts.argmax())
+
+    def _say(self, opened: Opened, plane: Plane, box: Box, ids: Ids, parts: tuple[int, ...]) -> None:
+        """Change ids so that each of `parts` is one object, and paint that on the slice.
+
+        What was painted as an object there, on any slice, belongs to these objects from now on; paint of another class
+        stays.
+        """
+        store, frame = opened.store, plane.frame
+        codes, painted = store.codes[(frame, *box.slices)].copy(), store.objects(frame, box)
+        class_id = self._class_of(frame, box, np.isin(ids, parts))
+        is_here = np.zeros(box.shape, np.bool_)
+        if box.start[plane.axis] <= plane.index < box.stop[plane.axis]:
+            is_here[box_across(box, plane.axis, plane.index).relative_to(box.start).slices] = True
+        is_class = (codes != UNPAINTED) & (codes < FIRST_SET)
+        mask = np.isin(ids, parts) & ((is_here & (~is_class | (codes == class_id))) | (painted != NO_OBJECT))
+        wanted = np.where(is_class, codes, class_id).astype(np.uint8)
+        names = np.zeros(box.shape, np.int32)
+        for number, part in enumerate(parts):
+            names[ids == part] = store.next_object_id + number
+        edit = store.annotate_objects(Region(frame, box, mask), wanted, names, plane) if mask.any() else None
+        self._put(opened, frame, box, ids, edit)
+
+    def _correct(self, opened: Opened, plane: Plane, box: Box, mask: Mask, class_id: int, ids: Ids) -> None:
+        """Change ids, and paint a class over what was predicted where the mask meets the slice."""
+        edit = None
+        if box.start[plane.axis] <= plane.index < box.stop[plane.axis]:
+            part = box_across(box, plane.axis, plane.index)
+            edit = opened.store.correct(
+                Region(plane.frame, part, mask[part.relative_to(box.start).slices]),
+                class_id,
+                self._labels(plane.frame, part),
+                plane,
+                class_ids=self._classes.ids,
+                background=self._classes.background,
+            )
+        self._put(opened, plane.frame, box, ids, edit)
+
+    def _put(self, opened: Opened, frame: int, box: Box, ids: Ids, edit: PaintEdit | None) -> None:
+        stroke = opened.store.latest_stroke
+        opened.objects.put(frame, box, ids, stroke, is_painted=edit is not None)
+        self._take(edit)
+        opened.switch.tell(opened.switch.events.objects_changed, ObjectsChange(frame, box))
+
+    def _tell(self, opened: Opened, change: Change) -> None:
+        opened.switch.tell(opened.switch.events.objects_changed, ObjectsChange(change.frame, change.box))

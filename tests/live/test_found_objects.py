@@ -1,0 +1,215 @@
+"""Objects are found in pieces, corrected by hand, undone; and each correction is said in the annotation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from napari_sparseseg._types import Box, Plane, Region
+from napari_sparseseg.errors import InputError, NotFittedError
+from napari_sparseseg.live.classes import ClassList
+from napari_sparseseg.live.events import LiveEvents
+from napari_sparseseg.live.found_objects import FoundObjects
+from napari_sparseseg.live.image import LiveImage
+from napari_sparseseg.live.object_ids import ObjectIds
+from napari_sparseseg.live.opened import Opened
+from napari_sparseseg.live.switchboard import Switchboard
+from napari_sparseseg.storage.strokes import AnnotationStore
+
+SHAPE = (6, 16, 20)
+WHOLE = Box.whole(SHAPE)
+SLICE = Plane(0, 0, 3)
+
+
+class Desk:
+    """Two objects of class 2 that touch at x 10, found by nobody."""
+
+    def __init__(self):
+        self.ids = np.zeros(SHAPE, np.uint32)
+        self.ids[1:5, 3:12, 3:10], self.ids[1:5, 3:12, 10:17] = 1, 2
+        self.labels = np.where(self.ids > 0, 2, 1).astype(np.uint8)
+        self.store = AnnotationStore((1, *SHAPE), clock=lambda: 5.0)
+        self.events = LiveEvents()
+        self.switch = Switchboard(self.events)
+        image = LiveImage.of(np.zeros(SHAPE, np.float32), None, None, None)
+        self.opened = Opened(image, self.store, self.labels[None], self.switch)
+        self.opened.objects.take((1, *SHAPE), 0, WHOLE, self.ids)
+        self.boxes = []
+        self.events.objects_changed.connect(lambda change: self.boxes.append(change.box))
+        self.classes = ClassList()
+        self.found = FoundObjects(
+            lambda: self.opened, self.classes, lambda _, box: self.labels[box.slices], bool, self.switch.wish
+        )
+
+    @property
+    def now(self):
+        return self.found.ids(0, WHOLE), self.store.codes[0].copy(), self.store.objects(0, WHOLE)
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+def act(desk, name):
+    if name == "fill":
+        desk.ids[3, 6, 6] = 0
+        desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+    actions = {
+        "merge": lambda: desk.found.merge(SLICE, (3, 6, 6), (3, 6, 14)),
+        "split": lambda: desk.found.split(SLICE, (3, 6, 4), (3, 6, 8)),
+        "delete": lambda: desk.found.delete(SLICE, (3, 6, 6)),
+        "fill": lambda: desk.found.fill(SLICE, (3, 6, 5)),
+    }
+    actions[name]()
+
+
+def test_merged_they_are_one_and_painted_as_one_on_the_slice(desk):
+    act(desk, "merge")
+    ids, codes, painted = desk.now
+    np.testing.assert_array_equal(ids, np.where(desk.ids > 0, 1, 0))
+    assert desk.found.count(0) == 1
+    assert (codes[3][ids[3] > 0] == 2).all()
+    assert np.unique(painted[3][ids[3] > 0]).tolist() == [1]
+    assert np.count_nonzero(codes) == np.count_nonzero(ids[3])
+
+
+def test_split_they_are_two_and_painted_as_two_on_the_slice(desk):
+    act(desk, "split")
+    ids, codes, painted = desk.now
+    assert desk.found.count(0) == 3
+    assert {int(ids[3, 6, 4]), int(ids[3, 6, 8])} == {1, 3}
+    inside = desk.ids[3] == 1
+    assert (codes[3][inside] == 2).all()
+    assert (painted[3][inside] == np.where(ids[3][inside] == 1, 1, 2)).all()
+    np.testing.assert_array_equal(ids > 0, desk.ids > 0)
+
+
+def test_deleted_it_is_background_on_the_slice(desk):
+    act(desk, "delete")
+    ids, codes, _ = desk.now
+    np.testing.assert_array_equal(ids, np.where(desk.ids == 2, 2, 0))
+    assert (codes[3][desk.ids[3] == 1] == 1).all()
+    assert np.count_nonzero(codes) == np.count_nonzero(desk.ids[3] == 1)
+
+
+def test_without_background_a_deleted_one_is_not_what_it_was(desk):
+    desk.classes.add()
+    desk.classes.remove(1)
+    act(desk, "delete")
+    assert not desk.now[0][desk.ids == 1].any()
+    assert desk.now[1][3, 6, 6] == 3  # the only one that is left
+
+
+def test_filled_it_has_no_holes_and_the_hole_is_of_its_class(desk):
+    desk.labels[3, 6, 6] = 1
+    act(desk, "fill")
+    ids, codes, _ = desk.now
+    assert ids[3, 6, 6] == ids[3, 6, 5]
+    assert (codes[3, 6, 6], np.count_nonzero(codes)) == (2, 1)
+    with pytest.raises(InputError, match="no holes"):
+        desk.found.fill(SLICE, (3, 6, 5))
+
+
+@pytest.mark.parametrize("name", ["merge", "split", "delete", "fill"])
+def test_each_is_undone_and_made_again_with_its_paint(desk, name):
+    if name == "fill":
+        desk.ids[3, 6, 6] = 0
+        desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+    desk.store.annotate(Region(0, Box((0, 0, 0), (1, 4, 4))), 1)
+    before = desk.now
+    act(desk, name)
+    after = desk.now
+    desk.store.annotate(Region(0, Box((5, 0, 0), (6, 4, 4))), 1)
+    assert desk.found.undo()
+    np.testing.assert_equal(desk.now, after)
+    assert desk.found.undo()
+    np.testing.assert_equal(desk.now, before)
+    assert desk.found.redo()
+    np.testing.assert_equal(desk.now, after)
+    assert desk.found.redo()
+    assert not desk.found.can_redo
+    assert [desk.found.undo() for _ in range(4)] == [True, True, True, False]
+    assert not desk.found.can_undo
+
+
+def test_a_correction_that_needs_no_paint_is_undone_as_well(desk):
+    desk.store.annotate(Region(0, WHOLE), 1)
+    before = desk.now
+    act(desk, "delete")
+    after = desk.now
+    assert not (after[0] == 1).any()
+    np.testing.assert_equal(after[1:], before[1:])
+    assert desk.found.undo()
+    np.testing.assert_equal(desk.now, before)
+    assert desk.found.can_redo
+    assert desk.found.redo()
+    np.testing.assert_equal(desk.now, after)
+
+
+def test_paint_after_an_undone_correction_forgets_it(desk):
+    act(desk, "merge")
+    desk.found.undo()
+    desk.store.annotate(Region(0, Box((5, 0, 0), (6, 4, 4))), 1)
+    desk.found.undo()
+    desk.found.redo()
+    np.testing.assert_array_equal(desk.now[0], desk.ids)
+
+
+def test_paint_of_another_class_stays_and_painted_ids_follow(desk):
+    desk.store.annotate(Region(0, Box((3, 5, 5), (4, 7, 7))), 1)
+    desk.store.annotate(Region(0, Box((2, 5, 11), (3, 7, 14))), 2, object_id=40)
+    act(desk, "merge")
+    _, codes, painted = desk.now
+    assert (codes[3, 5:7, 5:7] == 1).all()
+    assert not painted[3, 5:7, 5:7].any()
+    assert np.unique(painted[painted > 0]).tolist() == [41]
+    assert (painted[2, 5:7, 11:14] == 41).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda found: found.merge(SLICE, (3, 6, 4), (3, 6, 8)), "both points lie in one object"),
+        (lambda found: found.split(SLICE, (3, 6, 4), (3, 6, 14)), "in two objects"),
+        (lambda found: found.split(SLICE, (3, 6, 4), (3, 6, 4)), "two different points"),
+        (lambda found: found.delete(SLICE, (0, 0, 0)), "no object at this point"),
+        (lambda found: found.find_all(), "no model"),
+    ],
+)
+def test_what_cannot_be_is_said_and_changes_nothing(desk, wrong, message):
+    before = desk.now
+    with pytest.raises((InputError, NotFittedError), match=message):
+        wrong(desk.found)
+    np.testing.assert_equal(desk.now, before)
+    assert not desk.boxes
+
+
+ids_arrays = npst.arrays(np.uint32, (2, 4, 5), elements=st.integers(0, 4))
+
+
+@given(st.lists(ids_arrays, min_size=1, max_size=3))
+def test_found_anew_objects_are_the_same_sets_of_voxels_and_are_counted(searches):
+    kept = ObjectIds()
+    for found in searches:
+        kept.take((1, 2, 4, 5), 0, Box.whole((2, 4, 5)), found)
+        now = kept.read(0, Box.whole((2, 4, 5)))
+        pairs = np.unique(np.stack([found.ravel(), now.ravel()]), axis=1)
+        assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
+        assert kept.count(0) == len(np.unique(now[now > 0]))
+        assert kept.next_id > now.max()
+
+
+def test_what_is_found_again_keeps_its_id():
+    kept, ids = ObjectIds(), np.zeros((1, 8, 8), np.uint32)
+    ids[0, :4, :4], ids[0, 5:, 5:] = 1, 2
+    kept.take((1, 1, 8, 8), 0, Box.whole(ids.shape), ids)
+    box = Box((0, 0, 0), (1, 8, 5))
+    again = np.zeros(box.shape, np.uint32)
+    again[0, :4, :3], again[0, 6:, :3] = 2, 1
+    kept.take((1, 1, 8, 8), 0, box, again)
+    now = kept.read(0, Box.whole(ids.shape))
+    assert (now[0, 0, 0], now[0, 7, 0], now[0, 7, 7]) == (1, 3, 2)
