@@ -337,6 +337,14 @@ class SparseSegmenter:
         self._check_fitted()
         return self.history_[-1].step if self.history_ else 0
 
+    @property
+    def object_classes_(self) -> npt.NDArray[np.int64]:
+        """Class ids that objects are made of, ascending: those that carried ids of objects, or all but the background.
+
+        See `predict_objects`.
+        """
+        return self.classes_[list(self._check_fitted().classes.object_channels)]
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return constructor arguments by name; with `deep` also every setting, as `training__dropout`."""
         found = {name: getattr(self, name) for name in signature(type(self)).parameters}

@@ -26,7 +26,7 @@ class _Place(NamedTuple):
     unit: str | None
 
 
-_Writer = Callable[[Path, Iterator[_Frame], tuple[int, ...], _Place], None]
+_Writer = Callable[[Path, Iterator[_Frame], tuple[int, ...], np.dtype[Any], _Place], None]
 _CHUNK = 128
 
 
@@ -92,9 +92,10 @@ def write_series(
     spacing: Sequence[float] | None = None,
     offset: Sequence[float] | None = None,
     unit: str | None = "micrometer",
+    dtype: npt.DTypeLike = np.uint8,
     overwrite: bool = False,
 ) -> None:
-    """Write the labels of each time point, (Z, Y, X) or (Y, X), uint8, all of one shape; whole or not at all.
+    """Write the labels of each time point, (Z, Y, X) or (Y, X), as `dtype`, all of one shape; whole or not at all.
 
     `frames` may compute them: only one is held at a time. `spacing` is the voxel size along their axes in `unit`,
     `offset` the position of the first voxel, which OME-Zarr alone keeps.
@@ -103,7 +104,7 @@ def write_series(
     with written_whole(path, overwrite=overwrite, is_kind=is_kind, kind="image of its format") as partial:
         given = iter(frames)
         first = next(given)
-        write(partial, _from(first, given), (n_frames, *first.shape), _Place(spacing, offset, unit))
+        write(partial, _from(first, given), (n_frames, *first.shape), np.dtype(dtype), _Place(spacing, offset, unit))
 
 
 def _writer_of(path: str | os.PathLike[str]) -> tuple[_Writer, Callable[[Path], bool]]:
@@ -122,16 +123,18 @@ def _from(first: _Frame, others: Iterator[_Frame]) -> Iterator[_Frame]:
     yield from others
 
 
-def _write_npy(path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], *_: Any) -> None:
+def _write_npy(path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], dtype: np.dtype[Any], *_: Any) -> None:
     from napari_sparseseg.storage.formats.npy import write_header
 
     # not numpy.save, which needs all time points at once, nor a memory map, in which a full disk kills the process
     with path.open("wb") as file:
-        write_header(file, np.dtype(np.uint8), shape)
-        file.writelines(frame.astype(np.uint8, copy=False).tobytes() for frame in frames)
+        write_header(file, dtype, shape)
+        file.writelines(frame.astype(dtype, copy=False).tobytes() for frame in frames)
 
 
-def _write_tiff(path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], place: _Place) -> None:
+def _write_tiff(
+    path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], dtype: np.dtype[Any], place: _Place
+) -> None:
     import tifffile
 
     from napari_sparseseg.storage.formats.tiff import ome_metadata
@@ -141,7 +144,7 @@ def _write_tiff(path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], pl
             file,
             (np.ascontiguousarray(plane) for frame in frames for plane in frame.reshape(-1, *shape[-2:])),
             shape=shape,
-            dtype=np.uint8,
+            dtype=dtype,
             ome=True,
             photometric="minisblack",
             compression="zlib",
@@ -149,7 +152,9 @@ def _write_tiff(path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], pl
         )
 
 
-def _write_zarr(path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], place: _Place) -> None:
+def _write_zarr(
+    path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], dtype: np.dtype[Any], place: _Place
+) -> None:
     import zarr
     from ome_zarr_models.v05.axes import Axis
     from ome_zarr_models.v05.base import BaseZarrAttrs
@@ -163,7 +168,7 @@ def _write_zarr(path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], pl
         name="0",
         shape=shape,
         chunks=(1, *(min(size, _CHUNK) for size in shape[1:])),
-        dtype="uint8",
+        dtype=dtype,
         dimension_names=tuple(letters),
         fill_value=0,
     )

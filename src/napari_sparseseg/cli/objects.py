@@ -1,0 +1,188 @@
+"""`objects`: find single objects in an image, and measure them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_sparseseg.cli import _options
+from napari_sparseseg.cli._app import add
+from napari_sparseseg.cli._console import counted, note, print_table, short_unit
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    from napari_sparseseg.cli._images import Image
+    from napari_sparseseg.segmenter import SparseSegmenter
+
+_FILTERS = "Which objects are kept, in the image and in the table"
+
+
+def register() -> None:
+    """Add the command to the application."""
+    add(
+        objects,
+        "napari-sparseseg objects m.safetensors a.tif -o objects.tif --table o.csv",
+        "napari-sparseseg objects m.safetensors a.tif -o o.ome.zarr --min-size 20",
+        "napari-sparseseg objects m.safetensors a.tif -o o.tif --set objects.neck=0.7",
+    )
+
+
+def objects(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model of 'train'.", show_default=False)],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="File for the ids of objects, whose ending tells the format."
+        ),
+    ],
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a table of all objects, as CSV.", show_default=False),
+    ] = None,
+    min_size: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SIZE",
+            help="Smallest volume (area of a plane), in the unit of the voxel size.",
+            show_default=False,
+            rich_help_panel=_FILTERS,
+        ),
+    ] = None,
+    max_size: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SIZE", help="Largest.", show_default=False, rich_help_panel=_FILTERS),
+    ] = None,
+    without_border: Annotated[
+        bool,
+        typer.Option(
+            "--without-border", help="Leave out what touches the edge of the image.", rich_help_panel=_FILTERS
+        ),
+    ] = False,
+    overwrite: _options.Overwrite = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of objects or prediction, such as objects.neck=0.7; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    spacing: _options.Spacing = None,
+    axes: _options.Axes = None,
+    device: _options.Device = "auto",
+) -> None:
+    """Find single objects in an image, number them, and measure them.
+
+    A model that has learnt from painted ids of objects tells apart what touches by what it learnt; any other one cuts
+    where objects are narrow.
+    """
+    values = _options.parse_settings(settings or [])
+    for group in set(values) - {"objects", "prediction"}:
+        raise typer.BadParameter(f"{group}.{next(iter(values[group]))} changes nothing here", param_hint="--set")
+    sizes = _options.parse_spacing(spacing)
+    from napari_sparseseg.cli._images import Image, open_model, warn_of_other_voxels
+    from napari_sparseseg.cli._outputs import check_file, check_holds_time, check_labels
+
+    check_labels(output, overwrite=overwrite, inputs=[model, image])
+    if table is not None:
+        check_file(table, overwrite=overwrite, inputs=[model, image, output], example="objects.csv")
+    started = time.perf_counter()
+    segmenter = open_model(model, device=device)
+    for group, changes in values.items():
+        segmenter.set_params(**{f"{group}__{name}": value for name, value in changes.items()})
+    opened = Image.open(image, axes=axes, spacing=sizes)
+    if opened.file.time_axis is not None:
+        check_holds_time(output, None)
+    warn_of_other_voxels(opened, segmenter)
+    segmenter.set_params(channel_axis=opened.channel_axis)
+    search = _Search(segmenter, opened, {"min_size": min_size, "max_size": max_size, "without_border": without_border})
+    search.write(output, overwrite=overwrite)
+    if table is not None:
+        search.write_table(table, overwrite=overwrite)
+    _print_result(search, [output] if table is None else [output, table], time.perf_counter() - started)
+
+
+class _Search:
+    """The objects of each time point of an image, found when they are written."""
+
+    def __init__(self, segmenter: SparseSegmenter, image: Image, filters: dict[str, Any]) -> None:
+        self._segmenter, self._filters = segmenter, filters
+        self.image = image
+        self.is_series = image.file.time_axis is not None
+        self.tables: list[pd.DataFrame] = []
+        self.n_left_out = 0
+
+    def write(self, output: Path, *, overwrite: bool) -> None:
+        """Find all objects, and write their ids."""
+        from napari_sparseseg.storage.formats import write_labels
+        from napari_sparseseg.storage.series import write_series
+
+        form: dict[str, Any] = {"spacing": self.image.spacing, "unit": self.image.unit, "overwrite": overwrite}
+        frames = self._frames()
+        if self.is_series:
+            write_series(output, frames, len(self.image.times), dtype="uint32", **form)
+        else:
+            write_labels(output, next(frames), **form)
+
+    def write_table(self, path: Path, *, overwrite: bool) -> None:
+        """Write what was measured; in a series each row begins with the number of its time point."""
+        from napari_sparseseg.cli._outputs import write_csv
+
+        columns = list(self.tables[0].columns)
+        rows = [
+            ((number, *row) if self.is_series else row)
+            for number, table in enumerate(self.tables)
+            for row in table.itertuples(index=False, name=None)
+        ]
+        write_csv(path, ["time", *columns] if self.is_series else columns, rows, overwrite=overwrite)
+
+    def _frames(self) -> Iterator[npt.NDArray[np.uint32]]:
+        for number in self.image.times:
+            if len(self.image.times) > 1:
+                note(f"Time point {number + 1} of {len(self.image.times)}")
+            yield self._found(number)
+
+    def _found(self, number: int) -> npt.NDArray[np.uint32]:
+        """Ids of one time point, of which those that are filtered out are gone."""
+        import numpy as np
+
+        from napari_sparseseg.measuring import measure_objects
+
+        volume = self.image.volume(number)
+        ids = self._segmenter.predict_objects(volume)
+        classes = self._segmenter.object_classes_
+        # where objects are of one class there is no need to predict the classes once more
+        labels = self._segmenter.predict(volume) if len(classes) > 1 else (ids > 0) * np.uint8(classes.max(initial=0))
+        table = measure_objects(
+            ids, volume, labels, self.image.spacing, channel_axis=self.image.channel_axis, **self._filters
+        )
+        kept = np.zeros(int(ids.max()) + 1, np.uint32)
+        kept[table["id"]] = table["id"]
+        self.n_left_out += int(ids.max()) - len(table)
+        self.tables.append(table)
+        return kept[ids]
+
+
+def _print_result(search: _Search, outputs: list[Path], seconds: float) -> None:
+    import pandas as pd
+
+    table = pd.concat(search.tables)
+    size = "area" if "area" in table else "volume"
+    unit = short_unit(search.image.unit) or "of the voxel size"
+    left_out = f", {counted(search.n_left_out, 'other')} left out" if search.n_left_out else ""
+    rows = [("Image", str(search.image.path)), ("Objects", f"{len(table)}{left_out}")]
+    if len(table):
+        rows.append((f"Median {size}", f"{table[size].median():.4g}, lengths in {unit}"))
+    rows += [("Finding", f"{seconds:.1f} s"), ("Ids", str(outputs[0]))]
+    rows += [("Table", str(path)) for path in outputs[1:]]
+    print_table(rows)
