@@ -112,6 +112,20 @@ class TestFolders:
         assert "3 images segmented, 1 failed" in done.output
         assert "c.tif" not in (tmp_path / "t.csv").read_text()
 
+    def test_run_again_what_is_complete_is_kept(self, invoke, files, images, tmp_path):
+        out, table = tmp_path / "out", tmp_path / "t.csv"
+        (images / "series.tif").unlink()
+        command = ["predict", files.model, images, "-o", out, "--table", table]
+        assert invoke(*command).exit_code == 0
+        first = table.read_text()
+        shutil.rmtree(out / "a_labels.ome.zarr")
+        kept = (out / "b_labels.ome.zarr").stat()
+        done = invoke(*command, "--overwrite")
+        assert done.exit_code == 0, done.output
+        assert (out / "b_labels.ome.zarr").stat().st_ino == kept.st_ino
+        assert (out / "a_labels.ome.zarr").is_dir()
+        assert table.read_text() == first
+
     def test_of_a_single_image_too(self, invoke, files, tmp_path):
         done = invoke("predict", files.model, files.image, "-o", tmp_path / "l.tif", "--table", tmp_path / "t.csv")
         assert done.exit_code == 0, done.output
