@@ -116,6 +116,11 @@ class TestCodeOnThePages:
             result = CliRunner().invoke(app, arguments)
             assert result.exit_code == 0, f"{arguments}: {result.output}"
 
+    def test_objects_page(self) -> None:
+        result = run_page(REPOSITORY / "docs" / "objects.md")
+        assert result["objects"].shape == result["sample"].image.shape
+        assert set(result["table"]["id"]) <= set(np.unique(result["objects"]).tolist())
+
     def test_project_page(self) -> None:
         result = run_page(REFERENCE / "project.md")
         assert result["annotation"].shape == (1, 16, 64, 64)
