@@ -149,7 +149,7 @@ class Tutorial:
         """Some nuclei, each with a number of its own."""
         self.go_to(0, 24)
         self.session.bridge.set_mode("paint")
-        self.session.bridge.paint_objects(True)
+        self.session.bridge.objects.switch(True)
         self.brush(7)
         self.hand.key(Qt.Key.Key_2)
         for place in self.places(NUCLEUS, 24, 4):

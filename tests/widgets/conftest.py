@@ -13,8 +13,21 @@ import numpy as np
 import pytest
 
 from napari_sparseseg._types import Box, Plane, Region, Shape3D
-from napari_sparseseg.live.events import ClassInfo, LiveEvents, PaintChange, PaintedSlice, TileUpdate, View
+from napari_sparseseg.live.classes import ClassList
+from napari_sparseseg.live.events import (
+    ClassInfo,
+    LiveEvents,
+    ObjectsChange,
+    PaintChange,
+    PaintedSlice,
+    TileUpdate,
+    View,
+)
+from napari_sparseseg.live.found_objects import FoundObjects
+from napari_sparseseg.live.image import LiveImage
+from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.shown import with_paint
+from napari_sparseseg.live.switchboard import Switchboard
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit
 from napari_sparseseg.widgets.sources import ImageSource, source_of
 
@@ -41,6 +54,9 @@ class FakeLive:
         self.image_shape: tuple[int, ...] | None = None
         self.states: dict[int, Any] = {}
         self.generation = 0
+        self.opened: Opened | None = None
+        self.switch = Switchboard(self.events)
+        self.found = FoundObjects(lambda: self.opened, ClassList(), self.labels, self._tell, self.switch.wish)
 
     def open(self, image: Any, *, channel_axis: Any = None, time_axis: Any = None, spacing: Any = None) -> None:
         shape = list(image.shape)
@@ -50,6 +66,8 @@ class FakeLive:
         z, y, x = [1] * (3 - len(space)) + space
         self.store = AnnotationStore((n_frames, z, y, x))
         self.predicted = np.zeros(self.store.shape, np.uint8)
+        taken = LiveImage.of(image, channel_axis, time_axis, spacing)
+        self.opened = Opened(taken, self.store, self.predicted, self.switch)
 
     @property
     def shape(self) -> tuple[int, int, int, int] | None:
@@ -85,11 +103,17 @@ class FakeLive:
     def objects(self, frame: int, box: Box) -> Any:
         return self.store.objects(frame, box)
 
+    def find(self, ids: Any, frame: int = 0) -> None:
+        """Find these objects, (z, y, x), and tell of it as the compute thread would."""
+        box = Box.whole(self.store.shape[1:])
+        self.opened.objects.take(self.store.shape, frame, box, np.asarray(ids, np.uint32))
+        self.events.objects_changed.emit(ObjectsChange(frame, box))
+
     def undo(self) -> bool:
-        return self._tell(self.store.undo())
+        return self.found.undo()
 
     def redo(self) -> bool:
-        return self._tell(self.store.redo())
+        return self.found.redo()
 
     def painted_slices(self) -> tuple[PaintedSlice, ...]:
         return tuple(PaintedSlice(*painted) for painted in self.store.painted_slices())

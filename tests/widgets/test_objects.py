@@ -18,7 +18,7 @@ def stage(set_stage):
     stage = set_stage()
     stage.bridge.go_to(Plane(0, 0, 4))
     stage.tools("paint", OBJECT, brush=5)
-    stage.bridge.paint_objects(True)
+    stage.bridge.objects.switch(True)
     return stage
 
 
@@ -35,7 +35,7 @@ def test_each_object_has_its_id_and_the_class_stays(stage):
         stage.drag((4, row, 10), (4, row, 20))
         stage.key("N")
     assert ids_at(stage, (4, 8, 12), (4, 20, 12), (4, 32, 12), (4, 14, 12)) == [1, 2, 3, 0]
-    assert stage.bridge.object_id == 4
+    assert stage.bridge.objects.object_id == 4
     assert set(np.unique(stage.live.codes)) == {0, OBJECT}
     whole = stage.live.objects(0, Box.whole(stage.live.shape[1:]))
     np.testing.assert_array_equal(np.asarray(id_layer(stage).data), whole)
@@ -47,7 +47,7 @@ def test_each_object_has_its_id_and_the_class_stays(stage):
 def test_next_is_the_same_until_something_is_painted(stage):
     stage.key("N")
     stage.key("N")
-    assert stage.bridge.object_id == 1
+    assert stage.bridge.objects.object_id == 1
 
 
 @pytest.mark.parametrize("mode", ["paint", "correct"])
@@ -78,31 +78,31 @@ def test_the_object_under_the_brush_is_told_and_picked(stage):
     stage.drag((4, 8, 10), (4, 8, 20))
     stage.key("N")
     stage.move((4, 8, 14), "")
-    assert (stage.bridge.object_id, stage.bridge.hovered_object) == (2, 1)
+    assert (stage.bridge.objects.object_id, stage.bridge.objects.hovered) == (2, 1)
     stage.key("J")
-    assert stage.bridge.object_id == 1
+    assert stage.bridge.objects.object_id == 1
     stage.move((4, 30, 30), "")
-    assert stage.bridge.hovered_object == 0
+    assert stage.bridge.objects.hovered == 0
     stage.key("J")
-    assert stage.bridge.object_id == 1
+    assert stage.bridge.objects.object_id == 1
     assert stage.problems == ["There is no painted object under the brush"]
 
 
 def test_switched_off_paint_has_no_ids_and_the_layer_is_gone(stage):
     stage.drag((4, 8, 10), (4, 8, 20))
-    stage.bridge.paint_objects(False)
+    stage.bridge.objects.switch(False)
     stage.drag((4, 30, 10), (4, 30, 20))
     assert ids_at(stage, (4, 8, 12), (4, 30, 12)) == [1, 0]
     assert len(stage.viewer.layers) == 3
     stage.key("N")
-    assert stage.bridge.object_id == 0
-    stage.bridge.paint_objects(True)
-    assert stage.bridge.object_id == 2
+    assert stage.bridge.objects.object_id == 0
+    stage.bridge.objects.switch(True)
+    assert stage.bridge.objects.object_id == 2
 
 
 def test_removing_the_layer_of_ids_switches_off(stage):
     changes = []
-    stage.bridge.objects_changed.connect(lambda: changes.append(stage.bridge.object_id))
+    stage.bridge.objects.changed.connect(lambda: changes.append(stage.bridge.objects.object_id))
     stage.viewer.layers.remove(id_layer(stage))
     assert changes == [0]
     stage.drag((4, 8, 10), (4, 8, 20))
@@ -113,7 +113,7 @@ def test_removing_the_layer_of_ids_switches_off(stage):
 def test_planes_and_time_series_have_objects(set_stage, shape, time):
     stage = set_stage(np.zeros(shape, np.uint8), **({"axis_labels": ("t", "z", "y", "x")} if time else {}))
     stage.tools("paint", OBJECT, brush=5)
-    stage.bridge.paint_objects(True)
+    stage.bridge.objects.switch(True)
     at = tuple(stage.viewer.dims.current_step[: len(shape) - 2])
     stage.drag((*at, 10, 10), (*at, 10, 20))
     expected = stage.bridge._pair.axes.as_frames(stage.annotation.data) == OBJECT

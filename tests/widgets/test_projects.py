@@ -174,7 +174,7 @@ class TestComingBack:
     def test_objects_come_back_and_go_on(self, open_viewer: Any, hands: Any, image_file: Path) -> None:
         viewer = open_viewer()
         open_dock(viewer).object_panel._switch.click()
-        assert not find_session(viewer).bridge.object_id  # there is no image yet
+        assert not find_session(viewer).bridge.objects.object_id  # there is no image yet
         viewer.open(image_file)
         wait_until(lambda: find_session(viewer).bridge.is_open)
         dock, stage = open_dock(viewer), hands(viewer)

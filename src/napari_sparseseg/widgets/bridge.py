@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import weakref
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Labels
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg._types import Plane
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.live.events import ClassInfo, PaintChange, TileUpdate
 from napari_sparseseg.widgets.extras import Extras
 from napari_sparseseg.widgets.feed import PredictionFeed
+from napari_sparseseg.widgets.found import FoundTool
 from napari_sparseseg.widgets.keys import bind_keys, unbind_keys
-from napari_sparseseg.widgets.layers import PredictionLayer, SharedHistoryLabels
+from napari_sparseseg.widgets.layers import SharedHistoryLabels
+from napari_sparseseg.widgets.losses import LossWatch
 from napari_sparseseg.widgets.objects import ObjectTool
-from napari_sparseseg.widgets.pair import LayerPair, axis_map
+from napari_sparseseg.widgets.pair import LayerPair, axis_map, remove_left_over
 from napari_sparseseg.widgets.results import add_everything, add_slice
 from napari_sparseseg.widgets.sources import unwrapped
 from napari_sparseseg.widgets.tools import Mode, ToolSync
@@ -54,9 +54,6 @@ class LayerBridge(QObject):
     problem = Signal(str)
     """Something that was painted or chosen cannot be taken in; a sentence for the user."""
 
-    objects_changed = Signal()
-    """Painting of objects was switched, or another object is in hand or under the brush."""
-
     _paint_changed = Signal(object)  # brings changes from other threads to the GUI thread
 
     def __init__(self, viewer: Any, live: LiveSegmenter, relay: GuiRelay, parent: QObject | None = None) -> None:
@@ -76,9 +73,12 @@ class LayerBridge(QObject):
         self._is_open = False
         self._feed = PredictionFeed(self._write_tile, self._draw, self.current_plane, self)
         self._extras = Extras(viewer, live, self)
-        self._objects = ObjectTool(viewer, live, self)
-        self._objects.changed.connect(self.objects_changed)
-        self._objects.problem.connect(self.problem)
+        self.objects = ObjectTool(viewer, live, self)
+        self.found = FoundTool(viewer, live, self)
+        self._losses = LossWatch(viewer, self._lose, self)
+        for tool in (self.objects, self.found):
+            tool.problem.connect(self.problem)
+        self._losses.told.connect(self.layers_lost)
         self._feed.drained.connect(self._on_feed_drained)
         self._extras.removed.connect(self.extra_removed)
         self._paint_changed.connect(self._on_paint_changed)
@@ -95,12 +95,14 @@ class LayerBridge(QObject):
         self._leave_pair()
         if viewer is None:
             return
-        self._remove_left_over(viewer, source)
+        remove_left_over(viewer, axis_map(source), self._live.codes)
         self._connect(viewer)
         self._pair, self._tools = self._new_pair(viewer, source)
         self._show_classes(self._live.classes)
         self._pair.sync_all()
         self.restore_layers()
+        self.objects.open(self._pair)
+        self.found.open(self._pair, self)
         self.set_mode(self._mode)
         self._on_view_changed()
 
@@ -115,10 +117,7 @@ class LayerBridge(QObject):
         self._live.events.paint_changed.disconnect(self._on_live_paint_changed, missing_ok=True)
         if self._watcher is not None:
             self._watcher.close()
-        viewer = self._viewer()
-        if viewer is not None:
-            viewer.layers.events.removed.disconnect(self._on_layer_removed)
-            viewer.layers.events.changed.disconnect(self._on_layer_exchanged)
+        self._losses.stop()
 
     @property
     def is_open(self) -> bool:
@@ -140,8 +139,7 @@ class LayerBridge(QObject):
         self._live.events.paint_changed.connect(self._on_live_paint_changed)
         self._watcher = ViewWatcher(viewer, self)
         self._watcher.changed.connect(self._on_view_changed)
-        viewer.layers.events.removed.connect(self._on_layer_removed)
-        viewer.layers.events.changed.connect(self._on_layer_exchanged)
+        self._losses.start()
 
     def _relay_slots(self) -> list[tuple[Any, Any]]:
         return [
@@ -149,6 +147,7 @@ class LayerBridge(QObject):
             (self._relay.classes, self._show_classes),
             (self._relay.predictions_cleared, self._on_predictions_cleared),
             (self._relay.freshness, self._on_freshness_changed),
+            (self._relay.objects, self.found.update),
         ]
 
     def _new_pair(self, viewer: Any, source: ImageSource) -> tuple[LayerPair, ToolSync]:
@@ -190,7 +189,8 @@ class LayerBridge(QObject):
     def _leave_pair(self) -> None:
         self._feed.clear()
         self._extras.close()
-        self._objects.switch_off()
+        self.objects.close()
+        self.found.close()
         if self._pair is None or self._tools is None:
             return
         self._tools.close()
@@ -199,19 +199,6 @@ class LayerBridge(QObject):
                 unbind_keys(painted.layer)
         self._pair.forget()
         self._pair = self._tools = None
-
-    def _remove_left_over(self, viewer: Any, source: ImageSource) -> None:
-        """Remove layers of an image before that hold nothing, or nothing but what the new ones will show."""
-        codes, axes = self._live.codes, axis_map(source)
-        for layer in list(viewer.layers):
-            if not isinstance(layer, SharedHistoryLabels) or layer.history is not None:
-                continue
-            is_same = layer.data.shape == axes.shape and (
-                isinstance(layer, PredictionLayer)
-                or (codes is not None and np.array_equal(axes.as_frames(layer.data), codes))
-            )
-            if is_same or not layer.data.any():
-                viewer.layers.remove(layer)
 
     # --- mode, class and brush ---
 
@@ -260,32 +247,13 @@ class LayerBridge(QObject):
 
     # --- objects ---
 
-    @property
-    def object_id(self) -> int:
-        """The object that is painted, 0 while classes alone are."""
-        return self._objects.object_id
-
-    @property
-    def hovered_object(self) -> int:
-        """The painted object under the brush, 0 if there is none or if they are not shown."""
-        return self._objects.hovered
-
-    def paint_objects(self, wanted: bool) -> None:
-        """Give each object that is painted an id, and show the ids; or paint classes alone."""
-        if not wanted:
-            self._objects.switch_off()
-        elif self._pair is None:
-            self.problem.emit("Choose an image first: its objects are painted then")
-        else:
-            self._objects.switch_on(self._pair)
-
     def next_object(self) -> None:
         """Go on with an object of which nothing is painted yet."""
-        self._objects.take_next()
+        self.objects.take_next()
 
     def pick_object(self) -> None:
         """Go on with the object under the brush."""
-        self._objects.pick()
+        self.objects.pick()
 
     # --- history ---
 
@@ -368,7 +336,7 @@ class LayerBridge(QObject):
     def _on_paint_changed(self, change: PaintChange) -> None:
         if self._pair is not None:
             self._pair.sync(change.frame, change.box)
-            self._objects.update()
+            self.objects.update()
 
     def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
         if self._pair is None or self._tools is None:
@@ -418,34 +386,14 @@ class LayerBridge(QObject):
         self._brush_size = size
         self.brush_resized.emit(size)
 
-    def _on_layer_exchanged(self, event: Any) -> None:
-        old = event.old_value
-        for layer in old if isinstance(old, list) else [old]:
-            self._lose(layer)
-
-    def _on_layer_removed(self, event: Any) -> None:
-        self._lose(event.value)
-
     def _lose(self, layer: Any) -> None:
         self._extras.on_layer_removed(layer)
-        self._objects.on_layer_removed(layer)
+        self.objects.on_layer_removed(layer)
+        self.found.on_layer_removed(layer)
         if self._pair is None:
             return
         for painted, sentence in zip(self._pair.both, (ANNOTATION_LOST, PREDICTION_LOST), strict=True):
             if painted.layer is layer:
                 unbind_keys(layer)
                 painted.forget()
-                # Not now: napari removes all layers when it closes, and there is nobody to tell then.
-                QTimer.singleShot(0, partial(_tell, weakref.ref(self), sentence.format(name=painted.name)))
-
-    def tell_loss(self, sentence: str) -> None:
-        """Emit `layers_lost`, unless everything is gone, as when the viewer closes."""
-        viewer = self._viewer()
-        if self._is_open and viewer is not None and len(viewer.layers):
-            self.layers_lost.emit(sentence)
-
-
-def _tell(bridge: weakref.ref[LayerBridge], sentence: str) -> None:
-    alive = bridge()
-    if alive is not None:
-        alive.tell_loss(sentence)
+                self._losses.tell(sentence.format(name=painted.name))

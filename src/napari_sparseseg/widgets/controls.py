@@ -248,3 +248,14 @@ def row(*widgets: QWidget | None, spacing: int = 6) -> QHBoxLayout:
 def count_text(number: int) -> str:
     """A count with narrow spaces between thousands: 1 532."""
     return f"{number:,}".replace(",", "\u202f")
+
+
+def equal_row(*buttons: QPushButton) -> QHBoxLayout:
+    """Buttons of one width, side by side."""
+    for button in buttons:
+        button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        button.setMinimumWidth(0)
+    layout = row(*buttons)
+    for index in range(len(buttons)):
+        layout.setStretch(index, 1)
+    return layout

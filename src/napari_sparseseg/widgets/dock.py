@@ -14,9 +14,10 @@ from napari_sparseseg._types import Plane
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.live.events import ClassInfo, LiveStatus, PaintedSlice, SavingStatus
 from napari_sparseseg.storage.project.reference import ImageState
+from napari_sparseseg.widgets import wiring
 from napari_sparseseg.widgets.class_panel import ClassPanel
 from napari_sparseseg.widgets.controls import MessageLabel
-from napari_sparseseg.widgets.home import recents
+from napari_sparseseg.widgets.found_panel import FoundPanel
 from napari_sparseseg.widgets.image_panel import ImagePanel
 from napari_sparseseg.widgets.object_panel import ObjectPanel
 from napari_sparseseg.widgets.paint_panel import PaintPanel
@@ -55,12 +56,7 @@ class SparseSegDock(QWidget):
         self._wishes = Wishes(self.session, self)
         self._project_wishes = ProjectWishes(self.session, napari_viewer, self)
         self._connect_session()
-        self._connect_image()
-        self._connect_project()
-        self._connect_classes()
-        self._connect_paint()
-        self._connect_train()
-        self._connect_results()
+        self._connect_panels()
         self.session.take_dock(self)
         self._show_session()
         self._docked.start(0)
@@ -92,6 +88,7 @@ class SparseSegDock(QWidget):
         self.project_panel = ProjectPanel()
         self.class_panel, self.paint_panel, self.object_panel = ClassPanel(), PaintPanel(), ObjectPanel()
         self.train_panel, self.result_panel = TrainPanel(), ResultPanel()
+        self.found_panel = FoundPanel()
         self.settings_panel = SettingsPanel()
         column = QWidget()
         layout = QVBoxLayout(column)
@@ -101,7 +98,7 @@ class SparseSegDock(QWidget):
             (self.image_panel, self.project_panel),
             (self.class_panel, self.paint_panel, self.object_panel),
             (self.train_panel,),
-            (self.result_panel,),
+            (self.result_panel, self.found_panel),
             (self.settings_panel,),
         )
         for number, group in enumerate(groups):
@@ -157,70 +154,26 @@ class SparseSegDock(QWidget):
             (session.bridge.class_changed, self._on_class_changed),
             (session.bridge.brush_resized, self.paint_panel.show_brush),
             (session.bridge.view_changed, self._show_plane),
-            (session.bridge.objects_changed, self._show_objects),
+            (session.bridge.objects.changed, self._show_objects),
+            (session.bridge.found.changed, self._show_found),
+            (session.bridge.found.changed, self._show_undo),
             (session.bridge.extra_removed, self._on_extra_removed),
         ]
 
-    def _connect_image(self) -> None:
-        self.image_panel.source_chosen.connect(self._wishes.open_image)
+    def _connect_panels(self) -> None:
+        wiring.connect_image(self.image_panel, self.settings_panel, self._wishes)
+        wiring.connect_project(self.project_panel, self._project_wishes, self.session)
+        wiring.connect_classes(self.class_panel, self._wishes, self.session.bridge)
+        wiring.connect_paint(self.paint_panel, self.object_panel, self._wishes, self.session.bridge)
+        wiring.connect_training(self.train_panel, self._wishes, self.session.live)
+        wiring.connect_results(self.result_panel, self._wishes, self.session.bridge)
+        wiring.connect_found(self.found_panel, self._wishes, self.session)
         self.image_panel.image_appeared.connect(lambda: self._opening.start(0))
-        self.settings_panel.configured.connect(lambda name, config: self._wishes.configure(**{name: config}))
-        self.settings_panel.device_chosen.connect(lambda device: self._wishes.configure(device=device))
-
-    def _connect_project(self) -> None:
-        panel, wishes = self.project_panel, self._project_wishes
-        panel.open_requested.connect(wishes.ask_and_open)
-        panel.recent_chosen.connect(wishes.open)
-        panel.recents_requested.connect(lambda: panel.show_recents(recents()))
-        panel.save_as_requested.connect(wishes.save_as)
-        panel.history_requested.connect(wishes.restore)
-        panel.provenance_requested.connect(wishes.export_provenance)
-        panel.methods_requested.connect(wishes.copy_methods)
-        panel.store_requested.connect(wishes.store_image)
-        panel.offer_accepted.connect(wishes.accept_offer)
-        panel.offer_declined.connect(self.session.decline)
-
-    def _connect_classes(self) -> None:
-        panel, wishes = self.class_panel, self._wishes
-        panel.class_chosen.connect(self.session.bridge.set_class)
-        panel.class_added.connect(self._on_class_added)
-        panel.class_renamed.connect(wishes.rename_class)
-        panel.class_recolored.connect(wishes.recolor_class)
-        panel.class_removed.connect(wishes.remove_class)
-        panel.background_chosen.connect(wishes.set_background)
-
-    def _connect_paint(self) -> None:
-        panel, bridge = self.paint_panel, self.session.bridge
-        panel.mode_chosen.connect(bridge.set_mode)
-        panel.brush_resized.connect(bridge.set_brush)
-        panel.slice_chosen.connect(bridge.go_to)
-        self.object_panel.toggled.connect(lambda wished: bridge.paint_objects(wished))
-        self.object_panel.next_requested.connect(lambda: bridge.next_object())
-        panel.complete_toggled.connect(self._wishes.set_complete)
-        panel.undo_requested.connect(lambda: self._wishes.obey(bridge.undo))
-        panel.redo_requested.connect(lambda: self._wishes.obey(bridge.redo))
-
-    def _connect_train(self) -> None:
-        panel, live = self.train_panel, self.session.live
-        panel.start_requested.connect(lambda: self._wishes.obey(live.start))
-        panel.pause_requested.connect(lambda: self._wishes.obey(live.pause))
-        panel.update_requested.connect(lambda: self._wishes.obey(live.update_once))
-        panel.live_toggled.connect(lambda wished: live.set_live(wished))
-        panel.auto_start_toggled.connect(self._on_auto_start_toggled)
-        panel.reset_requested.connect(self._wishes.reset_model)
-
-    def _connect_results(self) -> None:
-        panel, wishes, bridge = self.result_panel, self._wishes, self.session.bridge
-        panel.accept_slice_requested.connect(lambda: wishes.accept(everything=False))
-        panel.accept_all_requested.connect(lambda: wishes.accept(everything=True))
-        panel.prediction_toggled.connect(lambda: bridge.toggle_prediction())
-        panel.outlines_toggled.connect(lambda: bridge.toggle_outlines())
-        panel.probability_chosen.connect(lambda class_id: self._show_map(probability=class_id))
-        panel.uncertainty_toggled.connect(lambda wished: self._show_map(uncertainty=wished))
-        panel.freshness_toggled.connect(lambda wished: self._show_map(freshness=wished))
-        panel.save_model_requested.connect(wishes.save_model)
-        panel.load_model_requested.connect(wishes.load_model)
-        panel.export_requested.connect(wishes.export_labels)
+        self.class_panel.class_added.connect(self._on_class_added)
+        self.train_panel.auto_start_toggled.connect(self._on_auto_start_toggled)
+        self.result_panel.probability_chosen.connect(lambda class_id: self._show_map(probability=class_id))
+        self.result_panel.uncertainty_toggled.connect(lambda wished: self._show_map(uncertainty=wished))
+        self.result_panel.freshness_toggled.connect(lambda wished: self._show_map(freshness=wished))
 
     # --- showing ---
 
@@ -232,6 +185,7 @@ class SparseSegDock(QWidget):
         self.paint_panel.show_mode(session.bridge.mode)
         self.paint_panel.show_brush(session.bridge.brush_size)
         self._show_objects()
+        self._show_found()
         self.train_panel.show_auto_start(session.live.auto_start)
         self.train_panel.add_points(session.curve)
         self._show_status(session.live.status)
@@ -245,6 +199,7 @@ class SparseSegDock(QWidget):
     def _show_status(self, status: LiveStatus) -> None:
         self.train_panel.show_status(status)
         self.result_panel.show_status(status)
+        self.found_panel.show_status(status)
         self.paint_panel.show_correct_enabled(status.has_model, "Nothing is predicted yet: paint two classes first.")
 
     def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
@@ -269,7 +224,12 @@ class SparseSegDock(QWidget):
         self.paint_panel.show_undo(live.can_undo, live.can_redo)
 
     def _show_objects(self) -> None:
-        self.object_panel.show_objects(self.session.bridge.object_id, self.session.bridge.hovered_object)
+        tool = self.session.bridge.objects
+        self.object_panel.show_objects(tool.object_id, tool.hovered)
+
+    def _show_found(self) -> None:
+        found = self.session.bridge.found
+        self.found_panel.show_found(found.tool, found.count, found.has_first)
 
     def _show_plane(self) -> None:
         plane: Plane | None = self.session.bridge.current_plane()

@@ -69,8 +69,12 @@ class PredictionLayer(SharedHistoryLabels):
     """What the network predicts, with the user's paint over it; painting on it corrects."""
 
 
+class FoundLayer(SharedHistoryLabels):
+    """The objects that were found; points on it correct them."""
+
+
 # napari tells what kind of layer it has (icon, menus, writers, duplicates) by the name of its class.
-for _layer_class in (SharedHistoryLabels, AnnotationLayer, PredictionLayer):
+for _layer_class in (SharedHistoryLabels, AnnotationLayer, PredictionLayer, FoundLayer):
     _layer_class.__name__ = "Labels"
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg._types import NO_OBJECT, Box
 from napari_sparseseg.widgets.overlays import ObjectMap, ObjectOverlay
+from napari_sparseseg.widgets.view import voxel_at
 
 if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
@@ -36,31 +36,49 @@ class ObjectTool(QObject):
 
     @property
     def is_on(self) -> bool:
-        return self._pair is not None
+        return self._overlay is not None
 
-    def switch_on(self, pair: LayerPair) -> None:
-        """Take the next free object in hand, and show the ids of what was painted."""
-        viewer = self._viewer()
-        if viewer is None or self.is_on:
-            return
+    def open(self, pair: LayerPair) -> None:
+        """Paint objects of this image, once it is switched on."""
+        self.close()
         self._pair = pair
+
+    def close(self) -> None:
+        """Switch off and let go of the image."""
+        self.switch(False)
+        self._pair = None
+
+    def switch(self, wanted: bool) -> None:
+        """Give each object that is painted an id and show the ids, or paint classes alone and take the layer away."""
+        if not wanted:
+            self._switch_off()
+        elif self._pair is None:
+            self.problem.emit("Choose an image first: its objects are painted then")
+        elif not self.is_on:
+            self._switch_on(self._pair)
+
+    def _switch_on(self, pair: LayerPair) -> None:
+        viewer = self._viewer()
+        if viewer is None:
+            return
         ids = ObjectMap(pair.axes, self._live.objects)
         self._overlay = ObjectOverlay(viewer, ids, f"{pair.source.name} painted objects", **pair.placement)
         viewer.mouse_move_callbacks.append(self._follow)
         self.take_next()
 
-    def switch_off(self) -> None:
-        """Paint classes alone from now on, and take the layer of ids away."""
-        pair, self._pair = self._pair, None
+    def _switch_off(self) -> None:
         overlay, self._overlay = self._overlay, None
-        viewer = self._viewer()
-        if pair is None:
-            return
         if overlay is not None:
             overlay.remove()
+            self._leave()
+
+    def _leave(self) -> None:
+        viewer = self._viewer()
         if viewer is not None:
             viewer.mouse_move_callbacks.remove(self._follow)
-        self.hovered = self.object_id = pair.object_id = NO_OBJECT
+        self.hovered = self.object_id = NO_OBJECT
+        if self._pair is not None:
+            self._pair.object_id = NO_OBJECT
         self.changed.emit()
 
     def take_next(self) -> None:
@@ -85,10 +103,10 @@ class ObjectTool(QObject):
         """Switch off if the user has removed the layer of ids."""
         if self._overlay is not None and layer is self._overlay.layer:
             self._overlay = None
-            self.switch_off()
+            self._leave()
 
     def _take(self, object_id: int) -> None:
-        if self._pair is not None:
+        if self._pair is not None and self.is_on:
             self.object_id = self._pair.object_id = object_id
             self.changed.emit()
 
@@ -106,11 +124,8 @@ class ObjectTool(QObject):
         viewer, overlay, pair = self._viewer(), self._overlay, self._pair
         if viewer is None or overlay is None or pair is None:
             return NO_OBJECT
-        position = viewer.cursor.position[-pair.axes.ndim :]
-        point = np.round(overlay.layer.world_to_data(position)).astype(int).tolist()
-        if not all(0 <= p < n for p, n in zip(point, pair.axes.shape, strict=True)):
+        found = voxel_at(overlay.layer, pair.axes, viewer.cursor.position)
+        if found is None:
             return NO_OBJECT
-        frames, *space = pair.axes.to_frames([slice(p, p + 1) for p in point])
-        z, y, x = space
-        box = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
-        return int(self._live.objects(frames.start, box).item())
+        frame, (z, y, x) = found
+        return int(self._live.objects(frame, Box((z, y, x), (z + 1, y + 1, x + 1))).item())

@@ -78,18 +78,20 @@ class TileMap(LazyMap):
 
 
 class ObjectMap(LazyMap):
-    """The id of the painted object at each voxel; `objects` tells those of a frame's box."""
+    """The id of the object at each voxel; `objects` tells those of a frame's box, in the given dtype."""
 
-    def __init__(self, axes: AxisMap, objects: Callable[[int, Box], npt.NDArray[np.int32]]) -> None:
-        super().__init__(axes, np.int32)
+    def __init__(
+        self, axes: AxisMap, objects: Callable[[int, Box], npt.NDArray[np.integer]], dtype: npt.DTypeLike = np.int32
+    ) -> None:
+        super().__init__(axes, dtype)
         self._objects = objects
 
     @override
-    def _picked(self, frame: int, space: list[npt.NDArray[Any]]) -> npt.NDArray[np.int32]:
+    def _picked(self, frame: int, space: list[npt.NDArray[Any]]) -> npt.NDArray[np.integer]:
         z, y, x = [np.zeros(1, int), *space][-3:]
         low, high = ([int(end(positions)) for positions in (z, y, x)] for end in (np.min, np.max))
         box = Box((low[0], low[1], low[2]), (high[0] + 1, high[1] + 1, high[2] + 1))
-        found: npt.NDArray[np.int32] = self._objects(frame, box)[np.ix_(z - low[0], y - low[1], x - low[2])]
+        found: npt.NDArray[np.integer] = self._objects(frame, box)[np.ix_(z - low[0], y - low[1], x - low[2])]
         return found if len(space) == 3 else found[0]
 
 

@@ -240,3 +240,16 @@ def axis_map(source: ImageSource) -> AxisMap:
         time %= n_axes
         time -= channel is not None and channel % n_axes < time
     return AxisMap(tuple(source.shape), time)
+
+
+def remove_left_over(viewer: Any, axes: AxisMap, codes: Values | None) -> None:
+    """Remove layers of an image before that hold nothing, or nothing but what the new ones will show."""
+    for layer in list(viewer.layers):
+        if not isinstance(layer, AnnotationLayer | PredictionLayer) or layer.history is not None:
+            continue
+        is_same = layer.data.shape == axes.shape and (
+            isinstance(layer, PredictionLayer)
+            or (codes is not None and np.array_equal(axes.as_frames(layer.data), codes))
+        )
+        if is_same or not layer.data.any():
+            viewer.layers.remove(layer)

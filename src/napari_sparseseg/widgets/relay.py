@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CurvePoint,
         LiveEvents,
         LiveStatus,
+        ObjectsChange,
         PaintChange,
         SavingStatus,
         TileUpdate,
@@ -43,6 +44,7 @@ class _Mail:
     failures: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     saving: SavingStatus | None = None
+    objects: list[ObjectsChange] = field(default_factory=list)
 
 
 class GuiRelay(QObject):
@@ -70,6 +72,8 @@ class GuiRelay(QObject):
     noticed = Signal(str)
     saving = Signal(object)
     """SavingStatus."""
+    objects = Signal(list)
+    """ObjectsChange, in order."""
 
     def __init__(self, events: LiveEvents, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -121,6 +125,7 @@ class GuiRelay(QObject):
             (events.failed, self._collect_failure),
             (events.noticed, self._collect_notice),
             (events.saving_changed, self._collect_saving),
+            (events.objects_changed, self._collect_objects),
         ]
 
     # --- any thread; touches nothing of Qt, which may be gone ---
@@ -173,6 +178,10 @@ class GuiRelay(QObject):
         with self._lock:
             self._mail.saving = status
 
+    def _collect_objects(self, change: ObjectsChange) -> None:
+        with self._lock:
+            self._mail.objects.append(change)
+
     # --- GUI thread ---
 
     def _deliveries(self, mail: _Mail) -> Iterator[tuple[Any, ...]]:
@@ -185,6 +194,8 @@ class GuiRelay(QObject):
         if mail.tiles:
             yield self.tiles, list(mail.tiles.values())
         yield from ((self.freshness, frame) for frame in mail.frames)
+        if mail.objects:
+            yield self.objects, mail.objects
         if mail.status is not None:
             yield self.status, mail.status
         if mail.curve_cleared:

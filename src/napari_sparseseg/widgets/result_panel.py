@@ -9,13 +9,12 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QPushButton,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_sparseseg.live.events import ClassInfo, LiveStatus
-from napari_sparseseg.widgets.controls import Section, row
+from napari_sparseseg.widgets.controls import Section, equal_row
 from napari_sparseseg.widgets.keys import OUTLINES_KEY, PREDICTION_KEY
 
 _NOTHING_YET = "There is no prediction yet."
@@ -98,13 +97,13 @@ class ResultPanel(QWidget):
 
     def _build_accept(self) -> QHBoxLayout:
         self._accept_slice, self._accept_all = QPushButton("Accept slice"), QPushButton("Accept all")
-        return _equal_row(self._accept_slice, self._accept_all)
+        return equal_row(self._accept_slice, self._accept_all)
 
     def _build_look(self) -> QHBoxLayout:
         self._hide, self._outlines = QPushButton("Show / hide"), QPushButton("Outlines")
         self._hide.setToolTip(f"Hide the prediction, or show it again ({PREDICTION_KEY} on the canvas).")
         self._outlines.setToolTip(f"Draw outlines instead of areas, and back ({OUTLINES_KEY} on the canvas).")
-        return _equal_row(self._hide, self._outlines)
+        return equal_row(self._hide, self._outlines)
 
     def _build_maps(self) -> QWidget:
         section = Section("More to see", "Extra layers: probability, uncertainty, and which tiles are fresh.")
@@ -132,7 +131,7 @@ class ResultPanel(QWidget):
         self._save, self._load = QPushButton("Save model…"), QPushButton("Load model…")
         self._load.setToolTip(_LOAD_TIP)
         self._export.setAccessibleName("Export labels")
-        return _equal_row(self._export, self._save, self._load)
+        return equal_row(self._export, self._save, self._load)
 
     def _connect(self) -> None:
         for button, signal in (
@@ -162,13 +161,3 @@ class ResultPanel(QWidget):
     def _default_index(self) -> int:
         """The first class that is not the background: what people look for."""
         return next((i for i, info in enumerate(self._classes) if not info.is_background), 0)
-
-
-def _equal_row(*buttons: QPushButton) -> QHBoxLayout:
-    for button in buttons:
-        button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        button.setMinimumWidth(0)
-    layout = row(*buttons)
-    for index in range(len(buttons)):
-        layout.setStretch(index, 1)
-    return layout

@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_sparseseg._types import Box, Plane
+from napari_sparseseg._types import Box, Plane, Shape3D
 from napari_sparseseg.live.events import View
 from napari_sparseseg.widgets.axes import AxisMap
 
@@ -61,6 +61,15 @@ def current_plane(viewer: Any, layer: Layer, axes: AxisMap) -> Plane:
     state = shown(viewer, layer)
     point = [int(np.clip(p, 0, n - 1)) for p, n in zip(state.point, axes.shape, strict=True)]
     return axes.plane_across(state.order, point)
+
+
+def voxel_at(layer: Layer, axes: AxisMap, position: Sequence[float]) -> tuple[int, Shape3D] | None:
+    """Frame and voxel (z, y, x) of our layer at a position in the world; None outside."""
+    point = np.round(layer.world_to_data(position[-axes.ndim :])).astype(int).tolist()
+    if not all(0 <= p < n for p, n in zip(point, axes.shape, strict=True)):
+        return None
+    frame, z, y, x = (part.start for part in axes.to_frames([slice(p, p + 1) for p in point]))
+    return frame, (z, y, x)
 
 
 def view_of(viewer: Any, layer: Layer, axes: AxisMap, eye: tuple[float, float, float] | None = None) -> View:

@@ -1,0 +1,168 @@
+"""FoundTool: the layer of the objects that were found, and the points on it that correct them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_sparseseg._types import Shape3D
+from napari_sparseseg.errors import SparseSegError
+from napari_sparseseg.widgets.layers import FoundLayer, History, add_on_top
+from napari_sparseseg.widgets.overlays import ObjectMap
+from napari_sparseseg.widgets.view import current_plane, voxel_at
+
+if TYPE_CHECKING:
+    from napari_sparseseg.live.live_segmenter import LiveSegmenter
+    from napari_sparseseg.widgets.pair import LayerPair
+
+Tool = Literal["", "merge", "split", "delete", "fill"]
+TWO_POINTS: tuple[Tool, ...] = ("merge", "split")
+
+_OPACITY = 0.6
+
+
+class FoundTool(QObject):
+    """Shows the objects once there are some. With a tool, a click or two points on them correct; GUI thread only.
+
+    Two points are two clicks, or where a drag begins and ends.
+    """
+
+    changed = Signal()
+    """Other objects, another tool, or a first point."""
+    problem = Signal(str)
+
+    def __init__(self, viewer: Any, live: LiveSegmenter, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.layer: FoundLayer | None = None
+        self.tool: Tool = ""
+        self._first: Shape3D | None = None
+        self._viewer = weakref.ref(viewer)
+        self._live = live
+        self._pair: LayerPair | None = None
+        self._history: History | None = None
+
+    @property
+    def count(self) -> int | None:
+        """Objects of the time point on screen; None if they were not looked for."""
+        viewer = self._viewer()
+        if viewer is None or self.layer is None or self._pair is None:
+            return None
+        return self._live.found.count(current_plane(viewer, self.layer, self._pair.axes).frame)
+
+    @property
+    def has_first(self) -> bool:
+        """Whether the first of two points was clicked."""
+        return self._first is not None
+
+    def open(self, pair: LayerPair, history: History) -> None:
+        """Show the objects of this image, as soon as there are some."""
+        self.close()
+        self._pair, self._history = pair, history
+        self.changed.emit()
+
+    def close(self) -> None:
+        """Leave the layer in the viewer as an ordinary one."""
+        self.choose("")
+        layer, self.layer = self.layer, None
+        if layer is not None:
+            layer.history = None
+        self._pair = self._history = None
+
+    def update(self) -> None:
+        """Show what was found or corrected; a layer that was removed comes back."""
+        viewer, pair = self._viewer(), self._pair
+        if viewer is None or pair is None or self._live.found.is_empty:
+            return
+        if self.layer is None:
+            ids = ObjectMap(pair.axes, self._live.found.reader, np.uint32)
+            self.layer = FoundLayer(ids, name=f"{pair.source.name} objects", opacity=_OPACITY, **pair.placement)
+            self.layer.editable = False
+            self.layer.history = self._history
+            add_on_top(viewer, self.layer)
+        self.layer.refresh(extent=False, thumbnail=False, highlight=False)
+        self.changed.emit()
+
+    def choose(self, tool: Tool) -> None:
+        """Take a tool in hand, on the layer of objects; "" lays it down."""
+        viewer, layer = self._viewer(), self.layer
+        if tool and (viewer is None or layer is None):
+            self.problem.emit("Find objects first; then they can be corrected")
+            tool = ""
+        had_one, self.tool, self._first = bool(self.tool), tool, None
+        if viewer is not None and layer is not None and had_one != bool(tool):
+            layer.mouse_pan = not tool
+            if tool:
+                viewer.layers.selection.active = layer
+                layer.mouse_drag_callbacks.append(self._on_drag)
+                viewer.layers.selection.events.active.connect(self._on_active)
+            else:
+                layer.mouse_drag_callbacks.remove(self._on_drag)
+                viewer.layers.selection.events.active.disconnect(self._on_active)
+        self.changed.emit()
+
+    def on_layer_removed(self, layer: Any) -> None:
+        """Let go of the layer, if it is this one; the objects stay known."""
+        if layer is self.layer:
+            self.choose("")
+            self.layer = None
+            self.changed.emit()
+
+    def _on_active(self, event: Any) -> None:
+        """Another layer was selected, on which clicks mean something else."""
+        if event.value is not self.layer:
+            self.choose("")
+
+    def _on_drag(self, _layer: Any, event: Any) -> Iterator[None]:
+        """Called by napari with the button down, and gone on with until it is up."""
+        start = self._voxel(event)
+        if start is None or event.button != 1:
+            return
+        yield
+        while event.type == "mouse_move":
+            yield
+        end = self._voxel(event)
+        if end is not None:
+            self._point(start, end)
+
+    def _voxel(self, event: Any) -> Shape3D | None:
+        viewer = self._viewer()
+        if viewer is None or self.layer is None or self._pair is None:
+            return None
+        if viewer.dims.ndisplay == 3:
+            self.problem.emit("Objects are corrected on slices; switch to 2D")
+            return None
+        found = voxel_at(self.layer, self._pair.axes, event.position)
+        return None if found is None else found[1]
+
+    def _point(self, start: Shape3D, end: Shape3D) -> None:
+        if self.tool not in TWO_POINTS:
+            self._act(start, start)
+        elif start != end:
+            self._act(start, end)
+        elif self._first is None:
+            self._first = start
+            self.changed.emit()
+        else:
+            self._act(self._first, start)
+
+    def _act(self, first: Shape3D, second: Shape3D) -> None:
+        viewer, found, self._first = self._viewer(), self._live.found, None
+        if viewer is None or self.layer is None or self._pair is None:
+            return
+        plane = current_plane(viewer, self.layer, self._pair.axes)
+        try:
+            if self.tool == "merge":
+                found.merge(plane, first, second)
+            elif self.tool == "split":
+                found.split(plane, first, second)
+            elif self.tool == "delete":
+                found.delete(plane, first)
+            else:
+                found.fill(plane, first)
+        except SparseSegError as error:
+            self.problem.emit(str(error))
+        self.changed.emit()
