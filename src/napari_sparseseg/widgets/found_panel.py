@@ -45,7 +45,8 @@ class FoundPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(SPACING)
         layout.addLayout(equal_row(self._here, self._all))
-        layout.addLayout(equal_row(*self._tools.values()))
+        layout.addLayout(equal_row(self._tools["merge"], self._tools["split"]))
+        layout.addLayout(equal_row(self._tools["delete"], self._tools["fill"]))  # four side by side are too wide
         layout.addWidget(self._text)
         self._here.clicked.connect(lambda: self.find_here_requested.emit())
         self._all.clicked.connect(self._on_all_clicked)
