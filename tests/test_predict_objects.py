@@ -86,7 +86,7 @@ class TestAnswers:
     @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
     def test_tiles_and_memory_change_nothing(self, of_objects, tiles, cache_bytes):
         model, features, predictor = parts_of(of_objects, tiles)
-        rows = taught_rows(model)
+        rows = taught_rows(model.network)
         probabilities, affinities = predicted(predictor, rows)
         offsets = [model.network.affinity.offsets[row] for row in rows]
         wanted = group_objects(probabilities, affinities, offsets, object_channels=(1,), config=OBJECTS)

@@ -12,6 +12,7 @@ from napari_sparseseg.config import ObjectConfig
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.network import SparseNet
+from napari_sparseseg.engine.objects.finding import taught_rows
 from napari_sparseseg.engine.objects.fragments import blocks_of, margin_for
 from napari_sparseseg.engine.objects.grouping import Grouping
 from napari_sparseseg.engine.predictor import Predictor
@@ -49,9 +50,8 @@ class ObjectSearch:
         self._classes, self._store = classes, store
         self._spacing = feature_map.bank.spacing
         self._predictor = Predictor(network, feature_map, tile_voxels=Box.whole(_BLOCK).n_voxels)
-        head = network.affinity if uses_pairs else None
-        self._rows = [] if head is None else [i for i, n in enumerate(head.taught) if n]
-        self._offsets = [] if head is None else [head.offsets[i] for i in self._rows]
+        self._rows = taught_rows(network) if uses_pairs else []
+        self._offsets = [] if network.affinity is None else [network.affinity.offsets[row] for row in self._rows]
         self._tile_shape = live_tile_shape(feature_map.shape)
         self._tiles: dict[Box, _Tile] = {}
 

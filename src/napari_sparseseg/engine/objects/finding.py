@@ -12,6 +12,7 @@ from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.config import ObjectConfig
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.model import FittedModel
+from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.objects.fragments import blocks_of, margin_for
 from napari_sparseseg.engine.objects.grouping import Grouping, Writable
 from napari_sparseseg.engine.objects.offsets import Offset
@@ -41,7 +42,7 @@ class ObjectFinder:
         tile_voxels: int,
         cache_bytes: int = _CACHE_BYTES,
     ) -> None:
-        rows = taught_rows(model) if config.method != "distance" else []
+        rows = taught_rows(model.network) if config.method != "distance" else []
         if config.method == "affinities" and not rows:
             raise InputError(
                 "objects cannot be told apart by affinities, since the model has learnt none: no ids of objects were "
@@ -79,9 +80,9 @@ class ObjectFinder:
         return z, y, x
 
 
-def taught_rows(model: FittedModel) -> list[int]:
+def taught_rows(network: SparseNet) -> list[int]:
     """Numbers of the offsets whose affinities paint has taught: what the network says of others is a guess."""
-    head = model.network.affinity
+    head = network.affinity
     return [] if head is None else [row for row, n_pairs in enumerate(head.taught) if n_pairs]
 
 
