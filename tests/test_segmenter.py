@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.base import clone
 
-from napari_sparseseg import ModelConfig, ObjectConfig, PredictionConfig, SparseSegmenter, TrainingConfig
+from napari_sparseseg import ModelConfig, ObjectConfig, PaintConfig, PredictionConfig, SparseSegmenter, TrainingConfig
 from napari_sparseseg.engine.checkpoint import save_model
 from napari_sparseseg.errors import InputError, InputTypeError, InputWarning, ModelFileError, NotFittedError
 
@@ -546,7 +546,7 @@ class TestSaving:
         prediction = PredictionConfig(tile_voxels=5000, intensity="training")
         channels = np.stack([IMAGE, IMAGE], axis=-1)
         options = {"spacing": (2.0, 1.0, 1.0), "channel_axis": -1, "background": 2, "prediction": prediction}
-        segmenter = fitted(channels, **options, objects=ObjectConfig(neck=0.25))
+        segmenter = fitted(channels, **options, objects=ObjectConfig(neck=0.25), paint=PaintConfig(label_smoothing=0.1))
         segmenter.save(tmp_path / "model")
         loaded = SparseSegmenter.load(tmp_path / "model")
         for name, value in segmenter.get_params(deep=False).items():
@@ -675,6 +675,7 @@ class TestParameters:
             "background": None,
             "model": MODEL,
             "training": TRAINING,
+            "paint": None,
             "prediction": None,
             "objects": None,
             "progress": None,

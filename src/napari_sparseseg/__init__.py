@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import Box, Plane, Region
-    from napari_sparseseg.config import ModelConfig, ObjectConfig, PredictionConfig, TrainingConfig
+    from napari_sparseseg.config import ModelConfig, ObjectConfig, PaintConfig, PredictionConfig, TrainingConfig
     from napari_sparseseg.errors import (
         InputError,
         InputTypeError,
@@ -41,6 +41,7 @@ _HOMES = {
     "View": "live.events",
     "ModelConfig": "config",
     "ObjectConfig": "config",
+    "PaintConfig": "config",
     "PredictionConfig": "config",
     "TrainingConfig": "config",
     "InputError": "errors",
@@ -67,6 +68,7 @@ __all__ = [
     "ModelFileError",
     "NotFittedError",
     "ObjectConfig",
+    "PaintConfig",
     "Plane",
     "PredictionConfig",
     "Project",

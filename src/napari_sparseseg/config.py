@@ -132,6 +132,19 @@ class TrainingConfig(_Config):
     )
 
 
+class PaintConfig(_Config):
+    """What paint means: how much is believed of it, and what follows from what was not painted."""
+
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Label smoothing",
+        description="Share of each painted voxel's say that goes to all classes its paint allows alike. Try 0.1 where "
+        "strokes are sloppy or neighbours disagree about the outline.",
+    )
+
+
 class PredictionConfig(_Config):
     """How a volume is predicted; none of it changes what is learnt."""
 

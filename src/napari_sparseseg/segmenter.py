@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distributed import Client
     from torch import Tensor
 
-    from napari_sparseseg.config import ModelConfig, ObjectConfig, PredictionConfig, TrainingConfig
+    from napari_sparseseg.config import ModelConfig, ObjectConfig, PaintConfig, PredictionConfig, TrainingConfig
     from napari_sparseseg.distributed.predict import Prediction
     from napari_sparseseg.engine.budget import Budget
     from napari_sparseseg.engine.features import FeatureMap
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.normalise import IntensityRange
     from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 
-_CONFIGS = ("model", "training", "prediction", "objects")
+_CONFIGS = ("model", "training", "paint", "prediction", "objects")
 
 
 class SparseSegmenter:
@@ -56,6 +56,8 @@ class SparseSegmenter:
     training
         How it learns; None takes the defaults. A single setting of this and the other groups can be changed by
         `set_params(training__learning_rate=1e-3)`.
+    paint
+        What paint means; None takes the defaults.
     prediction
         How a volume is predicted; None takes the defaults.
     objects
@@ -92,6 +94,7 @@ class SparseSegmenter:
         background: int | None = None,
         model: ModelConfig | None = None,
         training: TrainingConfig | None = None,
+        paint: PaintConfig | None = None,
         prediction: PredictionConfig | None = None,
         objects: ObjectConfig | None = None,
         progress: bool | None = None,
@@ -103,6 +106,7 @@ class SparseSegmenter:
         self.background = background
         self.model = model
         self.training = training
+        self.paint = paint
         self.prediction = prediction
         self.objects = objects
         self.progress = progress
@@ -315,8 +319,9 @@ class SparseSegmenter:
                 **{name: settings[name] for name in ("spacing", "channel_axis", "random_state", "background")},
                 model=fitted.spec.config,
                 training=config.TrainingConfig.of(settings["training"]),
+                paint=config.PaintConfig.of(settings.get("paint", {})),  # absent from models of older programs
                 prediction=config.PredictionConfig.of(settings["prediction"]),
-                objects=config.ObjectConfig.of(settings.get("objects", {})),  # absent from models of older programs
+                objects=config.ObjectConfig.of(settings.get("objects", {})),  # likewise
                 device=device,
                 progress=progress,
             )
@@ -458,7 +463,7 @@ class SparseSegmenter:
     def _new_trainer(self, fitted: FittedModel, seed: int) -> Trainer:
         from napari_sparseseg.engine.trainer import Trainer
 
-        return Trainer(fitted.network, fitted.classes, self._config("training"), seed=seed)
+        return Trainer(fitted.network, fitted.classes, self._config("training"), paint=self._config("paint"), seed=seed)
 
     def _tiles(self, volume: ArrayVolume) -> Iterator[tuple[Any, Tensor]]:
         from napari_sparseseg.engine.predictor import Predictor
@@ -512,6 +517,7 @@ class SparseSegmenter:
         kind = {
             "model": config.ModelConfig,
             "training": config.TrainingConfig,
+            "paint": config.PaintConfig,
             "prediction": config.PredictionConfig,
             "objects": config.ObjectConfig,
         }
@@ -530,6 +536,7 @@ class SparseSegmenter:
             "random_state": int(self.random_state) if isinstance(self.random_state, int | np.integer) else None,
             "background": None if self.background is None else int(self.background),
             "training": self._config("training").model_dump(),
+            "paint": self._config("paint").model_dump(),
             "prediction": self._config("prediction").model_dump(),
             "objects": self._config("objects").model_dump(),
         }

@@ -108,13 +108,13 @@ def standardise(network, features):
     network.standardise_by(flat, (1.0,) * flat.shape[1])
 
 
-def make_trainer(image, codes, config=QUICK, spacing=CUBES, seed=0, allowed=None, objects=None):
+def make_trainer(image, codes, config=QUICK, spacing=CUBES, seed=0, allowed=None, objects=None, paint=None):
     """A trainer that has been given its volume and paint."""
     annotation: Annotation = make_annotation(codes, allowed, objects=objects)
     ids = annotation.classes()
     flat = tuple(n == 1 for n in annotation.shape)
     network = ModelSpec(SMALL, spacing, 1, flat).build(len(ids), seed)
-    trainer = Trainer(network, ClassTable(ids, ids[0]), config, seed=seed)
+    trainer = Trainer(network, ClassTable(ids, ids[0]), config, paint=paint, seed=seed)
     trainer.learn_from([make_features(image, spacing)], [annotation])
     return trainer
 

@@ -174,7 +174,7 @@ class TestLesson:
         lesson, paint = self.make([(0, 1, 2)])
         members = np.arange(len(paint))
         logits = torch.zeros(len(paint), 3, requires_grad=True)
-        lesson.loss(logits, [0], [members], [paint.coordinates.astype(np.int64)]).backward()
+        lesson.loss_of(logits, [(0, members)], [paint.coordinates.astype(np.int64)]).backward()
         left_of_border = (paint.coordinates[:, 2] == 2).nonzero()[0]
         inside = (paint.coordinates[:, 2] == 0).nonzero()[0]
         assert -logits.grad[left_of_border, 2].sum() < 0 < -logits.grad[inside, 2].sum()

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from napari_sparseseg.engine.losses import partial_label_loss
 
+SMOOTHING = st.sampled_from([0.0, 0.1, 0.5])
 
-def reference(logits, allowed, weight):
+
+def reference(logits, allowed, weight, smoothing=0.0):
     """The same in plain numpy, voxel by voxel."""
     total = weight_sum = 0.0
     for row, names, w in zip(logits, allowed, weight, strict=True):
@@ -19,7 +21,10 @@ def reference(logits, allowed, weight):
             continue
         probabilities = np.exp(row - row.max())
         probabilities /= probabilities.sum()
-        total -= w * np.log(probabilities[names].sum())
+        spread = names if names.sum() > 1 else np.ones_like(names)
+        shifted = row - row.max()
+        mean = (shifted - np.log(np.exp(shifted).sum()))[spread].mean()
+        total -= w * ((1 - smoothing) * np.log(probabilities[names].sum()) + smoothing * mean)
         weight_sum += w
     return total / weight_sum if weight_sum else 0.0
 
@@ -36,38 +41,41 @@ def labelled_logits(draw):
     return logits, allowed, weight
 
 
-def loss_and_gradient(logits, allowed, weight):
+def loss_and_gradient(logits, allowed, weight, smoothing=0.0):
     leaf = torch.from_numpy(logits).requires_grad_()
-    loss = partial_label_loss(leaf, torch.from_numpy(allowed), torch.from_numpy(weight))
+    loss = partial_label_loss(leaf, torch.from_numpy(allowed), torch.from_numpy(weight), smoothing=smoothing)
     loss.backward()
     return loss.item(), leaf.grad.numpy()
 
 
 @settings(deadline=None, max_examples=50)
-@given(labelled_logits())
-def test_equals_the_plain_formula(drawn):
-    assert loss_and_gradient(*drawn)[0] == pytest.approx(reference(*drawn), rel=1e-9, abs=1e-12)
+@given(labelled_logits(), SMOOTHING)
+def test_equals_the_plain_formula(drawn, smoothing):
+    found, _ = loss_and_gradient(*drawn, smoothing)
+    assert found == pytest.approx(reference(*drawn, smoothing), rel=1e-9, abs=1e-12)
 
 
 @settings(deadline=None, max_examples=20)
-@given(labelled_logits())
-def test_gradient_equals_finite_differences(drawn):
+@given(labelled_logits(), SMOOTHING)
+def test_gradient_equals_finite_differences(drawn, smoothing):
     logits, allowed, weight = drawn
-    gradient = loss_and_gradient(*drawn)[1]
+    gradient = loss_and_gradient(*drawn, smoothing)[1]
     step = 1e-5
     for index in np.ndindex(logits.shape):
         above, below = logits.copy(), logits.copy()
         above[index] += step
         below[index] -= step
-        slope = (reference(above, allowed, weight) - reference(below, allowed, weight)) / (2 * step)
+        slope = (reference(above, allowed, weight, smoothing) - reference(below, allowed, weight, smoothing)) / (
+            2 * step
+        )
         assert gradient[index] == pytest.approx(slope, rel=1e-4, abs=1e-6)
 
 
 @settings(deadline=None, max_examples=30)
-@given(labelled_logits())
-def test_gradient_is_exactly_zero_where_nothing_is_said(drawn):
+@given(labelled_logits(), SMOOTHING)
+def test_gradient_is_exactly_zero_where_nothing_is_said(drawn, smoothing):
     _, allowed, weight = drawn
-    gradient = loss_and_gradient(*drawn)[1]
+    gradient = loss_and_gradient(*drawn, smoothing)[1]
     assert not gradient[(weight == 0) | allowed.all(axis=1)].any()
 
 
@@ -99,3 +107,19 @@ def test_stays_finite_where_the_network_is_sure_and_wrong():
     loss, gradient = loss_and_gradient(logits, np.array([[False, True, False]]), np.ones(1))
     assert loss == pytest.approx(2e4)
     assert np.isfinite(gradient).all()
+
+
+def test_smoothing_is_that_of_cross_entropy_where_one_class_is_painted():
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(size=(50, 4)).astype(np.float32))
+    classes = torch.from_numpy(rng.integers(4, size=50))
+    loss = partial_label_loss(logits, torch.nn.functional.one_hot(classes, 4).bool(), torch.ones(50), smoothing=0.2)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, classes, label_smoothing=0.2))
+
+
+def test_smoothing_keeps_the_classes_of_a_set_alive_and_says_nothing_for_the_others():
+    allowed = np.array([[True, True, False]])
+    logits = np.array([[3.0, -3.0, 0.0]])
+    plain, smooth = (loss_and_gradient(logits, allowed, np.ones(1), e)[1][0] for e in (0.0, 0.3))
+    assert smooth[1] < plain[1]  # descent raises the class that is given up
+    assert smooth[2] > 0  # and never the one that is ruled out

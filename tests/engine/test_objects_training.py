@@ -110,12 +110,14 @@ class TestTraining:
             seen["logits"].retain_grad()
             return seen["logits"]
 
-        def loss_of(logits, volumes, members, positions, loss=trainer._lesson.loss):
-            seen["ids"] = np.concatenate([trainer._paints[0].object_ids[m] for m in members])
-            return loss(logits, volumes, members, positions)
+        lesson = trainer._lessons[-1]
+
+        def loss_of(logits, members, positions, loss_of=lesson.loss_of):
+            seen["ids"] = np.concatenate([trainer._paints[0].object_ids[m] for _, m in members])
+            return loss_of(logits, members, positions)
 
         monkeypatch.setattr(trainer.network.affinity, "of_voxels", kept)
-        monkeypatch.setattr(trainer._lesson, "loss", loss_of)
+        monkeypatch.setattr(lesson, "loss_of", loss_of)
         monkeypatch.setattr(trainer._optimiser, "step", lambda value, size: value.backward())
         for _ in range(20):  # patches are drawn at random
             unet_steps(trainer, 1)

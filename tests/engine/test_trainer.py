@@ -18,7 +18,9 @@ from synthetic import (
     whole,
 )
 
+from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.lessons import Targets, criterion_of
 from napari_sparseseg.engine.losses import partial_label_loss
 from napari_sparseseg.engine.network import PixelHead
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
@@ -414,7 +416,9 @@ class TestPixelHead:
             head = PixelHead(features.shape[1], allowed.shape[1], 16)
         rng = np.random.default_rng(0)
         options = {"n_steps": n_steps, "dropout": 0.1, "noise": 0.0, "rng": rng} | options
-        return head, list(fit_pixel_head(head, features, allowed, weights, **options))
+        return head, list(
+            fit_pixel_head(head, features, Targets(allowed, weights), criterion_of(PaintConfig()), **options)
+        )
 
     def test_learns_what_single_voxels_tell(self):
         features = torch.from_numpy(make_noise((500, 2)))
@@ -495,3 +499,20 @@ class TestVolumes:
     def test_rare_classes_can_be_lifted(self, balance):
         trainer = make_trainer(IMAGE, CODES, QUICK.with_changes(class_balance=balance))
         assert len(unet_steps(trainer, 2)) == 2
+
+
+class TestMeaningOfPaint:
+    def test_smoothing_makes_both_heads_less_certain(self):
+        def certainty(**paint):
+            trainer = make_trainer(IMAGE, CODES, QUICK, paint=PaintConfig(**paint))
+            unet_steps(trainer, 30)
+            features = trainer._maps[0].read(whole(SHAPE))
+            with torch.no_grad():
+                return [
+                    trainer.averaged(features).max(-1)[0].mean(),
+                    trainer.averaged.at_a_glance(features).max(-1)[0].mean(),
+                ]
+
+        plain, smooth = certainty(), certainty(label_smoothing=0.3)
+        assert smooth[0] < plain[0]
+        assert smooth[1] < plain[1]

@@ -22,6 +22,7 @@ from livekit import (
 
 from napari_sparseseg import SparseSegmenter
 from napari_sparseseg._types import Box, Region
+from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.errors import InputError, ModelFileError
 from napari_sparseseg.live import saving
 from napari_sparseseg.live.events import LiveState
@@ -115,7 +116,7 @@ class TestComingBack:
         live.rename_class(2, "cell")
         third = live.add_class("membrane")
         live.set_background(1)
-        live.configure(training=QUICK.with_changes(batch_size=3))
+        live.configure(training=QUICK.with_changes(batch_size=3), paint=PaintConfig(label_smoothing=0.1))
         live.look_at(view_of())
         paint_both(live)
         live.heard.wait_for_step(8)
@@ -130,6 +131,7 @@ class TestComingBack:
         assert np.array_equal(live.codes, codes)
         assert live.classes == classes
         assert live.settings.training.batch_size == 3
+        assert live.settings.paint.label_smoothing == 0.1
         live.heard.wait_until(lambda: live.status.has_model and live.status.step > 0, "for the model")
         assert live.status.step == before.step
         assert np.mean(live.labels(0) == labels) > 0.95

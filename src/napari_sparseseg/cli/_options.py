@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from napari_sparseseg.config import ModelConfig, ObjectConfig, PredictionConfig, TrainingConfig
+    from napari_sparseseg.config import ModelConfig, ObjectConfig, PaintConfig, PredictionConfig, TrainingConfig
 
 _READING = "Reading the files"
 _DEVICES = ["auto", "cpu", "cuda", "mps"]
@@ -123,11 +123,17 @@ def setting_names() -> list[str]:
     return [f"{group}.{name}" for group, config in setting_groups().items() for name in config.model_fields]
 
 
-def setting_groups() -> dict[str, type[ModelConfig | TrainingConfig | PredictionConfig | ObjectConfig]]:
+def setting_groups() -> dict[str, type[ModelConfig | TrainingConfig | PaintConfig | PredictionConfig | ObjectConfig]]:
     """The kinds of settings."""
-    from napari_sparseseg.config import ModelConfig, ObjectConfig, PredictionConfig, TrainingConfig
+    from napari_sparseseg.config import ModelConfig, ObjectConfig, PaintConfig, PredictionConfig, TrainingConfig
 
-    return {"training": TrainingConfig, "model": ModelConfig, "prediction": PredictionConfig, "objects": ObjectConfig}
+    return {
+        "training": TrainingConfig,
+        "paint": PaintConfig,
+        "model": ModelConfig,
+        "prediction": PredictionConfig,
+        "objects": ObjectConfig,
+    }
 
 
 def _value(text: str) -> Any:

@@ -6,14 +6,24 @@ import torch
 from torch import Tensor
 
 
-def partial_label_loss(logits: Tensor, allowed: Tensor, weight: Tensor) -> Tensor:
+def partial_label_loss(logits: Tensor, allowed: Tensor, weight: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """Mean over voxels of -w log(sum of p_k over the allowed classes k), weighted by w.
 
     `logits` (n, classes); `allowed` (n, classes) bool, at least one class per voxel; `weight` (n,), >= 0.
     With one allowed class this is cross-entropy. A voxel of weight 0, or for which every class is allowed, has
     exactly zero gradient. Source: Cour et al. 2011, Learning from partial labels.
+
+    With `smoothing` e, 0..1, the answer is not to be certain. A voxel of one class k keeps 1 - e of its say and spreads
+    e over all classes alike: -w ((1 - e) log p_k + e mean of log p). One of a set spreads it over the set: -w ((1 - e)
+    log(sum of p_k over the set) + e mean of log p_k over the set), so that no class of it is given up for another.
+    Source: Goodfellow, Bengio and Courville 2016, Deep Learning, section 7.5.1.
     """
-    of_set = logits.log_softmax(dim=-1).masked_fill(~allowed, -torch.inf).logsumexp(dim=-1)
+    log_probabilities = logits.log_softmax(dim=-1)
+    of_set = log_probabilities.masked_fill(~allowed, -torch.inf).logsumexp(dim=-1)
+    if smoothing:
+        spread = allowed | (allowed.sum(dim=-1, keepdim=True) == 1)
+        mean = log_probabilities.masked_fill(~spread, 0).sum(dim=-1) / spread.sum(dim=-1)
+        of_set = (1 - smoothing) * of_set + smoothing * mean
     says_something = (weight > 0) & ~allowed.all(dim=-1)
     weight = torch.where(says_something, weight, torch.zeros_like(weight))
     of_set = torch.where(says_something, of_set, torch.zeros_like(of_set))

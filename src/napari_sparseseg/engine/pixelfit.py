@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_sparseseg.engine.losses import partial_label_loss
+from napari_sparseseg.engine.lessons import Criterion, Targets
 from napari_sparseseg.engine.network import PixelHead
 from napari_sparseseg.engine.optimiser import AdamW, one_cycle
 
@@ -21,8 +21,8 @@ _STEPS_PER_ITEM = 20
 def fit_pixel_head(
     head: PixelHead,
     features: Tensor,
-    allowed: Tensor,
-    weights: Tensor,
+    targets: Targets,
+    criterion: Criterion,
     *,
     n_steps: int,
     dropout: float,
@@ -32,7 +32,7 @@ def fit_pixel_head(
 ) -> Iterator[float]:
     """Train on standardised features (n, features); yields the loss every few steps and after the last.
 
-    `allowed` (n, classes) bool and `weights` (n,) as for the loss. The step size rises and falls once over the
+    `targets` are of the same n voxels, `criterion` is the loss. The step size rises and falls once over the
     burst. `noise` is added to the features, in units of their spread. `hurry` tells the share of the time for this
     burst that is used; on a slow machine it ends the burst before all steps are done.
     """
@@ -50,7 +50,7 @@ def fit_pixel_head(
         if noise:
             drift = torch.from_numpy(rng.standard_normal(seen.shape, dtype=np.float32)).to(seen.device)
             seen = seen + drift * noise_of
-        loss = partial_label_loss(head(seen, keep), allowed[drawn], weights[drawn])
+        loss = criterion(head(seen, keep), targets[drawn])
         optimiser.step(loss, one_cycle(used, _STEP_SIZE))
         if step % _STEPS_PER_ITEM == 0 or used >= 1:
             yield float(loss.detach())

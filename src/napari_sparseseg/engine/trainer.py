@@ -17,16 +17,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_sparseseg._types import Annotation, Box
-from napari_sparseseg.config import TrainingConfig
+from napari_sparseseg._types import Annotation
+from napari_sparseseg.config import PaintConfig, TrainingConfig
 from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn, turns_of
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.device import mixed_precision
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.growth import change_affinities, change_outputs, named_moments, remember, sources_of
-from napari_sparseseg.engine.losses import partial_label_loss
+from napari_sparseseg.engine.lessons import ClassLesson, Lesson, Patches, Targets, box_of, criterion_of, gathered
 from napari_sparseseg.engine.network import SparseNet
-from napari_sparseseg.engine.objects.affinity import AFFINITY_WEIGHT, AffinityLesson
+from napari_sparseseg.engine.objects.affinity import AffinityLesson
 from napari_sparseseg.engine.objects.offsets import default_offsets
 from napari_sparseseg.engine.optimiser import AdamW
 from napari_sparseseg.engine.paint import Paint, prepare_paint, scarcity, surrounded
@@ -69,11 +69,20 @@ class Trainer:
     random choice. Not thread-safe.
     """
 
-    def __init__(self, network: SparseNet, classes: ClassTable, config: TrainingConfig, *, seed: int) -> None:
+    def __init__(
+        self,
+        network: SparseNet,
+        classes: ClassTable,
+        config: TrainingConfig,
+        *,
+        seed: int,
+        paint: PaintConfig | None = None,
+    ) -> None:
         self.averaged = network
         self.network = copy.deepcopy(network)
         self.classes = classes
         self.config = config
+        self.paint = paint or PaintConfig()
         self.step = 0
         self.score: HeldOutScore | None = None
         self.is_released = False
@@ -83,7 +92,8 @@ class Trainer:
         self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=config.weight_decay)
         self._pixel_loss = 0.0
         self._maps: Sequence[FeatureMap] = ()
-        self._lesson: AffinityLesson | None = None
+        self._lessons: Sequence[Lesson] = ()
+        self._turns: list[tuple[int, int, int]] = []
 
     def learn_from(self, maps: Sequence[FeatureMap], annotations: Sequence[Annotation]) -> None:
         """Take these volumes and their paint; called before the first step and whenever the paint has changed.
@@ -206,7 +216,8 @@ class Trainer:
         self._patch_shapes = patch_shapes(
             self.config.patch_voxels, self._maps[0].bank.spacing, self.network.unet.stride, largest
         )
-        self._lesson = self._lesson_on_objects()
+        self._criterion = criterion_of(self.paint)
+        self._lessons = [ClassLesson(self._paints, self._criterion), *self._lessons_on_objects()]
         self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes)
         self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
@@ -214,16 +225,16 @@ class Trainer:
         filled = float(np.concatenate([surrounded(p, m.shape) for m, p in self._volumes()]).mean())
         self._strokes = max(0.0, 1 - 2 * filled)  # the rims of filled areas look like strokes, too
 
-    def _lesson_on_objects(self) -> AffinityLesson | None:
-        if self.network.affinity is None:
-            return None
-        lesson = AffinityLesson(
-            self._paints, self.classes.object_channels, self.network.affinity.offsets, self._object_turns()
-        )
-        for network in (self.network, self.averaged):
-            if network.affinity is not None:
-                network.affinity.taught = lesson.taught
-        return lesson
+    def _lessons_on_objects(self) -> Iterator[AffinityLesson]:
+        self._turns = []
+        if self.network.affinity is not None:
+            self._turns = self._object_turns()
+            offsets = self.network.affinity.offsets
+            lesson = AffinityLesson(self._paints, self.classes.object_channels, offsets, self._turns)
+            for network in (self.network, self.averaged):
+                if network.affinity is not None:
+                    network.affinity.taught = lesson.taught
+            yield lesson
 
     def _object_turns(self) -> list[tuple[int, int, int]]:
         """All turns that the network cannot tell apart: slices of one orientation then teach steps along every axis."""
@@ -242,19 +253,17 @@ class Trainer:
 
     def _fit_pixel_head(self, n_steps: int, progress: Progress) -> Iterator[TrainingStep]:
         used_before = progress(self.step)
-        features, allowed, weights = [], [], []
-        for feature_map, paint in self._volumes():
+        features, members = [], []
+        for volume, (feature_map, paint) in enumerate(self._volumes()):
             rows = np.flatnonzero(paint.learnt)
             rows = rows[_spread(len(rows))]
             features.append(feature_map.at(paint.coordinates[rows]))
-            allowed.append(torch.from_numpy(paint.allowed[rows]))
-            weights.append(torch.from_numpy(paint.weights[rows]))
-        device = self.network.mean.device
+            members.append((volume, rows))
         losses = fit_pixel_head(
             self.network.pixel,
             self.network.standardised(torch.cat(features)),
-            torch.cat(allowed).to(device),
-            torch.cat(weights).to(device),
+            Targets.of(self._paints, members, self.network.mean.device),
+            self._criterion,
             n_steps=max(1, round(n_steps * max(1 / 3, 1 - self._scarcity))),
             dropout=self.config.dropout,
             noise=self.config.feature_noise * self._scarcity,
@@ -269,14 +278,14 @@ class Trainer:
     def _unet_step(self, step_size: float) -> float:
         axis, locations = self._sampler.draw(self.config.batch_size, self._rng)
         turn = self._draw_turn(axis)
-        patches, rows, targets = [], [], []
+        patches, positions, members = [], [], []
         for location in locations:
             augmentation = self._draw_augmentation(turn)
             patches.append(self._patch(location, augmentation))
-            positions, numbers = self._painted(location, augmentation)
-            rows.append(positions)
-            targets.append((location.volume, numbers))
-        loss = self._loss(self._without_some_features(torch.stack(patches)), rows, targets)
+            where, numbers = self._painted(location, augmentation)
+            positions.append(where)
+            members.append((location.volume, numbers))
+        loss = self._loss(self._without_some_features(torch.stack(patches)), positions, members)
         self._optimiser.step(loss, step_size)
         self.step += 1
         self._average()
@@ -307,25 +316,20 @@ class Trainer:
     def _loss(
         self,
         patches: Tensor,
-        rows: Sequence[npt.NDArray[np.int64]],
-        targets: Sequence[tuple[int, npt.NDArray[np.intp]]],
+        positions: Sequence[npt.NDArray[np.int64]],
+        members: Sequence[tuple[int, npt.NDArray[np.intp]]],
     ) -> Tensor:
-        device = patches.device
-        inner = _box_of(np.concatenate(rows))
-        with mixed_precision(device):
+        inner = box_of(np.concatenate(positions))
+        with mixed_precision(patches.device):
             decoded = self.network.unet.decoded(self.network.unet.stem(patches.movedim(-1, 1)), inner)
             logits = self.network.unet.classify(decoded)
-        where = [tuple(torch.from_numpy((r - inner.start).T.copy()).to(device)) for r in rows]
-        allowed = np.concatenate([self._paints[volume].allowed[numbers] for volume, numbers in targets])
-        weights = np.concatenate([self._paints[volume].weights[numbers] for volume, numbers in targets])
-        loss = partial_label_loss(
-            _gathered(logits, where).float(), torch.from_numpy(allowed).to(device), torch.from_numpy(weights).to(device)
-        )
-        if self._lesson is None or self.network.affinity is None:
-            return loss
-        affinities = self.network.affinity.of_voxels(_gathered(decoded, where).float())
-        volumes, members = zip(*targets, strict=True)
-        return loss + AFFINITY_WEIGHT * self._lesson.loss(affinities, volumes, members, rows)
+        where = [tuple(torch.from_numpy((p - inner.start).T.copy()).to(patches.device)) for p in positions]
+        learnt = Patches(members, positions, gathered(decoded, where).float(), gathered(logits, where).float())
+        first, *others = self._lessons
+        loss = first.loss(self.network, learnt)
+        for lesson in others:
+            loss = loss + lesson.loss(self.network, learnt)
+        return loss
 
     def _draw_augmentation(self, turn: tuple[int, int, int]) -> Augmentation:
         return Augmentation(
@@ -336,9 +340,8 @@ class Trainer:
 
     def _draw_turn(self, axis: int) -> tuple[int, int, int]:
         """Swap axes only where the network pools them alike: not a flat one, not one with a longer voxel."""
-        if self._lesson is not None:
-            turns = self._object_turns()
-            return turns[self._rng.integers(len(turns))]
+        if self._turns:
+            return self._turns[int(self._rng.integers(len(self._turns)))]
         stride = self.network.unet.stride
         turn = draw_turn(axis, self._maps[0].bank.spacing, self._rng) if self.config.turns else (0, 1, 2)
         return turn if all(stride[a] == s for a, s in zip(turn, stride, strict=True)) else (0, 1, 2)
@@ -378,17 +381,6 @@ class Trainer:
         found = shift_towards(prevalence(torch.cat(answers), painted), painted) * self._strokes
         # four patches tell it roughly: half of what was known before counts on
         self.averaged.shift.copy_(found if not before.any() else (before + found) / 2)
-
-
-def _box_of(positions: npt.NDArray[np.int64]) -> Box:
-    """The box around some voxels: only there does the loss ask for logits, mostly on a single plane."""
-    low, high = positions.min(0).tolist(), (positions.max(0) + 1).tolist()
-    return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-
-
-def _gathered(image: Tensor, where: Sequence[tuple[Tensor, ...]]) -> Tensor:
-    """Voxels of each (n, channels, z, y, x), (voxels, channels): `where` holds their z, y and x."""
-    return torch.cat([image.movedim(1, -1)[number][places] for number, places in enumerate(where)])
 
 
 def _of_mean_weight_one(annotations: Sequence[Annotation]) -> list[Annotation]:

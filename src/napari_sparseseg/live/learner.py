@@ -93,7 +93,7 @@ class Learner:
         """Take other settings of training and prediction; model and device stay what they are."""
         self._settings = settings
         if self._trainer is not None:
-            self._trainer.config = settings.training
+            self._trainer.config, self._trainer.paint = settings.training, settings.paint
 
     def map(self, frame: int) -> FeatureMap:
         """Features of a frame; reads the volume's coarse features if that has not been done."""
@@ -241,6 +241,7 @@ class Learner:
             "random_state": None,
             "background": self.fitted.classes.background if self.fitted else None,
             "training": self._settings.training.model_dump(),
+            "paint": self._settings.paint.model_dump(),
             "prediction": self._settings.prediction.model_dump(),
         }
 
@@ -253,7 +254,10 @@ class Learner:
     def _use(self, fitted: FittedModel) -> Trainer:
         fitted.network.to(self.choice.device)
         self.fitted, self._steps = fitted, None
-        self._trainer = Trainer(fitted.network, fitted.classes, self._settings.training, seed=self._seed)
+        settings = self._settings
+        self._trainer = Trainer(
+            fitted.network, fitted.classes, settings.training, paint=settings.paint, seed=self._seed
+        )
         return self._trainer
 
     def _checked(self, step: TrainingStep) -> TrainingStep:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg._types import MAX_CLASSES, NO_OBJECT, UNPAINTED, Box, Plane, Region, Shape3D
-from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+from napari_sparseseg.config import ModelConfig, PaintConfig, PredictionConfig, TrainingConfig
 from napari_sparseseg.errors import InputError, NotFittedError
 from napari_sparseseg.live.board import grid_of, live_tile_shape
 from napari_sparseseg.live.classes import ClassList
@@ -85,13 +85,18 @@ class LiveSegmenter:
         device: str = "auto",
         model: ModelConfig | None = None,
         training: TrainingConfig | None = None,
+        paint: PaintConfig | None = None,
         prediction: PredictionConfig | None = None,
         journal: Journal | None = None,
     ) -> None:
         self.events = LiveEvents()
         self.auto_start = True
         self._settings = Settings(
-            model or ModelConfig(), training or TrainingConfig(), prediction or PredictionConfig(), device
+            model or ModelConfig(),
+            training or TrainingConfig(),
+            prediction or PredictionConfig(),
+            device,
+            paint or PaintConfig(),
         )
         self._journal = journal
         self._classes = ClassList()
@@ -462,13 +467,18 @@ class LiveSegmenter:
         *,
         model: ModelConfig | None = None,
         training: TrainingConfig | None = None,
+        paint: PaintConfig | None = None,
         prediction: PredictionConfig | None = None,
         device: str | None = None,
     ) -> None:
-        """Change settings; those of model and device take hold with the next `reset_model` or image."""
+        """Change settings; those of `paint` take hold with the next stroke, of model and device at `reset_model`."""
         old = self._settings
         self._settings = Settings(
-            model or old.model, training or old.training, prediction or old.prediction, device or old.device
+            model or old.model,
+            training or old.training,
+            prediction or old.prediction,
+            device or old.device,
+            paint or old.paint,
         )
         self._worker.configure(self._settings)
 

@@ -161,7 +161,11 @@ class Saver:
             self._has_forgotten, self._saved_step = False, -1
         settings = self._settings()
         wanted = ProjectSettings(
-            model=settings.model, training=settings.training, prediction=settings.prediction, device=settings.device
+            model=settings.model,
+            training=settings.training,
+            paint=settings.paint,
+            prediction=settings.prediction,
+            device=settings.device,
         )
         has_other_settings = wanted != self._image.project.settings
         has_changed = self._image.project.update(classes=_project_classes(self._classes), settings=wanted)
@@ -257,7 +261,7 @@ def class_infos(classes: tuple[ProjectClass, ...]) -> tuple[ClassInfo, ...]:
 
 def settings_of(settings: ProjectSettings) -> Settings:
     """Settings of a project as the live segmenter has them."""
-    return Settings(settings.model, settings.training, settings.prediction, settings.device)
+    return Settings(settings.model, settings.training, settings.prediction, settings.device, settings.paint)
 
 
 def _project_classes(classes: ClassList) -> tuple[ProjectClass, ...]:

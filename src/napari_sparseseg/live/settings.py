@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+from napari_sparseseg.config import ModelConfig, PaintConfig, PredictionConfig, TrainingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +15,4 @@ class Settings:
     training: TrainingConfig
     prediction: PredictionConfig
     device: str = "auto"
+    paint: PaintConfig = field(default_factory=PaintConfig)

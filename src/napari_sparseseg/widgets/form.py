@@ -11,12 +11,12 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 from typing_extensions import override
 
-from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+from napari_sparseseg.config import ModelConfig, PaintConfig, PredictionConfig, TrainingConfig
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.widgets.controls import MessageLabel, caption, row
 from napari_sparseseg.widgets.numbers import Bounds, NumberField, number_text
 
-Config = ModelConfig | TrainingConfig | PredictionConfig
+Config = ModelConfig | TrainingConfig | PaintConfig | PredictionConfig
 """A config that a form can show."""
 
 _FIELD_WIDTH = 130

@@ -1,20 +1,24 @@
-"""SettingsPanel: every setting of model, training and prediction, and the device; folded at first."""
+"""SettingsPanel: every setting of model, training, paint and prediction, and the device; folded at first."""
 
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QLabel
 
-from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+from napari_sparseseg.config import ModelConfig, PaintConfig, PredictionConfig, TrainingConfig
 from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.widgets.controls import Section, row
 from napari_sparseseg.widgets.form import Config, ConfigForm
 
 DEVICES = (("auto", "Automatic"), ("cpu", "CPU"), ("cuda", "GPU (CUDA)"), ("mps", "GPU (Apple)"))
 _DEVICE_TIP = "What computes. Automatic takes a GPU if there is one. A change takes hold when the model is reset."
-_AT_RESET = "Changes take hold when the model is reset."
+_NOTES = {
+    "model": "Changes take hold when the model is reset.",
+    "paint": "Changes take hold with the next stroke.",
+}
 _FORMS: tuple[tuple[str, str, str, Config], ...] = (
     ("training", "Training", "How the network learns.", TrainingConfig()),
+    ("paint", "Meaning of paint", "How much is believed of paint, and what follows from it.", PaintConfig()),
     ("prediction", "Prediction", "How a volume is predicted.", PredictionConfig()),
     ("model", "Network", "The shape of the network.", ModelConfig()),
 )
@@ -24,7 +28,7 @@ class SettingsPanel(Section):
     """Forms made from the configs; a change is a wish."""
 
     configured = Signal(str, object)
-    """Which config (training, prediction, model), and the new one."""
+    """Which config (training, paint, prediction, model), and the new one."""
     device_chosen = Signal(str)
 
     def __init__(self) -> None:
@@ -53,7 +57,7 @@ class SettingsPanel(Section):
 
     def _add_form(self, name: str, title: str, tooltip: str, config: Config) -> None:
         section = Section(title, tooltip)
-        self.forms[name] = ConfigForm(config, note=_AT_RESET if name == "model" else "")
+        self.forms[name] = ConfigForm(config, note=_NOTES.get(name, ""))
         self.forms[name].changed.connect(lambda config, name=name: self.configured.emit(name, config))
         section.body.addWidget(self.forms[name])
         self.body.addWidget(section)

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_sparseseg.engine.lessons import Patches
+from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.objects.offsets import Offset
 from napari_sparseseg.engine.paint import Paint
 
-AFFINITY_WEIGHT = 1.0  # of the loss beside that of the classes
+_WEIGHT = 1.0  # of the loss beside that of the classes
 _BALANCE = 0.5  # 0: each pair counts the same, 1: pairs that are cut count as much as those that are not
 
 Order = tuple[int, int, int]
@@ -96,19 +98,26 @@ class AffinityLesson:
         self.taught = tuple(counts.sum(0).tolist())
         self._factors = balancing_factors(counts, _BALANCE)
 
-    def loss(
+    def loss(self, network: SparseNet, patches: Patches) -> Tensor:
+        """Loss of the pairs of the learnt voxels; only networks with `affinity` can learn them."""
+        assert network.affinity is not None  # noqa: S101 - the lesson is only given to networks that have it
+        logits = network.affinity.of_voxels(patches.decoded)
+        return _WEIGHT * self.loss_of(logits, patches.members, patches.positions)
+
+    def loss_of(
         self,
         logits: Tensor,
-        volumes: Sequence[int],
-        members: Sequence[npt.NDArray[np.intp]],
+        members: Sequence[tuple[int, npt.NDArray[np.intp]]],
         positions: Sequence[npt.NDArray[np.int64]],
     ) -> Tensor:
-        """Loss of the learnt voxels of some patches, logits (n, offsets) one patch after the other.
+        """The same of logits (n, offsets), unweighted; `members` and `positions` as in `Patches`.
 
-        For each patch: its volume, the numbers of the voxels in that volume's paint, and where they lie in the patch
-        as it was turned and mirrored: so it teaches the offsets along its own axes.
+        The positions are those in the patch as it was turned: so it teaches the offsets along its own axes.
         """
-        found = [self._pairs(*each, self.offsets) for each in zip(volumes, members, positions, strict=True)]
+        found = [
+            self._pairs(volume, numbers, where, self.offsets)
+            for (volume, numbers), where in zip(members, positions, strict=True)
+        ]
         same = np.concatenate([pairs.same for pairs in found])
         weight = np.concatenate([pairs.weight for pairs in found])
         weight *= np.where(same, self._factors[1], self._factors[0])

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_sparseseg._types import MAX_CLASSES
-from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+from napari_sparseseg.config import ModelConfig, PaintConfig, PredictionConfig, TrainingConfig
 from napari_sparseseg.errors import ProjectError, ProjectVersionError
 from napari_sparseseg.storage.project.reference import ImageReference
 
@@ -67,6 +67,7 @@ class ProjectSettings(_Entry):
 
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    paint: PaintConfig = PaintConfig()
     prediction: PredictionConfig = PredictionConfig()
     device: str = Field("auto", max_length=100)
 

@@ -1,0 +1,94 @@
+"""What a step of the U-Net learns from: the painted voxels of its patches, and lessons that turn them into a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_sparseseg._types import Box
+from napari_sparseseg.config import PaintConfig
+from napari_sparseseg.engine.losses import partial_label_loss
+from napari_sparseseg.engine.network import SparseNet
+from napari_sparseseg.engine.paint import Paint
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What was said about n voxels: `allowed` (n, classes) bool, `weights` (n,)."""
+
+    allowed: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(
+        cls, paints: Sequence[Paint], members: Sequence[tuple[int, npt.NDArray[np.intp]]], device: torch.device
+    ) -> Targets:
+        """Those of some voxels: pairs of a volume and the numbers of voxels in its paint."""
+        allowed = np.concatenate([paints[volume].allowed[numbers] for volume, numbers in members])
+        weights = np.concatenate([paints[volume].weights[numbers] for volume, numbers in members])
+        return cls(torch.from_numpy(allowed).to(device), torch.from_numpy(weights).to(device))
+
+    def __getitem__(self, rows: Tensor) -> Targets:
+        return Targets(self.allowed[rows], self.weights[rows])
+
+
+Criterion = Callable[[Tensor, Targets], Tensor]
+"""Loss of the class logits (n, classes) of n voxels; pixel head and U-Net learn by the same."""
+
+
+def criterion_of(config: PaintConfig) -> Criterion:
+    """The criterion that the settings ask for."""
+    return lambda logits, targets: partial_label_loss(
+        logits, targets.allowed, targets.weights, smoothing=config.label_smoothing
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """The learnt voxels of a batch of patches, n in all, one patch after the other.
+
+    `members` holds for each patch its volume and the numbers of the voxels in that volume's paint, `positions` where
+    they lie in the patch as it was turned and mirrored. `decoded` (n, width) is what the U-Net's heads look at,
+    `logits` (n, classes) what its class head says.
+    """
+
+    members: Sequence[tuple[int, npt.NDArray[np.intp]]]
+    positions: Sequence[npt.NDArray[np.int64]]
+    decoded: Tensor
+    logits: Tensor
+
+
+class Lesson(Protocol):
+    """Adds its share to the loss of a step; made anew whenever the paint has changed."""
+
+    def loss(self, network: SparseNet, patches: Patches) -> Tensor:
+        """A scalar, weighted against the loss of the classes, with gradients to `network`."""
+
+
+class ClassLesson:
+    """Which class each painted voxel is, or may be."""
+
+    def __init__(self, paints: Sequence[Paint], criterion: Criterion) -> None:
+        self._paints = paints
+        self._criterion = criterion
+
+    def loss(self, network: SparseNet, patches: Patches) -> Tensor:  # noqa: ARG002 - as every lesson
+        """The criterion on the U-Net's logits."""
+        return self._criterion(patches.logits, Targets.of(self._paints, patches.members, patches.logits.device))
+
+
+def box_of(positions: npt.NDArray[np.int64]) -> Box:
+    """The box around some voxels: only there does the loss ask for logits, mostly on a single plane."""
+    low, high = positions.min(0).tolist(), (positions.max(0) + 1).tolist()
+    return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+
+def gathered(image: Tensor, where: Sequence[tuple[Tensor, ...]]) -> Tensor:
+    """Voxels of each (n, channels, z, y, x), (voxels, channels): `where` holds their z, y and x."""
+    return torch.cat([image.movedim(1, -1)[number][places] for number, places in enumerate(where)])
