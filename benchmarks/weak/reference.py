@@ -1,0 +1,92 @@
+"""The losses in plain numpy, written for reading: values and gradients, against which those of the engine are held.
+
+Each entry of `LOSSES` says how to draw inputs, what the engine makes of them, and what numpy does. The tests ask for
+agreement one by one, the benchmark once for all (`all_agree`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_sparseseg.engine.losses import partial_label_loss
+
+Floats = npt.NDArray[np.float64]
+_CLOSE = 1e-8
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of the engine and the same in numpy; both take the logits, (n, classes), and whatever else `draw` gives.
+
+    `plain` returns the value and its gradient by the logits.
+    """
+
+    draw: Callable[[np.random.Generator], tuple[Any, ...]]
+    engine: Callable[..., Tensor]
+    plain: Callable[..., tuple[float, Floats]]
+
+    def difference(self, rng: np.random.Generator) -> float:
+        """Largest difference of values and gradients, relative to the larger of 1 and the plain one."""
+        logits, *rest = self.draw(rng)
+        leaf = torch.from_numpy(logits).requires_grad_()
+        value = self.engine(leaf, *(torch.from_numpy(r) if isinstance(r, np.ndarray) else r for r in rest))
+        value.backward()
+        wanted, gradient = self.plain(logits, *rest)
+        found = np.append(leaf.grad.numpy().ravel(), value.item())
+        expected = np.append(gradient.ravel(), wanted)
+        return float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected))))
+
+
+def softmax(logits: Floats) -> Floats:
+    """Along the last axis."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def partial_label(logits: Floats, allowed: npt.NDArray[np.bool_], weight: Floats) -> tuple[float, Floats]:
+    """Mean of -w log(sum of p over the allowed classes); d/dz = p - p restricted to the allowed ones."""
+    value, gradient, total = 0.0, np.zeros_like(logits), 0.0
+    for n, (row, names, w) in enumerate(zip(logits, allowed, weight, strict=True)):
+        if w <= 0 or names.all():
+            continue
+        p = softmax(row)
+        restricted = softmax(np.where(names, row, -np.inf))
+        value -= w * (np.log(np.exp(row - row.max())[names].sum()) - np.log(np.exp(row - row.max()).sum()))
+        gradient[n] = w * (p - restricted)
+        total += w
+    return (value / total, gradient / total) if total else (0.0, gradient)
+
+
+def drawn_voxels(rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
+    """Logits (float64), allowed classes and weights of a few voxels, some of which say nothing."""
+    n, n_classes = int(rng.integers(1, 13)), int(rng.integers(2, 6))
+    logits = rng.normal(scale=rng.choice([0.1, 3.0, 30.0]), size=(n, n_classes))
+    allowed = rng.random((n, n_classes)) < rng.choice([0.2, 0.6, 1.0])
+    allowed[np.arange(n), rng.integers(n_classes, size=n)] = True
+    return logits, allowed, rng.choice([0.0, 0.5, 1.0, 7.0], size=n)
+
+
+LOSSES: dict[str, Loss] = {
+    "partial_label_loss": Loss(drawn_voxels, partial_label_loss, partial_label),
+}
+
+
+def disagreements(n_draws: int = 20) -> dict[str, float]:
+    """The losses that differ from their plain reference, and by how much at most."""
+    worst = {
+        name: max(loss.difference(np.random.default_rng(seed)) for seed in range(n_draws))
+        for name, loss in LOSSES.items()
+    }
+    return {name: difference for name, difference in worst.items() if not difference <= _CLOSE}
+
+
+def all_agree() -> int:
+    """1 if every loss agrees with its reference, else 0."""
+    return int(not disagreements())
