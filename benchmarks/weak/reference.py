@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,16 +51,25 @@ def softmax(logits: Floats) -> Floats:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def partial_label(logits: Floats, allowed: npt.NDArray[np.bool_], weight: Floats) -> tuple[float, Floats]:
-    """Mean of -w log(sum of p over the allowed classes); d/dz = p - p restricted to the allowed ones."""
+def partial_label(
+    logits: Floats, allowed: npt.NDArray[np.bool_], weight: Floats, smoothing: float = 0.0
+) -> tuple[float, Floats]:
+    """Mean of -w ((1 - e) log(sum of p over the set) + e (mean of log p over the set)), voxel by voxel.
+
+    Where the set is a single class, the second mean is over all classes. By the logits the first logarithm grows by
+    q - p, q being p restricted to the set, and the second by u - p, u being alike over its classes.
+    """
     value, gradient, total = 0.0, np.zeros_like(logits), 0.0
     for n, (row, names, w) in enumerate(zip(logits, allowed, weight, strict=True)):
         if w <= 0 or names.all():
             continue
-        p = softmax(row)
-        restricted = softmax(np.where(names, row, -np.inf))
-        value -= w * (np.log(np.exp(row - row.max())[names].sum()) - np.log(np.exp(row - row.max()).sum()))
-        gradient[n] = w * (p - restricted)
+        spread = names if names.sum() > 1 else np.ones_like(names)
+        log_p = row - row.max() - np.log(np.exp(row - row.max()).sum())
+        best = log_p[names].max()
+        log_of_set = best + np.log(np.exp(log_p[names] - best).sum())
+        value -= w * ((1 - smoothing) * log_of_set + smoothing * log_p[spread].mean())
+        restricted, alike = softmax(np.where(names, row, -np.inf)), spread / spread.sum()
+        gradient[n] = w * (softmax(row) - (1 - smoothing) * restricted - smoothing * alike)
         total += w
     return (value / total, gradient / total) if total else (0.0, gradient)
 
@@ -75,6 +85,9 @@ def drawn_voxels(rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.bool_
 
 LOSSES: dict[str, Loss] = {
     "partial_label_loss": Loss(drawn_voxels, partial_label_loss, partial_label),
+    "label_smoothing": Loss(
+        drawn_voxels, partial(partial_label_loss, smoothing=0.1), partial(partial_label, smoothing=0.1)
+    ),
 }
 
 
