@@ -1,0 +1,1 @@
+"""Learning from partial knowledge, one module for each method."""
