@@ -975,3 +975,44 @@ class TestWhatAnErrorLeaves:
     def test_a_setting_without_a_name_is_refused(self):
         with pytest.raises(InputError, match="has no setting ''"):
             SparseSegmenter().set_params(training__=0.1)
+
+
+class TestWhereNext:
+    def test_uncertainty_is_the_entropy_of_what_is_predicted(self, segmenter):
+        p = segmenter.predict_proba(IMAGE).astype(np.float64)
+
+        found = segmenter.predict_uncertainty(IMAGE)
+
+        assert (found.dtype, found.shape) == (np.float32, SHAPE)
+        expected = -(p * np.log(np.maximum(p, 1e-30))).sum(0) / np.log(len(p))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+    @pytest.mark.parametrize("method", ["intervals", "uncertainty", None])
+    def test_slices_are_suggested_that_carry_no_paint(self, segmenter, method):
+        found = segmenter.suggest_slices(IMAGE, PAINT, n=4, method=method, axes=[0])
+
+        assert len({advice.index for advice in found} - set(np.flatnonzero(PAINT.any((1, 2))))) == 4
+        for advice in found:
+            assert advice.axis == 0
+            assert advice.spot[0] == advice.index
+            assert 0 < advice.score <= 1
+            assert all(0 <= at < n for at, n in zip(advice.spot, SHAPE, strict=True))
+
+    def test_the_setting_chooses_the_method(self, segmenter):
+        of_setting = make().set_params(prediction__next_slice="uncertainty")
+
+        with pytest.raises(NotFittedError):
+            of_setting.suggest_slices(IMAGE, PAINT)
+        assert segmenter.suggest_slices(IMAGE, PAINT) == segmenter.suggest_slices(IMAGE, PAINT, method="intervals")
+
+    def test_intervals_need_no_model(self):
+        (found,) = make().suggest_slices(IMAGE, np.zeros_like(PAINT), n=1, axes=[0])
+
+        assert (found.axis, found.index, found.spot) == (0, 4, (4, 13, 11))
+
+    def test_it_says_what_cannot_be_suggested(self, segmenter):
+        for wrong in ({"n": 0}, {"n": 1.5}, {"method": "chance"}, {"axes": []}, {"axes": [3]}):
+            with pytest.raises(InputError, match=next(iter(wrong))):
+                segmenter.suggest_slices(IMAGE, PAINT, **wrong)
+        with pytest.raises(InputError, match="single slice"):
+            make().suggest_slices(IMAGE[0], PAINT[0])

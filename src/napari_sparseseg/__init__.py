@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from napari_sparseseg._types import Box, Plane, Region
     from napari_sparseseg.config import ModelConfig, ObjectConfig, PaintConfig, PredictionConfig, TrainingConfig
+    from napari_sparseseg.engine.weak.advice import SliceAdvice
     from napari_sparseseg.errors import (
         InputError,
         InputTypeError,
@@ -44,6 +45,7 @@ _HOMES = {
     "PaintConfig": "config",
     "PredictionConfig": "config",
     "TrainingConfig": "config",
+    "SliceAdvice": "engine.weak.advice",
     "InputError": "errors",
     "InputTypeError": "errors",
     "InputWarning": "errors",
@@ -76,6 +78,7 @@ __all__ = [
     "ProjectReadOnlyError",
     "ProjectVersionError",
     "Region",
+    "SliceAdvice",
     "SparseSegError",
     "SparseSegmenter",
     "TrainingConfig",

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from napari_sparseseg._types import Annotation, Spacing
 from napari_sparseseg.errors import InputError, InputTypeError
-from napari_sparseseg.storage.annotation import check_classes, drop_silent, drop_uninformative, read_annotation
-from napari_sparseseg.storage.overlapping import check_overlapping
+from napari_sparseseg.storage.annotation import check_classes, drop_uninformative, read_annotation
 from napari_sparseseg.storage.volume import ArrayVolume
-
-
-class Overlapping(NamedTuple):
-    """What is said of classes that may overlap: which is the background (0: none), and whether missing ones count."""
-
-    background: int
-    is_missing_absent: bool
 
 
 def open_volumes(image: Any, channel_axis: int | None) -> list[ArrayVolume]:
@@ -50,12 +42,10 @@ def read_paint(
     objects: Any = None,
     *,
     known_classes: Collection[int] = (),
-    overlapping: Overlapping | None = None,
 ) -> tuple[list[Annotation], tuple[int, ...]]:
     """The paint of each volume and all class ids; `known_classes` are those that were learnt before.
 
-    `objects` are ids of objects, as one array or, for lists of volumes, one for each; None stands for no ids. Classes
-    exclude each other where `overlapping` is None.
+    `objects` are ids of objects, as one array or, for lists of volumes, one for each; None stands for no ids.
     """
     annotations = list(_named(annotation, "annotation"))
     if len(annotations) != len(volumes):
@@ -73,15 +63,9 @@ def read_paint(
             "(None where no objects were painted)"
         )
     paint = [
-        read_annotation(
-            array, volume, allowed=allowed, weight=w, objects=o, overlapping=overlapping is not None, name=name
-        )
+        read_annotation(array, volume, allowed=allowed, weight=w, objects=o, name=name)
         for (array, name), volume, w, o in zip(annotations, volumes, weights, ids, strict=True)
     ]
-    if overlapping is not None:
-        painted = check_overlapping(paint, overlapping.background, is_missing_absent=overlapping.is_missing_absent)
-        classes = tuple(sorted({*painted, *known_classes}))
-        return [drop_silent(p, classes, overlapping.background) for p in paint], classes
     classes = tuple(sorted({*check_classes(paint), *known_classes}))
     return [drop_uninformative(p, classes) for p in paint], classes
 
@@ -96,6 +80,22 @@ def check_budget(max_seconds: float | None, max_steps: int | None) -> None:
         _check_number("max_steps", max_steps)
         if not 0 <= max_steps < np.inf or max_steps != int(max_steps):
             raise InputError(f"max_steps={max_steps} is not a number of steps; pass a whole number from 0, or None")
+
+
+def check_suggestion(volume: ArrayVolume, n: Any, method: Any, axes: Any) -> None:
+    """Raise `InputError` unless slices of this volume can be suggested in this way."""
+    if min(volume.shape) == 1:
+        raise InputError(
+            f"{volume.name} has the shape {volume.spatial_shape}, a single slice, so there is no other one to suggest; "
+            "predict_uncertainty shows where on it to paint"
+        )
+    _check_number("n", n)
+    if n < 1 or n != int(n):
+        raise InputError(f"n={n} is not a number of slices; pass a whole number from 1")
+    if method not in ("intervals", "uncertainty"):
+        raise InputError(f'method={method!r} is unknown; pass "intervals", "uncertainty" or None')
+    if axes is not None and (not axes or not set(axes) <= {0, 1, 2}):
+        raise InputError(f"axes={axes!r} are no orientations; pass some of 0 (z), 1 (y) and 2 (x), or None for all")
 
 
 def checked_spacing(spacing: Any, *, n_axes: int) -> Spacing:

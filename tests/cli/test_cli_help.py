@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 from command_line import call, run
 
-COMMANDS = ["demo", "train", "predict", "objects", "evaluate", "info", "devices"]
+COMMANDS = ["demo", "train", "predict", "suggest", "objects", "evaluate", "info", "devices"]
 
 
 def test_help_is_given_without_loading_what_is_slow():

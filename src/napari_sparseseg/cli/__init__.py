@@ -5,10 +5,10 @@ What is slow to import is imported by the command that needs it, so that `--help
 
 from __future__ import annotations
 
-from napari_sparseseg.cli import demo, devices, evaluate, info, objects, predict, train
+from napari_sparseseg.cli import demo, devices, evaluate, info, objects, predict, suggest, train
 from napari_sparseseg.cli._app import app, main
 
-for _module in (demo, train, predict, objects, evaluate, info, devices):  # the order in the help
+for _module in (demo, train, predict, suggest, objects, evaluate, info, devices):  # the order in the help
     _module.register()
 
 __all__ = ["app", "main"]

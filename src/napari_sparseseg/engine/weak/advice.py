@@ -1,0 +1,246 @@
+"""Where to paint next: in the largest gap between painted slices, or where the network is least sure.
+
+Uncertainty is the entropy of a voxel's probabilities over its maximum, H = -sum p log p / log(classes), 0..1:
+uncertainty sampling (Lewis and Gale 1994, arXiv:cmp-lg/9407020), on slices of volumes (Top, Hamarneh and Abugharbieh,
+MICCAI 2011). A slice has the mean of its voxels times min(1, d / r): it lies d slices from the nearest painted one
+of the same orientation, and r is half the distance at which evenly spread slices would lie, this one included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from napari_sparseseg._types import Annotation, Box, Plane, Shape3D, Spacing
+from napari_sparseseg.engine.paint import painted_axis
+from napari_sparseseg.engine.predictor import Predictor
+
+TILE_VOXELS = 1 << 19
+"""Voxels that are computed at one of the places that are looked at, surroundings included."""
+MOST_TILES = 24
+"""Places that are looked at in a volume, at most: what bounds the time."""
+
+Method: TypeAlias = Literal["intervals", "uncertainty"]
+Painted: TypeAlias = Mapping[int, Collection[int]]
+"""Indices of the slices that carry paint, by the axis that they lie across."""
+
+_SPOT = 4.0  # radius of what is looked at together for the spot, in units of the finest voxel edge
+_SURE = 1e-6  # of the distance counts as uncertainty: it decides where all else is equal
+_PART = 96  # edge of the parts of a slice in which a spot is looked for, in voxels
+_LONGEST_VOXEL = 3.0  # relative to its width on a slice that can be painted well
+
+
+@dataclass(frozen=True, slots=True)
+class SliceAdvice:
+    """A slice that is worth painting: the plane at `index` across `axis` (0 z, 1 y, 2 x), to begin at `spot` (z, y, x).
+
+    `score` 0..1 compares slices of one method: the share of the orientation that the gap around the slice takes, or the
+    mean uncertainty of its voxels, less near painted slices.
+    """
+
+    axis: int
+    index: int
+    spot: Shape3D
+    score: float
+
+
+def uncertainty(probabilities: Tensor) -> Tensor:
+    """Entropy over its maximum, 0..1: (classes, ...) -> (...), float32."""
+    n_classes = max(2, probabilities.shape[0])
+    share: Tensor = (torch.special.entr(probabilities).sum(0) / math.log(n_classes)).clamp_(0, 1)
+    return share
+
+
+def painted_slices(annotation: Annotation) -> dict[int, set[int]]:
+    """Slices that carry paint, by axis; each painted voxel counts for the orientation that holds most paint there."""
+    axis = painted_axis(annotation.coordinates, annotation.shape)
+    return {a: set(np.unique(annotation.coordinates[axis == a, a]).tolist()) for a in range(3)}
+
+
+def paintable_axes(shape: Shape3D, spacing: Spacing) -> tuple[int, ...]:
+    """Axes across which there are several slices, with voxels that are not much longer than wide; none of one plane."""
+    if min(shape) == 1:
+        return ()  # a plane, or less: it is the only slice
+    found = []
+    for axis in range(3):
+        edges = [size for a, size in enumerate(spacing) if a != axis]
+        if max(edges) <= _LONGEST_VOXEL * min(edges):
+            found.append(axis)
+    return tuple(found)
+
+
+class Advisor:
+    """Suggests slices of one volume, looking at the network's answers in short pieces.
+
+    Without a predictor only `intervals` is possible, and the spot is the middle of the slice. `axes` are the
+    orientations that are asked for. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        shape: Shape3D,
+        spacing: Spacing,
+        painted: Painted,
+        *,
+        axes: Sequence[int],
+        method: Method,
+        predictor: Predictor | None = None,
+        n: int = 1,
+        most_tiles: int = MOST_TILES,
+    ) -> None:
+        if method == "uncertainty" and predictor is None:
+            raise ValueError("uncertainty is the network's: pass a predictor")
+        self.found: list[SliceAdvice] = []
+        self._shape, self._spacing, self._painted = shape, spacing, painted
+        self._axes, self._method, self._n = tuple(axes), method, n
+        self._predictor, self._most_tiles = predictor, most_tiles
+        self._survey = Survey(shape, spacing)
+
+    def work(self) -> Iterator[float]:
+        """The share that is done, after each place that was looked at; `found` is complete at the end, best first."""
+        if self._method == "intervals":
+            self.found = list(islice(by_intervals(self._shape, self._painted, self._axes), self._n))
+        if self._predictor is not None:
+            tiles = self._tiles()
+            for number, tile in enumerate(tiles):
+                self._survey.add(tile, uncertainty(self._predictor.tile(tile)).cpu().numpy())
+                yield (number + 1) / len(tiles)
+        if self._method == "uncertainty":
+            profiles = {axis: self._survey.profile(axis) for axis in self._axes}
+            self.found = list(islice(by_uncertainty(self._shape, profiles, self._painted), self._n))
+        self.found = [replace(advice, spot=self._survey.spot(advice.axis, advice.index)) for advice in self.found]
+
+    def _tiles(self) -> list[Box]:
+        """The places to look at: all over the volume, or those that meet the slices of which the spot is wanted."""
+        assert self._predictor is not None  # noqa: S101 - callers look
+        whole, tile_shape = Box.whole(self._shape), self._predictor.tile_shape
+        if self._method == "uncertainty":
+            return spread_tiles(whole, tile_shape, self._most_tiles)
+        each = max(1, self._most_tiles // max(1, len(self.found)))
+        planes = [Plane(0, advice.axis, advice.index).box(self._shape) for advice in self.found]
+        return [part for plane in planes for part in spread_tiles(plane, (_PART, _PART, _PART), each)]
+
+
+class Survey:
+    """Uncertainty at the places of a volume that were looked at."""
+
+    def __init__(self, shape: Shape3D, spacing: Spacing) -> None:
+        self._shape = shape
+        self._sigma = [_SPOT * min(spacing) / edge for edge in spacing]
+        self._parts: list[tuple[Box, npt.NDArray[np.float32]]] = []
+
+    def add(self, box: Box, values: npt.NDArray[np.float32]) -> None:
+        """Take the uncertainty of a box, an array of its shape; boxes do not overlap."""
+        self._parts.append((box, values))
+
+    def profile(self, axis: int) -> npt.NDArray[np.float64]:
+        """Mean uncertainty of each slice across an axis, (slices,); nan where none of its voxels was looked at."""
+        total, count = np.zeros(self._shape[axis]), np.zeros(self._shape[axis])
+        others = tuple(a for a in range(3) if a != axis)
+        for box, values in self._parts:
+            total[box.slices[axis]] += values.sum(others, dtype=np.float64)
+            count[box.slices[axis]] += values.size / values.shape[axis]
+        means: npt.NDArray[np.float64] = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+        return means
+
+    def spot(self, axis: int, index: int) -> Shape3D:
+        """The voxel of a slice around which uncertainty is highest; its middle where nothing was looked at."""
+        best, spot = -1.0, _middle_of(self._shape, axis, index)
+        sigma = [s for a, s in enumerate(self._sigma) if a != axis]
+        for box, values in self._parts:
+            if not box.start[axis] <= index < box.stop[axis]:
+                continue
+            around = ndimage.gaussian_filter(values.take(index - box.start[axis], axis), sigma, mode="nearest")
+            highest = float(around.max())
+            if highest > best:
+                place = [int(p) for p in np.unravel_index(int(around.argmax()), around.shape)]
+                place.insert(axis, index - box.start[axis])
+                z, y, x = (p + s for p, s in zip(place, box.start, strict=True))
+                best, spot = highest, (z, y, x)
+        return spot
+
+
+def by_intervals(shape: Shape3D, painted: Painted, axes: Sequence[int]) -> Iterator[SliceAdvice]:
+    """The middle of the largest gap between painted slices; then, as if that were painted, the next.
+
+    A gap counts by the share of its orientation that it takes. Ends when no slice is left.
+    """
+    taken = {axis: set(painted.get(axis, ())) for axis in axes}
+    while True:
+        gaps = [(*_largest_gap(shape[axis], taken[axis]), axis) for axis in axes]
+        share, index, axis = max(gaps, key=lambda gap: gap[0], default=(0.0, 0, 0))
+        if not share:
+            return
+        yield SliceAdvice(axis, index, _middle_of(shape, axis, index), share)
+        taken[axis].add(index)
+
+
+def by_uncertainty(
+    shape: Shape3D, profiles: Mapping[int, npt.NDArray[np.float64]], painted: Painted
+) -> Iterator[SliceAdvice]:
+    """The most uncertain slice, then, as if that were painted, the next; near painted slices uncertainty counts less.
+
+    `profiles` are uncertainties 0..1 of the slices of each orientation, nan for those that are not to be suggested.
+    Ends when no slice is left.
+    """
+    taken = {axis: set(painted.get(axis, ())) for axis in profiles}
+    while True:
+        best, index, axis = 0.0, 0, 0
+        for across, profile in profiles.items():
+            distance = distances(len(profile), taken[across])
+            near = np.minimum(1.0, 2 * (len(taken[across]) + 1) * distance)
+            scores = np.nan_to_num(profile * near + _SURE * distance)
+            if len(scores) and scores.max() > best:
+                best, index, axis = float(scores.max()), int(scores.argmax()), across
+        if not best:
+            return
+        yield SliceAdvice(axis, index, _middle_of(shape, axis, index), min(1.0, best))
+        taken[axis].add(index)
+
+
+def distances(n_slices: int, painted: Collection[int]) -> npt.NDArray[np.float64]:
+    """From each slice of an orientation to the nearest painted one, as a share of all slices; 1 where none is."""
+    if not painted:
+        return np.ones(n_slices)
+    nearest: npt.NDArray[np.float64] = np.abs(np.arange(n_slices)[:, None] - np.asarray(sorted(painted))).min(1)
+    return nearest / n_slices
+
+
+def spread_tiles(region: Box, tile_shape: Shape3D, most: int) -> list[Box]:
+    """All tiles of a region, or so many that lie evenly all over it; the same ones each time.
+
+    They follow Halton's sequence, whose points fill every axis evenly however many there are.
+    """
+    from scipy.stats import qmc  # takes a while to load
+
+    n = [-(-size // edge) for size, edge in zip(region.shape, tile_shape, strict=True)]
+    if n[0] * n[1] * n[2] <= most:
+        cells = np.stack(np.meshgrid(*map(np.arange, n), indexing="ij"), -1).reshape(-1, 3)
+    else:
+        points = qmc.Halton(3, scramble=False).fast_forward(1).random(16 * most)  # the first one is a corner
+        cells, first = np.unique((points * n).astype(np.int64), axis=0, return_index=True)
+        cells = cells[np.argsort(first)][:most]
+    starts = (cells * tile_shape + region.start).tolist()
+    tiles = (Box((z, y, x), (z + tile_shape[0], y + tile_shape[1], x + tile_shape[2])) for z, y, x in starts)
+    return [tile.clipped(region) for tile in tiles]
+
+
+def _largest_gap(n_slices: int, painted: Collection[int]) -> tuple[float, int]:
+    """Share of the slices that the longest unpainted run takes, and its middle."""
+    ends = [-1, *sorted(painted), n_slices]
+    length, start = max(((b - a - 1, a + 1) for a, b in pairwise(ends)), key=lambda gap: gap[0])
+    return length / n_slices, start + (length - 1) // 2
+
+
+def _middle_of(shape: Shape3D, axis: int, index: int) -> Shape3D:
+    z, y, x = (index if a == axis else n // 2 for a, n in enumerate(shape))
+    return z, y, x
