@@ -110,6 +110,14 @@ class TrainingConfig(_Config):
         title="Held-out paint",
         description="Share of the paint kept aside to estimate Dice and to weigh pixel head and U-Net.",
     )
+    orientation_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        title="Orientation balance",
+        description="0 learns from slices of each orientation in proportion to their paint, 1 from each orientation "
+        "alike. Try 1 where one slice across another axis was painted beside many of the usual ones.",
+    )
     flips: bool = Field(True, title="Flips", description="Mirror patches at random along every axis.")
     turns: bool = Field(True, title="Turns", description="Swap axes of equal voxel size at random.")
     gain: float = Field(
@@ -142,6 +150,22 @@ class PaintConfig(_Config):
         title="Label smoothing",
         description="Share of each painted voxel's say that goes to all classes its paint allows alike. Try 0.1 where "
         "strokes are sloppy or neighbours disagree about the outline.",
+    )
+    correction_weight: float = Field(
+        2.0,
+        ge=1,
+        le=100,
+        title="Weight of corrections",
+        description="How much a stroke counts that corrects the prediction, while it is new; all else counts 1. Higher "
+        "where much of the early paint is wrong.",
+    )
+    correction_halving: float = Field(
+        8.0,
+        gt=0,
+        le=1e6,
+        title="Corrections fade",
+        description="After so many further strokes the extra weight of a correction is halved. Lower where later "
+        "strokes are the more reliable ones.",
     )
 
 

@@ -17,7 +17,7 @@ from napari_sparseseg.engine.sampler import PatchSampler, patch_shapes
 from napari_sparseseg.engine.tiles import frame_of
 
 
-def make_sampler(*volumes, n_voxels=600, spacing=CUBES, stride=(2, 2, 2), share=0.1):
+def make_sampler(*volumes, n_voxels=600, spacing=CUBES, stride=(2, 2, 2), share=0.1, balance=0.0):
     """A sampler over arrays of codes, with its paints and patch shapes."""
     annotations = [make_annotation(codes) for codes in volumes]
     ids = tuple(sorted({i for annotation in annotations for i in annotation.classes()}))
@@ -25,7 +25,7 @@ def make_sampler(*volumes, n_voxels=600, spacing=CUBES, stride=(2, 2, 2), share=
     paints = [prepare_paint(a, table, share=share, balance=0.0, seed=0) for a in annotations]
     shapes = [codes.shape for codes in volumes]
     of_patches = patch_shapes(n_voxels, spacing, stride, tuple(map(max, zip(*shapes, strict=True))))
-    return PatchSampler(paints, shapes, of_patches), paints, of_patches
+    return PatchSampler(paints, shapes, of_patches, balance=balance), paints, of_patches
 
 
 def draw_many(sampler, n=200, batch_size=2):
@@ -192,3 +192,12 @@ def test_noise_as_paint_is_drawn_everywhere():
     sampler, _, _ = make_sampler(codes)
     starts = np.array([location.box.start for _, ls in draw_many(sampler, 300) for location in ls])
     assert (np.ptp(starts, axis=0) >= 1).all()
+
+
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_orientations_are_drawn_by_their_paint_or_alike(balance):
+    codes = paint_planes(checkers((40, 40, 40)), *((0, z) for z in range(2, 38, 4)), (1, 20))
+    sampler, (paint,), _ = make_sampler(codes, share=0.0, balance=balance)
+    axes = Counter(axis for axis, _ in draw_many(sampler, 600))
+    alike = np.bincount(paint.axis) ** ((1 - balance) / 2)
+    assert axes[0] / 600 == pytest.approx(alike[0] / alike.sum(), abs=0.05)

@@ -11,6 +11,7 @@ import torch
 from livekit import BACKGROUND_BOX, OBJECT_BOX, SHAPE, SMALL, make_image, make_truth, view_of
 
 from napari_sparseseg._types import Box, Plane, Region
+from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.device import DeviceChoice
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.model import FittedModel, ModelSpec
@@ -40,6 +41,7 @@ class FakeLearner:
         self.spec = ModelSpec(SMALL, image.spacing, image.n_channels, image.flat)
         self.fitted = None
         self.step = 0
+        self.paint = PaintConfig()
         self.dice = None
         self.learnt = []
         self.n_settled = 0
@@ -286,6 +288,22 @@ class TestOrder:
         assert len(bench.learner.learnt) == 2
         bench.run_until(lambda: len(bench.tiles) > n)
         assert bench.tiles[-1].generation > before
+
+    def test_a_correction_weighs_as_much_as_the_settings_say(self, bench):
+        bench.paint_both()
+        shown = np.full(OBJECT_BOX.shape, 1, np.uint8)
+        bench.store.undo()
+        bench.store.correct(Region(0, OBJECT_BOX), 2, shown, class_ids=(1, 2), background=1)
+        bench.learner.paint = PaintConfig(correction_weight=5.0, correction_halving=1.0)
+        bench.switch.wish(is_training=True)
+        bench.run_until(lambda: bench.learner.learnt)
+        annotation = bench.learner.learnt[-1][0][0]
+        assert set(annotation.weights[annotation.codes == 2].tolist()) == {5.0}
+        assert set(annotation.weights[annotation.codes == 1].tolist()) == {1.0}
+        bench.paint(1, Box((0, 0, 0), (1, 2, 2)))
+        bench.run_until(lambda: len(bench.learner.learnt) > 1)
+        annotation = bench.learner.learnt[-1][0][0]
+        assert set(annotation.weights[annotation.codes == 2].tolist()) == {3.0}
 
     def test_undo_and_redo_are_learnt(self, bench):
         bench.paint_both()

@@ -34,13 +34,21 @@ class PatchSampler:
     """Draws batches of patch locations; all patches of a batch lie along slices of one orientation.
 
     Slices are drawn in proportion to the square root of their paint, so that a large one does not drown the
-    others, and classes likewise within a slice.
+    others, and classes likewise within a slice. So are orientations; `balance` 0..1 moves these towards all alike.
     """
 
-    def __init__(self, paints: Sequence[Paint], shapes: Sequence[Shape3D], patch_shapes: Sequence[Shape3D]) -> None:
+    def __init__(
+        self,
+        paints: Sequence[Paint],
+        shapes: Sequence[Shape3D],
+        patch_shapes: Sequence[Shape3D],
+        *,
+        balance: float = 0.0,
+    ) -> None:
         self._paints = paints
         self._shapes = shapes
         self._patch_shapes = patch_shapes
+        self._balance = balance
         self._slices: dict[int, list[_Slice]] = {}
         self._spans: dict[int, tuple[int, npt.NDArray[np.int32], npt.NDArray[np.int32]]] = {}
         for volume, paint in enumerate(paints):
@@ -55,7 +63,7 @@ class PatchSampler:
     def draw(self, batch_size: int, rng: np.random.Generator) -> tuple[int, list[PatchLocation]]:
         """The axis across which the slices lie, and the patches."""
         axes = sorted(self._slices)
-        axis = axes[_choose([sum(map(_paint_of, self._slices[a])) for a in axes], rng)]
+        axis = axes[_choose([sum(map(_paint_of, self._slices[a])) for a in axes], rng, self._balance)]
         slices = self._slices[axis]
         return axis, [
             self._around(slices[_choose([_paint_of(s) for s in slices], rng)], axis, rng) for _ in range(batch_size)
@@ -128,6 +136,6 @@ def _paint_of(chosen: _Slice) -> int:
     return sum(len(m) for m in chosen.by_class)
 
 
-def _choose(amounts: Sequence[int], rng: np.random.Generator) -> int:
-    weight = np.sqrt(np.asarray(amounts, float))
+def _choose(amounts: Sequence[int], rng: np.random.Generator, balance: float = 0.0) -> int:
+    weight = np.sqrt(np.asarray(amounts, float)) ** (1 - balance)
     return int(rng.choice(len(amounts), p=weight / weight.sum()))

@@ -218,7 +218,7 @@ class Trainer:
         )
         self._criterion = criterion_of(self.paint)
         self._lessons = [ClassLesson(self._paints, self._criterion), *self._lessons_on_objects()]
-        self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes)
+        self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes, balance=self.config.orientation_balance)
         self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
         self._scarcity = scarcity(self._paints, shapes)

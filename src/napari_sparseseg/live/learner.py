@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_sparseseg._types import Annotation
+from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.checkpoint import encode_model, save_model
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.device import DeviceChoice, choose_device
@@ -80,6 +81,11 @@ class Learner:
     def spec(self) -> ModelSpec:
         """What fixes the network's shape: the model's, or that of the model to be made."""
         return self.fitted.spec if self.fitted else self._own_spec
+
+    @property
+    def paint(self) -> PaintConfig:
+        """What the paint that is learnt next means."""
+        return self._settings.paint
 
     @property
     def step(self) -> int:

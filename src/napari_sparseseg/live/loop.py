@@ -176,9 +176,15 @@ class LiveLoop:
         return table_of(tuple(sorted({*painted, *(i for i in learnt if i in self._classes)})), background)
 
     def _snapshot(self, classes: ClassTable) -> dict[int, Annotation]:
-        store, background = self._store, self._classes.background
+        store, background, paint = self._store, self._classes.background, self.learner.paint
         taken = {
-            frame: store.snapshot(frame, classes=classes.ids, background=background)
+            frame: store.snapshot(
+                frame,
+                classes=classes.ids,
+                background=background,
+                correction_weight=paint.correction_weight,
+                halving=paint.correction_halving,
+            )
             for frame in store.frames_with_paint()
         }
         return {frame: annotation for frame, annotation in taken.items() if len(annotation)}
