@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import MAX_CLASSES, UNPAINTED
+from napari_sparseseg._types import MAX_CLASSES, UNPAINTED, Box
 from napari_sparseseg.cli._console import lengths, on_terminal, warn
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage import overlapping
 from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.formats import image_suffixes, open_annotation, open_image
 from napari_sparseseg.storage.levels import ReducedPaint, matching_level, reduction, suggested_level
@@ -107,10 +109,20 @@ class Image:
             check_shape(annotation.path, shape, self.path, self.shape)
 
     def paint(self, annotation: ImageFile, time: int) -> ArrayLike:
-        """One time point of an annotation, unread, at this level even if it was painted on the finest."""
-        array = annotation.frame(time).array
+        """One time point of an annotation, unread, at this level even if it was painted on the finest.
+
+        An axis of classes comes first; such paint raises `InputError` at another level.
+        """
+        frame = annotation.frame(time)
         shape = spatial_shape(self.file)
-        return array if tuple(array.shape) == shape else ReducedPaint(array, shape)
+        if spatial_shape(frame) == shape:
+            return frame.array if frame.channel_axis in (None, 0) else time_points(frame.array, frame.axes)[0]
+        if frame.channel_axis is not None:
+            raise InputError(
+                f"{annotation.path} has an axis of classes, which is learnt at the level that it was painted on: give "
+                f"the level whose shape is {spatial_shape(frame)}, or an annotation of shape {shape}"
+            )
+        return ReducedPaint(frame.array, shape)
 
 
 def _without_channels(file: ImageFile) -> tuple[int, ...]:
@@ -162,12 +174,12 @@ def open_model(path: Path, *, device: str) -> SparseSegmenter:
     return SparseSegmenter.load(path, device=device, progress=on_terminal())
 
 
-def open_labels(path: Path | str, image: Image | None = None) -> ImageFile:
-    """Painted or finished labels, with the axes of the image that they belong to.
+def open_labels(path: Path | str, image: Image | None = None, *, has_classes: bool = False) -> ImageFile:
+    """Painted or finished labels, with the axes of the image that they belong to; channels may be overlapping classes.
 
     Raises `InputError` if they have no time axis and the image has one, or the other way round.
     """
-    labels = open_annotation(path)
+    labels = _open_with_classes(path, image) if has_classes and image is not None else open_annotation(path)
     if image is None:
         return labels
     wanted = image.file.axes.replace("C", "")
@@ -183,6 +195,20 @@ def open_labels(path: Path | str, image: Image | None = None) -> ImageFile:
         raise InputError(
             f"{path} has {labels.n_frames} time points, but {image.path} has {image.file.n_frames}; both need the same"
         )
+    return labels
+
+
+def _open_with_classes(path: Path | str, image: Image) -> ImageFile:
+    """Labels whose channels, if there are any, are classes; a file that does not name its axes has them in front."""
+    wanted = f"C{image.file.axes.replace('C', '')}"
+    try:
+        labels = open_annotation(path, has_classes=True)
+    except InputError:
+        with suppress(InputError):
+            return open_annotation(path, axes=wanted, has_classes=True)
+        raise
+    if labels.channel_axis is None and len(labels.axes) == len(wanted):
+        return open_annotation(path, axes=wanted, has_classes=True)
     return labels
 
 
@@ -209,6 +235,18 @@ def read_all(labels: ImageFile, time: int) -> npt.NDArray[Any]:
 
 def _whole(array: ArrayLike) -> npt.NDArray[Any]:
     return np.asarray(array[(slice(None),) * len(array.shape)])
+
+
+def read_states(labels: ImageFile, time: int, image: Image) -> npt.NDArray[np.uint8]:
+    """Truth of overlapping classes, which come first: 0 unknown, 1 absent, 2 present; at the level of an image.
+
+    Raises `InputError` for other values.
+    """
+    paint = ArrayVolume(image.paint(labels, time), 0, name=str(labels.path))
+    is_known, states = overlapping.read_states(paint, Box.whole(paint.shape))
+    found = np.zeros((*is_known.shape, states.shape[1]), np.uint8)
+    found[is_known] = states
+    return np.moveaxis(found, -1, 0).reshape(-1, *paint.spatial_shape)
 
 
 def read_classes(labels: ImageFile, time: int, image: Image | None = None) -> npt.NDArray[Any]:

@@ -139,17 +139,21 @@ class Work:
                 labels = self._segmenter.predict(volume)
             else:
                 likely.append(self._segmenter.predict_proba(volume))
-                labels = _most_likely(likely[-1], self._segmenter.classes_)
+                labels = _most_likely(likely[-1], self._segmenter)
             n_voxels.append(_counts(labels))
             yield labels
 
 
-def _most_likely(probabilities: npt.NDArray[np.float32], classes: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    import numpy as np
+def _most_likely(probabilities: npt.NDArray[np.float32], segmenter: SparseSegmenter) -> npt.NDArray[Any]:
+    import torch
 
-    lookup = classes.astype(np.min_scalar_type(int(classes.max())))
-    labels: npt.NDArray[Any] = lookup[probabilities.argmax(0)]
-    return labels
+    from napari_sparseseg.engine.classes import ClassTable
+    from napari_sparseseg.engine.labelling import best_labels
+
+    ids, overlapping = tuple(map(int, segmenter.classes_)), segmenter.get_params()["paint__overlapping"]
+    return best_labels(
+        torch.from_numpy(probabilities), ClassTable(ids, segmenter.background or 0, overlapping=overlapping)
+    )
 
 
 def _counts(labels: npt.NDArray[Any]) -> dict[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_sparseseg.cli._images import Image
+    from napari_sparseseg.segmenter import SparseSegmenter
 
 _CSV_HEADER = (
     "time",
@@ -102,6 +103,7 @@ class _Score:
     unit: str
     truth_voxels: int
     labels_voxels: int
+    is_overlapping: bool = False
 
 
 def _score_model(
@@ -121,6 +123,7 @@ def _score_model(
         open_model,
         painted_times,
         read_classes,
+        read_states,
         warn_of_other_voxels,
     )
 
@@ -128,11 +131,14 @@ def _score_model(
     if level is None:
         level = matching_level_of(path, segmenter, axes=axes)
     image = Image.open(path, axes=axes, spacing=spacing, level=level)
-    truth = open_labels(truth_path, image)
+    truth = open_labels(truth_path, image, has_classes=segmenter.get_params()["paint__overlapping"])
     image.check_paint(truth)
     warn_of_other_voxels(image, segmenter)
     segmenter.set_params(channel_axis=image.channel_axis)
     for number in painted_times(truth):
+        if truth.channel_axis is not None:
+            yield from _scores_of_overlapping(segmenter, read_states(truth, number, image), image, number)
+            continue
         known = read_classes(truth, number, image)
         yield from _scores(segmenter.predict(image.volume(number)), known, image, number)
 
@@ -146,6 +152,22 @@ def _score_labels(path: str, truth_path: str, *, axes: str | None, spacing: Sequ
     check_shape(truth_path, truth.array.shape, path, labels.array.shape)
     for number in painted_times(truth):
         yield from _scores(read_classes(labels, number), read_classes(truth, number), image, number)
+
+
+def _scores_of_overlapping(
+    segmenter: SparseSegmenter, truth: npt.NDArray[Any], image: Image, time: int
+) -> Iterator[_Score]:
+    """Of each class, where the truth (classes 1, 2, ... in front) says whether it is there."""
+    import numpy as np
+
+    from napari_sparseseg.storage.overlapping import ABSENT, PRESENT
+
+    present = segmenter.predict_present(image.volume(time))
+    for class_id, found in zip(segmenter.classes_.tolist(), present, strict=True):
+        if class_id <= len(truth) and truth[class_id - 1].any():
+            scores = _scores(np.where(found, PRESENT, ABSENT), truth[class_id - 1], image, time)
+            of_present = [score for score in scores if score.class_id == PRESENT]
+            yield from (replace(score, class_id=class_id, is_overlapping=True) for score in of_present)
 
 
 def _scores(labels: npt.NDArray[Any], truth: npt.NDArray[Any], image: Image, time: int) -> Iterator[_Score]:
@@ -183,8 +205,10 @@ def _print_scores(scores: Sequence[_Score], background: int | None) -> None:
     header = ["Class", "Dice", "IoU", f"Distance{unit}", f"95 %{unit}", "Voxels of truth"]
     rows = [[str(s.class_id), *_figures(s), f"{s.truth_voxels:,}"] for s in scores]
     lowest = min(s.class_id for s in scores) if background is None else background
-    counted = [s for s in scores if s.class_id != lowest]
-    rows.append([f"Mean without {lowest}", *_means(counted), ""])
+    if scores[0].is_overlapping and background is None:
+        rows.append(["Mean", *_means(scores), ""])
+    else:
+        rows.append([f"Mean without {lowest}", *_means([s for s in scores if s.class_id != lowest]), ""])
     if with_time:
         header.insert(0, "Time")
         for row, time in zip(rows, [*(str(s.time) for s in scores), ""], strict=True):

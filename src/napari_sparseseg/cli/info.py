@@ -14,6 +14,7 @@ from napari_sparseseg.cli._console import counted, lengths, n_bytes, print_table
 
 if TYPE_CHECKING:
     from napari_sparseseg.engine.checkpoint import ModelDescription
+    from napari_sparseseg.engine.classes import ClassTable
 
 _MODEL_SUFFIX = ".safetensors"
 
@@ -50,7 +51,7 @@ def _model_rows(path: Path) -> list[tuple[str, str]]:
     config, classes = found.spec.config, found.classes
     return [
         ("Model", f"{path} ({n_bytes(path.stat().st_size)}, format {found.header['version']}, checksum right)"),
-        ("Classes", ", ".join(f"{i} (background)" if i == classes.background else str(i) for i in classes.ids)),
+        ("Classes", _classes_text(classes)),
         ("Channels", str(found.spec.n_channels)),
         ("Voxel size", _voxel_size(found)),
         *_learning_rows(found),
@@ -59,6 +60,11 @@ def _model_rows(path: Path) -> list[tuple[str, str]]:
         ("Answers by", f"U-Net {found.context:.0%}, pixel classifier {1 - found.context:.0%}"),
         ("Settings", _changed_settings(found)),
     ]
+
+
+def _classes_text(classes: ClassTable) -> str:
+    text = ", ".join(f"{i} (background)" if i == classes.background else str(i) for i in classes.ids)
+    return f"{text}; they may overlap" if classes.overlapping else text
 
 
 def _voxel_size(found: ModelDescription) -> str:

@@ -37,6 +37,7 @@ def register() -> None:
         "napari-sparseseg train a.nii ink.nii -o m.safetensors --steps 500 --seed 0",
         "napari-sparseseg train a.tif ink.tif -o new.safetensors --continue old.model",
         "napari-sparseseg train a.tif ink.tif -o wide.safetensors --set model.width=32",
+        "napari-sparseseg train a.tif ink.npy -o both.safetensors --set paint.overlapping=true",
     )
 
 
@@ -46,6 +47,7 @@ def train(
         typer.Argument(
             metavar="IMAGE ANNOTATION",
             help="An image and what was painted on it: 0 is unpainted, 1 to 254 are classes. More pairs may follow. "
+            "With paint.overlapping its channels may be classes: 0 is unknown, 1 absent, 2 present. "
             "Or a folder of images and one of annotations, alike named up to their endings; or a CSV file with the "
             "columns image and annotation. Of a time series the time points that carry paint are learnt.",
             show_default=False,
@@ -135,8 +137,9 @@ def train(
 
     pairs = read_pairs(files)
     check_model(output, overwrite=overwrite, inputs=[*files, *(file for pair in pairs for file in pair)])
-    paint = _open_pairs(pairs, reading)
-    segmenter = _make_segmenter(paint, values, continue_from, device=device, seed=seed, background=background)
+    model = _open_model(continue_from, device)
+    paint = _open_pairs(pairs, reading, has_classes=_may_overlap(values, model))
+    segmenter = _make_segmenter(paint, values, model, device=device, seed=seed, background=background)
     _fit(segmenter, paint, seconds=_SECONDS if seconds is None and steps is None else seconds, steps=steps)
     write_model(output, segmenter, overwrite=overwrite)
     _print_result(segmenter, output, paint.images[0].unit)
@@ -170,12 +173,24 @@ def _refuse_what_the_model_fixes(values: dict[str, Any], **options: object) -> N
         )
 
 
-def _open_pairs(pairs: Sequence[tuple[str, str]], reading: _Reading) -> _Paint:
+def _open_model(path: Path | None, device: str) -> SparseSegmenter | None:
+    from napari_sparseseg.cli._images import open_model
+
+    return None if path is None else open_model(path, device=device)
+
+
+def _may_overlap(values: dict[str, dict[str, Any]], model: SparseSegmenter | None) -> bool:
+    """Whether annotations may have an axis of classes."""
+    current = model is not None and model.get_params()["paint__overlapping"]
+    return bool(values.get("paint", {}).get("overlapping", current))
+
+
+def _open_pairs(pairs: Sequence[tuple[str, str]], reading: _Reading, *, has_classes: bool) -> _Paint:
     from napari_sparseseg.cli._images import painted_times
 
     images, volumes, annotations = [], [], []
     for path, painted in pairs:
-        image, annotation = _open_pair(path, painted, reading)
+        image, annotation = _open_pair(path, painted, reading, has_classes=has_classes)
         images.append(image)
         for number in painted_times(annotation):
             volumes.append(image.volume(number))
@@ -188,17 +203,18 @@ def _open_pairs(pairs: Sequence[tuple[str, str]], reading: _Reading) -> _Paint:
     return _Paint(images, volumes, annotations)
 
 
-def _open_pair(path: str, painted: str, reading: _Reading) -> tuple[Image, ImageFile]:
+def _open_pair(path: str, painted: str, reading: _Reading, *, has_classes: bool) -> tuple[Image, ImageFile]:
     """An image at its level, and its annotation."""
     from napari_sparseseg.cli._images import Image, open_labels, suggest_level
 
     level = reading.level
     if level is None:
         finest = Image.open(path, axes=reading.axes)
-        level = suggest_level(path, open_labels(painted, finest), axes=reading.axes)
+        labels = open_labels(painted, finest, has_classes=has_classes)
+        level = suggest_level(path, labels if labels.channel_axis is None else None, axes=reading.axes)
         note(f"{path}: level {level} of 0 to {finest.file.n_levels - 1} is taken")
     image = Image.open(path, axes=reading.axes, spacing=reading.spacing, level=level)
-    annotation = open_labels(painted, image)
+    annotation = open_labels(painted, image, has_classes=has_classes)
     image.check_paint(annotation)
     return image, annotation
 
@@ -223,18 +239,18 @@ def _check_alike(images: Sequence[Image]) -> None:
 def _make_segmenter(
     paint: _Paint,
     values: dict[str, dict[str, Any]],
-    continue_from: Path | None,
+    model: SparseSegmenter | None,
     *,
     device: str,
     seed: int | None,
     background: int | None,
 ) -> SparseSegmenter:
-    from napari_sparseseg.cli._images import open_model, warn_of_other_voxels
+    from napari_sparseseg.cli._images import warn_of_other_voxels
     from napari_sparseseg.segmenter import SparseSegmenter
 
     image = paint.images[0]
-    if continue_from is not None:
-        segmenter = open_model(continue_from, device=device)
+    if model is not None:
+        segmenter = model
         segmenter.set_params(channel_axis=image.channel_axis, random_state=seed)
         for each in paint.images:
             warn_of_other_voxels(each, segmenter)

@@ -74,7 +74,12 @@ def open_image(path: str | os.PathLike[str], *, axes: str | None = None, level: 
 
 
 def open_annotation(
-    path: str | os.PathLike[str], *, axes: str | None = None, level: int = 0, series: int = 0
+    path: str | os.PathLike[str],
+    *,
+    axes: str | None = None,
+    level: int = 0,
+    series: int = 0,
+    has_classes: bool = False,
 ) -> ImageFile:
     """Open painted labels, from any format of `open_image` or an ilastik project.
 
@@ -82,10 +87,13 @@ def open_annotation(
     an ilastik project (Pixel Classification), `series` is the lane, i.e. which of the project's images. What is read
     is checked where it is used (`storage.annotation.read_annotation`), codes for instance.
 
-    Parameters, results and errors are those of `open_image`; besides, more than one channel is an `InputError`.
+    Parameters, results and errors are those of `open_image`; besides, more than one channel is an `InputError`, unless
+    the channels may be classes that overlap (`has_classes`).
     """
     options = ReadOptions(axes, *_checked_numbers(level, series))
-    return without_channel(_opened(path, options, is_annotation=True))
+    opened = _opened(path, options, is_annotation=True)
+    axis = opened.channel_axis
+    return opened if has_classes and axis is not None and opened.array.shape[axis] > 1 else without_channel(opened)
 
 
 def image_suffixes() -> tuple[str, ...]:
