@@ -37,7 +37,7 @@ def register() -> None:
         "napari-sparseseg train a.nii ink.nii -o m.safetensors --steps 500 --seed 0",
         "napari-sparseseg train a.tif ink.tif -o new.safetensors --continue old.model",
         "napari-sparseseg train a.tif ink.tif -o wide.safetensors --set model.width=32",
-        "napari-sparseseg train a.tif ink.npy -o both.safetensors --set paint.overlapping=true",
+        "napari-sparseseg train a.tif c.npy -o m.model --set paint.overlapping=true",
     )
 
 
