@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_sparseseg import measure_objects
+from napari_sparseseg._types import Box
 from napari_sparseseg.engine.objects import measure
 from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.storage.volume import ArrayVolume
 
 AXES = "zyx"
 
@@ -145,3 +148,23 @@ def test_arrays_may_be_lazy_and_empty():
 def test_what_cannot_be_measured_is_refused(arguments, error, text):
     with pytest.raises(error, match=text):
         measure_objects(*arguments)
+
+
+@given(data=st.data())
+@settings(deadline=None)
+def test_some_objects_are_measured_alone_as_among_all(data):
+    shape = data.draw(hnp.array_shapes(min_dims=3, max_dims=3, min_side=2, max_side=6))
+    ids = data.draw(hnp.arrays(np.uint32, shape, elements=st.sampled_from([0, 1, 2, 7])))
+    some = np.array(data.draw(st.sets(st.sampled_from([1, 2, 7]), min_size=1).map(sorted)), np.uint32)
+    places = np.argwhere(np.isin(ids, some))
+    if not len(places):
+        return
+    box = Box(tuple(places.min(0).tolist()), tuple((places.max(0) + 1).tolist()))
+    volumes = [ArrayVolume(values) for values in (ids, ids % 5, ids % 3)]
+    alone = measure.Measurement(volumes[0], (2.0, 1.0, 0.5), *volumes[1:], only=some, box=box, voxels_at_once=7)
+    shares = list(alone.work())
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    table = measure.measure(volumes[0], (2.0, 1.0, 0.5), *volumes[1:])
+    expected = table[table["id"].isin(some)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone.table(), expected)

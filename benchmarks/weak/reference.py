@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_sparseseg.engine.losses import partial_label_loss
+from napari_sparseseg.engine.losses import multi_label_loss, partial_label_loss
 
 Floats = npt.NDArray[np.float64]
 _CLOSE = 1e-8
@@ -83,11 +83,32 @@ def drawn_voxels(rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.bool_
     return logits, allowed, rng.choice([0.0, 0.5, 1.0, 7.0], size=n)
 
 
+def multi_label(logits: Floats, present: Floats, absent: Floats) -> tuple[float, Floats]:
+    """Mean of -(w_p log s + w_n log(1 - s)), s = 1 / (1 + exp(-z)); d/dz = (w_p + w_n) s - w_p, entry by entry."""
+    value, gradient, total = 0.0, np.zeros_like(logits), 0.0
+    for place in np.ndindex(logits.shape):
+        z, w_p, w_n = logits[place], present[place], absent[place]
+        log_s, log_not = -np.logaddexp(0, -z), -np.logaddexp(0, z)
+        value -= w_p * log_s + w_n * log_not
+        gradient[place] = (w_p + w_n) * np.exp(log_s) - w_p
+        total += w_p + w_n
+    return (value / total, gradient / total) if total else (0.0, gradient)
+
+
+def drawn_entries(rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+    """Logits (float64) of a few voxels and classes, and how much it counts that each is present, and absent."""
+    shape = int(rng.integers(1, 13)), int(rng.integers(1, 6))
+    logits = rng.normal(scale=rng.choice([0.1, 3.0, 30.0]), size=shape)
+    present, absent = (rng.choice([0.0, 0.5, 1.0, 7.0], size=shape) for _ in range(2))
+    return logits, present, absent
+
+
 LOSSES: dict[str, Loss] = {
     "partial_label_loss": Loss(drawn_voxels, partial_label_loss, partial_label),
     "label_smoothing": Loss(
         drawn_voxels, partial(partial_label_loss, smoothing=0.1), partial(partial_label, smoothing=0.1)
     ),
+    "multi_label_loss": Loss(drawn_entries, multi_label_loss, multi_label),
 }
 
 

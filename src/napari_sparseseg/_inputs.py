@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from napari_sparseseg._types import Annotation, Spacing
 from napari_sparseseg.errors import InputError, InputTypeError
-from napari_sparseseg.storage.annotation import check_classes, drop_uninformative, read_annotation
+from napari_sparseseg.storage.annotation import check_classes, drop_silent, drop_uninformative, read_annotation
+from napari_sparseseg.storage.overlapping import check_overlapping
 from napari_sparseseg.storage.volume import ArrayVolume
+
+
+class Overlapping(NamedTuple):
+    """What is said of classes that may overlap: which is the background (0: none), and whether missing ones count."""
+
+    background: int
+    is_missing_absent: bool
 
 
 def open_volumes(image: Any, channel_axis: int | None) -> list[ArrayVolume]:
@@ -42,10 +50,12 @@ def read_paint(
     objects: Any = None,
     *,
     known_classes: Collection[int] = (),
+    overlapping: Overlapping | None = None,
 ) -> tuple[list[Annotation], tuple[int, ...]]:
     """The paint of each volume and all class ids; `known_classes` are those that were learnt before.
 
-    `objects` are ids of objects, as one array or, for lists of volumes, one for each; None stands for no ids.
+    `objects` are ids of objects, as one array or, for lists of volumes, one for each; None stands for no ids. Classes
+    exclude each other where `overlapping` is None.
     """
     annotations = list(_named(annotation, "annotation"))
     if len(annotations) != len(volumes):
@@ -63,9 +73,15 @@ def read_paint(
             "(None where no objects were painted)"
         )
     paint = [
-        read_annotation(array, volume, allowed=allowed, weight=w, objects=o, name=name)
+        read_annotation(
+            array, volume, allowed=allowed, weight=w, objects=o, overlapping=overlapping is not None, name=name
+        )
         for (array, name), volume, w, o in zip(annotations, volumes, weights, ids, strict=True)
     ]
+    if overlapping is not None:
+        painted = check_overlapping(paint, overlapping.background, is_missing_absent=overlapping.is_missing_absent)
+        classes = tuple(sorted({*painted, *known_classes}))
+        return [drop_silent(p, classes, overlapping.background) for p in paint], classes
     classes = tuple(sorted({*check_classes(paint), *known_classes}))
     return [drop_uninformative(p, classes) for p in paint], classes
 

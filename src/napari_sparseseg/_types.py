@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -128,20 +128,30 @@ class Volume(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """What was said of a voxel where classes may overlap: those that are there, and those that are not."""
+
+    present: frozenset[int] = frozenset()
+    absent: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """What was painted in one volume: the painted voxels only, ordered by z.
 
-    `coordinates` is (n, 3) int32 along z, y, x; `codes` (n,) uint8, 1..254; `weights` (n,) float32, > 0.
+    `coordinates` is (n, 3) int32 along z, y, x; `codes` (n,) unsigned, 1..254; `weights` (n,) float32, > 0.
     `allowed` maps a code to the class ids that it leaves possible; a code that is not in it is a class itself.
     `objects` (n,) int32 tells which object a voxel belongs to, 0 where nothing was said; None where no voxel has an id.
+    `stated` maps a code to what it says of each class, where classes may overlap; such codes may go up to 65535.
     """
 
     shape: Shape3D
     coordinates: npt.NDArray[np.int32]
-    codes: npt.NDArray[np.uint8]
+    codes: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
     weights: npt.NDArray[np.float32]
     allowed: Mapping[int, frozenset[int]] = field(default_factory=dict)
     objects: npt.NDArray[np.int32] | None = None
+    stated: Mapping[int, Statement] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -150,9 +160,31 @@ class Annotation:
         """Codes of the voxels that carry the id of an object, ascending."""
         return [] if self.objects is None else np.unique(self.codes[self.objects > 0]).tolist()
 
+    def statement(self, code: int, class_ids: Collection[int], background: int = 0) -> Statement:
+        """What a code says of overlapping classes.
+
+        A class says that it is present. A set leaves the classes that it names open, and says that others are absent.
+        Where the background is present, all other classes are absent; where another one is, the background is.
+        """
+        others = frozenset(class_ids) - {background}
+        if code in self.stated:
+            present, absent = self.stated[code].present, self.stated[code].absent
+        elif code in self.allowed:
+            present, absent = frozenset[int](), frozenset(class_ids) - self.allowed[code]
+        else:
+            present, absent = frozenset((code,)), frozenset[int]()
+        if background in present:
+            absent |= others
+        elif background in class_ids and present:
+            absent |= {background}
+        return Statement(present, absent - present)
+
     def classes(self) -> tuple[int, ...]:
-        """Class ids that were painted or named in a set of allowed classes, ascending."""
+        """Class ids that were painted, or named in a set of allowed classes or in a statement, ascending."""
         found: set[int] = set()
         for code in np.unique(self.codes).tolist():
-            found |= self.allowed.get(code, frozenset((code,)))
+            if code in self.stated:
+                found |= self.stated[code].present | self.stated[code].absent
+            else:
+                found |= self.allowed.get(code, frozenset((code,)))
         return tuple(sorted(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -166,6 +166,34 @@ class PaintConfig(_Config):
         title="Corrections fade",
         description="After so many further strokes the extra weight of a correction is halved. Lower where later "
         "strokes are the more reliable ones.",
+    )
+    overlapping: bool = Field(
+        False,
+        title="Classes overlap",
+        description="A voxel may belong to several classes, or to none. Set it where structures lie within others, "
+        "such as nuclei within cells. Part of the model: takes hold with a new one.",
+    )
+    missing_weight: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        title="Missing classes",
+        description="Where classes overlap: how much a class that was not mentioned counts as absent where another one "
+        "was painted. 0 if such places say nothing of it, 1 if all classes were painted there.",
+    )
+    present_weight: tuple[Annotated[float, Field(ge=0, le=1000)], ...] = Field(
+        (),
+        max_length=127,
+        title="Weights of present",
+        description="Where classes overlap: how much it counts that a class is present, one number for each class in "
+        "the order of their ids; 1 for those left out. Raise that of a rare class.",
+    )
+    absent_weight: tuple[Annotated[float, Field(ge=0, le=1000)], ...] = Field(
+        (),
+        max_length=127,
+        title="Weights of absent",
+        description="The same for a class that is absent. Lower it where outlines are certain and the rest may have "
+        "been overlooked.",
     )
 
 

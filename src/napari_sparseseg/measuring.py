@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_sparseseg._inputs import checked_spacing
 from napari_sparseseg._types import ArrayLike
-from napari_sparseseg.engine.objects.measure import measure
+from napari_sparseseg.engine.objects.measure import measure, passes
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage.volume import ArrayVolume
 
@@ -72,12 +72,7 @@ def measure_objects(
                 "must be of the same voxels"
             )
     table = measure(volume, checked_spacing(spacing, n_axes=len(volume.spatial_shape)), *others)
-    size = table["area" if "area" in table else "volume"]
-    keep = size >= (0 if min_size is None else min_size)
-    if max_size is not None:
-        keep &= size <= max_size
-    if without_border:
-        keep &= ~table["touches_border"]
+    keep = passes(table, min_size, max_size, without_border=without_border)
     return table[keep].reset_index(drop=True)
 
 

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._inputs import check_budget, check_suggestion, checked_spacing, open_volumes, read_paint, seed_of
+from napari_sparseseg._inputs import (
+    Overlapping,
+    check_budget,
+    check_suggestion,
+    checked_spacing,
+    open_volumes,
+    read_paint,
+    seed_of,
+)
 from napari_sparseseg._types import ArrayLike, Box
 from napari_sparseseg.errors import InputError, InputTypeError, ModelFileError, NotFittedError
 from napari_sparseseg.progress import duration, move_bar, open_bar
@@ -136,6 +144,10 @@ class SparseSegmenter:
         painted voxels the ids of single objects, whole numbers from 1, 0 for none: then the model learns to tell apart
         objects that touch (`predict_objects`).
 
+        Where classes may overlap (`PaintConfig.overlapping`), a code says that its class is present, a set that those
+        which it does not name are absent, and `background` that all others are. Or `annotation` has an axis of classes
+        1, 2, ... in front: 0 is unknown, 1 absent, 2 present.
+
         `max_seconds` covers everything, loading torch included. `max_steps` counts steps of the U-Net; 0 fits only
         the pixel classifier. Without either, learning ends at a plateau or after two minutes. `callback` is called
         after each step, on the calling thread; learning ends when it returns False.
@@ -166,16 +178,24 @@ class SparseSegmenter:
     def predict(self, image: ArrayLike) -> npt.NDArray[np.unsignedinteger]:
         """Labels of the image's spatial shape: painted class ids in the smallest unsigned dtype.
 
+        Where classes may overlap, the likeliest class, or the background (0 if there is none) where none is likelier
+        than not.
+
         Raises `NotFittedError` before `fit`, `InputError` for an image that does not fit the model.
         """
+        from napari_sparseseg.engine.labelling import best_labels
+
         fitted, volume = self._ready_for(image)
-        channels = np.empty(volume.shape, np.uint8)
+        labels = np.empty(volume.shape, np.min_scalar_type(max(fitted.classes.ids)))
         for box, probabilities in self._tiles(volume):
-            channels[box.slices] = probabilities.max(0)[1].cpu().numpy()  # argmax(0) is ten times slower
-        return fitted.classes.labels_of(channels).reshape(volume.spatial_shape)
+            labels[box.slices] = best_labels(probabilities, fitted.classes)
+        return labels.reshape(volume.spatial_shape)
 
     def predict_proba(self, image: ArrayLike) -> npt.NDArray[np.float32]:
-        """Probabilities, float32, shape (classes, *spatial shape), in the order of `classes_`; raises as `predict`."""
+        """Probabilities, float32, shape (classes, *spatial shape), in the order of `classes_`; raises as `predict`.
+
+        Those of classes that may overlap do not sum to 1.
+        """
         fitted, volume = self._ready_for(image)
         found = np.empty((len(fitted.classes), *volume.shape), np.float32)
         for box, probabilities in self._tiles(volume):
@@ -237,6 +257,19 @@ class SparseSegmenter:
             for share in advisor.work():
                 move_bar(bar, share, "")
         return advisor.found
+
+    def predict_present(self, image: ArrayLike) -> npt.NDArray[np.bool_]:
+        """Which classes are there, shape (classes, *spatial shape), in the order of `classes_`; raises as `predict`.
+
+        Where classes may overlap these are all that are likelier than not; else it is the label, one class a voxel.
+        """
+        from napari_sparseseg.engine.labelling import present_of
+
+        fitted, volume = self._ready_for(image)
+        found = np.empty((len(fitted.classes), *volume.shape), np.bool_)
+        for box, probabilities in self._tiles(volume):
+            found[(slice(None), *box.slices)] = present_of(probabilities, fitted.classes)
+        return found.reshape(len(fitted.classes), *volume.spatial_shape)
 
     def predict_objects(self, image: ArrayLike) -> npt.NDArray[np.uint32]:
         """Single objects: ids 1..n of the image's spatial shape, 0 where there is none.
@@ -332,11 +365,18 @@ class SparseSegmenter:
         return predict_volume(request, fitted, self._intensity_of(volume, fitted), self.save, client)
 
     def score(self, image: ArrayLike, truth: ArrayLike) -> float:
-        """Mean Dice, 0..1, over the classes but the background; voxels where `truth` is 0 are left out."""
-        from napari_sparseseg.engine.metrics import dice, mean_dice
+        """Mean Dice, 0..1, over the classes but the background; voxels where `truth` is 0 are left out.
+
+        Where classes may overlap, each is scored where `truth` says something of it, in the same forms as in `fit`.
+        """
+        from napari_sparseseg.engine.metrics import dice, dice_of_overlapping, mean_dice
 
         fitted, volume = self._ready_for(image)
-        known = read_annotation(truth, volume, name="truth")
+        known = read_annotation(truth, volume, overlapping=fitted.classes.overlapping, name="truth")
+        if fitted.classes.overlapping:
+            present, absent = fitted.classes.stated_by(known)
+            found = self.predict_present(image).reshape(-1, *volume.shape)[(slice(None), *known.coordinates.T)].T
+            return mean_dice(dice_of_overlapping(found, present, absent, fitted.classes.ids), fitted.classes.background)
         labels = self.predict(image).reshape(volume.shape)[tuple(known.coordinates.T)]
         return mean_dice(dice(labels, known.codes, fitted.classes.ids), fitted.classes.background)
 
@@ -377,7 +417,9 @@ class SparseSegmenter:
                 **{name: settings[name] for name in ("spacing", "channel_axis", "random_state", "background")},
                 model=fitted.spec.config,
                 training=config.TrainingConfig.of(settings["training"]),
-                paint=config.PaintConfig.of(settings.get("paint", {})),  # absent from models of older programs
+                paint=config.PaintConfig.of(  # absent from models of older programs
+                    settings.get("paint", {}) | {"overlapping": fitted.classes.overlapping}
+                ),
                 prediction=config.PredictionConfig.of(settings["prediction"]),
                 objects=config.ObjectConfig.of(settings.get("objects", {})),  # likewise
                 device=device,
@@ -452,7 +494,15 @@ class SparseSegmenter:
         check_budget(max_seconds, max_steps)
         volumes = open_volumes(image, self.channel_axis)
         known = previous.classes.ids if previous else ()
-        paint, classes = read_paint(volumes, annotation, allowed, weight, objects, known_classes=known)
+        paint, classes = read_paint(
+            volumes,
+            annotation,
+            allowed,
+            weight,
+            objects,
+            known_classes=known,
+            overlapping=self._overlapping(previous),
+        )
         from napari_sparseseg.engine.budget import Budget
 
         trainer, maps = self._prepare(previous, volumes, classes)
@@ -489,18 +539,32 @@ class SparseSegmenter:
         self._take(FittedModel(fitted.spec, trainer.classes, trainer.averaged, intensity))
         return trainer, maps
 
+    def _overlapping(self, previous: FittedModel | None) -> Overlapping | None:
+        """How classes may overlap; None if they exclude each other."""
+        config = self._config("paint")
+        if previous is not None and previous.classes.overlapping != config.overlapping:
+            raise InputError(
+                f"paint.overlapping is {config.overlapping}, but the model was fitted with "
+                f"{previous.classes.overlapping}; it is part of the model: set it back, or call fit to begin anew"
+            )
+        if not config.overlapping:
+            return None
+        background = previous.classes.background if previous else self.background or 0
+        return Overlapping(background, config.missing_weight > 0)
+
     def _new_model(self, volumes: Sequence[ArrayVolume], classes: Sequence[int]) -> FittedModel:
         from napari_sparseseg.engine.classes import ClassTable
         from napari_sparseseg.engine.device import choose_device
         from napari_sparseseg.engine.model import FittedModel, ModelSpec
 
-        background = classes[0] if self.background is None else self.background
-        if background not in classes:
+        overlapping = self._config("paint").overlapping
+        background = (0 if overlapping else classes[0]) if self.background is None else self.background
+        if background not in classes and not (overlapping and self.background is None):
             raise InputError(f"background={background} is not among the painted classes {tuple(classes)}")
         z, y, x = (all(v.shape[axis] == 1 for v in volumes) for axis in range(3))
         spacing = checked_spacing(self.spacing, n_axes=len(volumes[0].spatial_shape))
         spec = ModelSpec(self._config("model"), spacing, volumes[0].n_channels, (z, y, x))
-        table = ClassTable(tuple(classes), int(background))
+        table = ClassTable(tuple(classes), int(background), overlapping=overlapping)
         return FittedModel.fresh(spec, table, choose_device(self.device).device, seed_of(self.random_state))
 
     def _run(self, trainer: Trainer, budget: Budget, callback: Callable[[TrainingStep], object] | None) -> None:

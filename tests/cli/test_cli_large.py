@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from command_line import write_tiff
 
+from napari_sparseseg.cli import _prediction
 from napari_sparseseg.distributed.job import Job
+from napari_sparseseg.errors import InputError
 from napari_sparseseg.segmenter import SparseSegmenter
+from napari_sparseseg.storage.formats import open_image
 
 
 def test_interrupted_the_same_command_goes_on(invoke, files, tmp_path, monkeypatch):
@@ -38,7 +42,7 @@ def test_two_workers_write_what_one_writes(invoke, files, tmp_path):
 @pytest.mark.parametrize(
     ("output", "options", "text"),
     [
-        ("l.tif", ["--workers", "2"], "end it with .ome.zarr"),
+        ("l.tif", ["--workers", "2", "--probabilities", "p.npy"], "end it with .ome.zarr"),
         ("l.ome.zarr", ["--workers", "2", "--scheduler", "tcp://127.0.0.1:9"], "leave one of both out"),
         ("l.ome.zarr", ["--memory", "lots"], "'lots' is not an amount of memory"),
         ("l.ome.zarr", ["--memory", "200MB"], "are too little"),
@@ -49,3 +53,43 @@ def test_what_cannot_be(invoke, files, tmp_path, output, options, text):
     assert result.exit_code in (1, 2)
     assert text in " ".join(result.output.replace("│", " ").split())
     assert not (tmp_path / output).exists()
+
+
+class TestOtherFormats:
+    def test_several_workers_write_them_through_an_ome_zarr_beside(self, invoke, files, tmp_path):
+        output, likely = tmp_path / "l.tif", tmp_path / "p.ome.zarr"
+        options = ["--workers", "2", "--memory", "6GB", "--probabilities", likely]
+        done = invoke("predict", files.model, files.image, "-o", output, *options)
+        assert done.exit_code == 0, done.output
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["l.tif", "p.ome.zarr"]
+        expected = SparseSegmenter.load(files.model).predict(tifffile.imread(files.image))
+        np.testing.assert_array_equal(tifffile.imread(output), expected)
+        assert open_image(output).spacing == pytest.approx(open_image(files.image).spacing)
+
+    def test_large_ones_are_written_piece_by_piece_and_resumed(self, invoke, files, tmp_path, monkeypatch):
+        def fail(*_, **__):
+            raise InputError("the disk is full")
+
+        arguments = ["predict", files.model, files.image, "-o", tmp_path / "l.nii"]
+        monkeypatch.setattr(_prediction, "_MANY_VOXELS", 1)
+        with monkeypatch.context() as patched:
+            patched.setattr("napari_sparseseg.storage.formats.write_labels", fail)
+            assert invoke(*arguments).exit_code == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["l.nii.unfinished"]
+        monkeypatch.setattr(Job, "run", fail)  # all shards are there: none is predicted again
+        done = invoke(*arguments)
+        assert done.exit_code == 0, done.output
+        assert [path.name for path in tmp_path.iterdir()] == ["l.nii"]
+
+    @pytest.mark.parametrize("name", ["l.ome.tif", "l.npy", "l.ome.zarr"])
+    def test_so_are_time_series(self, invoke, files, tmp_path, name):
+        image = tifffile.imread(files.image)
+        write_tiff(tmp_path / "series.tif", np.stack([image, image[::-1]]), axes="TZYX")
+        series = ["predict", files.model, tmp_path / "series.tif", "-o"]
+        for output, options in ((tmp_path / "a" / name, []), (tmp_path / "b" / name, ["--memory", "6GB"])):
+            output.parent.mkdir()
+            done = invoke(*series, output, *options)
+            assert done.exit_code == 0, done.output
+            assert [path.name for path in output.parent.iterdir()] == [name]
+        a, b = (open_image(tmp_path / folder / name, axes="TZYX").array[:, :, :, :] for folder in "ab")
+        np.testing.assert_array_equal(a, b)

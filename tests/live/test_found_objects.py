@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from napari_sparseseg._types import Box, Plane, Region
+from napari_sparseseg.engine.objects.measure import measure
 from napari_sparseseg.errors import InputError, NotFittedError
 from napari_sparseseg.live.classes import ClassList
-from napari_sparseseg.live.events import LiveEvents
+from napari_sparseseg.live.events import LiveEvents, ObjectTable
 from napari_sparseseg.live.found_objects import FoundObjects
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.object_ids import ObjectIds
+from napari_sparseseg.live.object_table import ObjectFilter, ObjectTables
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.switchboard import Switchboard
 from napari_sparseseg.storage.strokes import AnnotationStore
+from napari_sparseseg.storage.volume import ArrayVolume
 
 SHAPE = (6, 16, 20)
 WHOLE = Box.whole(SHAPE)
@@ -213,3 +217,101 @@ def test_what_is_found_again_keeps_its_id():
     kept.take((1, 1, 8, 8), 0, box, again)
     now = kept.read(0, Box.whole(ids.shape))
     assert (now[0, 0, 0], now[0, 7, 0], now[0, 7, 7]) == (1, 3, 2)
+
+
+@given(st.lists(st.tuples(ids_arrays, st.booleans()), min_size=1, max_size=4))
+def test_the_box_of_objects_holds_all_of_them_and_no_more(searches):
+    whole = Box.whole((2, 4, 5))
+    kept = ObjectIds()
+    kept.take((1, 2, 4, 5), 0, whole, searches[0][0])
+    for found, by_hand in searches[1:]:
+        if by_hand:
+            kept.put(0, whole, found, None, is_painted=False)
+        else:
+            kept.take((1, 2, 4, 5), 0, Box((0, 1, 1), (2, 4, 4)), found[:, 1:4, 1:4])
+    for _ in range(2):
+        now = kept.read(0, whole)
+        for some in ([1], [2, 3], [9999]):
+            places = np.argwhere(np.isin(now, some))
+            box = kept.box_of(0, some)
+            if len(places):
+                assert (box.start, box.stop) == (tuple(places.min(0)), tuple(places.max(0) + 1))
+            else:
+                assert box is None
+        if kept.to_undo(None) is not None:
+            kept.undo()
+
+
+class Tables:
+    """The table of a desk's objects, measured as the compute thread would."""
+
+    def __init__(self, desk):
+        self.tables = ObjectTables(desk.opened, lambda _, box: desk.labels[box.slices])
+        self.n_pieces = 0
+
+    def now(self):
+        while self.tables.work(0) is not None:
+            self.n_pieces += 1
+        return self.tables.table(0).rows
+
+
+def test_the_table_follows_corrections_and_only_they_are_measured_again(desk):
+    tables = Tables(desk)
+    assert tables.now()["id"].tolist() == [1, 2]
+    assert tables.n_pieces == 1
+    desk.found.split(SLICE, (3, 5, 5), (3, 10, 5))
+    desk.found.merge(SLICE, (3, 5, 5), (3, 5, 12))
+    measured = tables.now()
+    assert tables.n_pieces == 2
+    expected = measure(
+        ArrayVolume(desk.found.ids(0, WHOLE)),
+        (1.0, 1.0, 1.0),
+        ArrayVolume(np.zeros(SHAPE, np.float32)),
+        ArrayVolume(desk.labels),
+    )
+    pd.testing.assert_frame_equal(measured, expected)
+    desk.found.undo()
+    desk.found.undo()
+    assert tables.now()["n_voxels"].tolist() == [252, 252]
+    desk.opened.objects.take((1, *SHAPE), 0, WHOLE, np.zeros(SHAPE, np.uint32))
+    assert not len(tables.now())
+
+
+def test_a_table_that_was_given_up_for_another_frame_is_made_anew(monkeypatch):
+    monkeypatch.setattr("napari_sparseseg.live.object_table._VOXELS_AT_ONCE", 1)
+    opened = Opened(
+        LiveImage.of(np.zeros((2, *SHAPE), np.uint8), None, 0, None),
+        AnnotationStore((2, *SHAPE)),
+        np.zeros((2, *SHAPE), np.uint8),
+        Switchboard(LiveEvents()),
+    )
+    ids = np.zeros(SHAPE, np.uint32)
+    ids[2:4, 2:4, 2:4] = 1
+    for frame in range(2):
+        opened.objects.take((2, *SHAPE), frame, WHOLE, ids)
+    tables = ObjectTables(opened, lambda _, box: np.ones(box.shape, np.uint8))
+    assert 0 < tables.work(0) < 1
+    for frame in (1, 0):
+        while tables.work(frame) is not None:
+            pass
+        assert tables.table(frame).rows["n_voxels"].tolist() == [8]
+
+
+def test_filters_keep_what_lies_between_their_bounds(desk):
+    table = ObjectTable(0, Tables(desk).now())
+    assert ObjectFilter().passes(table).tolist() == [True, True]
+    assert ObjectFilter(min_size=252, max_size=252).passes(table).tolist() == [True, True]
+    assert not ObjectFilter(min_size=253).passes(table).any()
+
+
+def test_the_place_of_an_object_is_one_of_its_voxels_near_its_centre(desk):
+    assert desk.found.place_of(0, 1) in {(z, y, x) for z in (2, 3) for y in (7,) for x in (6,)}
+    ids = np.zeros(SHAPE, np.uint32)
+    ids[2, 2:14, 2:14] = 1
+    ids[2, 3:13, 3:13] = 0
+    desk.opened.objects.take((1, *SHAPE), 0, WHOLE, ids)
+    number = int(desk.found.ids(0, WHOLE).max())
+    place = desk.found.place_of(0, number)
+    assert desk.found.ids(0, WHOLE)[place] == number
+    with pytest.raises(InputError, match="not there any more"):
+        desk.found.place_of(0, 77)

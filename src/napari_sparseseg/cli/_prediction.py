@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from napari_sparseseg.cli._images import Image
     from napari_sparseseg.segmenter import SparseSegmenter
     from napari_sparseseg.storage.table import ClassAmount
+
+_MANY_VOXELS = 1 << 28  # minutes of work on a CPU, which nobody likes to lose
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +87,13 @@ class Work:
         self._segmenter.set_params(channel_axis=image.channel_axis)
         if not is_series and all(path is None or path.suffix == ".zarr" for path in (output, probabilities)):
             return self._predict_large(image, output, probabilities, started)
-        if self._large["workers"] > 1 or self._large["client"] is not None:
+        if self._is_large(image) and (probabilities is None or (probabilities.suffix == ".zarr" and not is_series)):
+            return self._predict_piecewise(image, output, probabilities, started)
+        if self._asks_for_pieces():
             raise typer.BadParameter(
-                f"several workers write OME-Zarr of a single time point only, and {output} is none; end it with "
-                ".ome.zarr, or leave --workers and --scheduler out",
-                param_hint="--output",
+                f"{probabilities} cannot be written piece by piece; end it with .ome.zarr, or leave "
+                "--workers, --scheduler and --memory out",
+                param_hint="--probabilities",
             )
         n_voxels: list[dict[int, int]] = []
         likely: list[npt.NDArray[np.float32]] | None = None if probabilities is None else []
@@ -126,6 +132,51 @@ class Work:
             note(f"{done.n_resumed} of {done.n_shards} shards were there already")
         written = [output] if probabilities is None else [output, probabilities]
         return Done(image, written, [done.n_voxels], time.perf_counter() - started)
+
+    def _asks_for_pieces(self) -> bool:
+        return self._large["workers"] > 1 or any(self._large[name] is not None for name in ("client", "memory"))
+
+    def _is_large(self, image: Image) -> bool:
+        """Whether a time point is better predicted piece by piece, resumed where that was interrupted."""
+        from napari_sparseseg.cli._images import spatial_shape
+
+        return self._asks_for_pieces() or math.prod(spatial_shape(image.file)) >= _MANY_VOXELS
+
+    def _predict_piecewise(self, image: Image, output: Path, probabilities: Path | None, started: float) -> Done:
+        """Segment into an OME-Zarr beside the output for each time point, and write the output from these."""
+        import zarr
+
+        from napari_sparseseg.storage.formats import write_labels
+        from napari_sparseseg.storage.series import write_series
+        from napari_sparseseg.storage.whole import writable
+
+        folder = output.with_name(f"{output.name}.unfinished")
+        with writable(output):
+            folder.mkdir(exist_ok=True)
+        done = []
+        for number in image.times:
+            if len(image.times) > 1:
+                note(f"Time point {number + 1} of {len(image.times)}")
+            store = folder / f"{number}.ome.zarr"
+            done.append(
+                self._segmenter.predict_to(
+                    image.volume(number),
+                    store,
+                    probabilities=probabilities or False,
+                    **image.place(),
+                    overwrite=True,  # the folder is ours, and the outputs have been checked
+                    **self._large,
+                )
+            )
+        note(f"Writing {output}")
+        frames = [zarr.open_array(each.labels / "0", mode="r") for each in done]
+        if image.file.time_axis is None:
+            write_labels(output, frames[0], **image.place(), overwrite=self._overwrite)
+        else:
+            write_series(output, frames, len(frames), dtype=frames[0].dtype, **image.place(), overwrite=self._overwrite)
+        shutil.rmtree(folder)
+        written = [output] if probabilities is None else [output, probabilities]
+        return Done(image, written, [each.n_voxels for each in done], time.perf_counter() - started)
 
     def _segment(
         self, image: Image, n_voxels: list[dict[int, int]], likely: list[npt.NDArray[np.float32]] | None

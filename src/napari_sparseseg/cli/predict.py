@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.cli._prediction import Done, Work
 
 _OUTPUT = "Output"
-_LARGE = "Large images, written as OME-Zarr"
+_LARGE = "Large images"
 _SUFFIX = "_labels.ome.zarr"
 _ENDINGS = (".ome.zarr", ".ome.tiff", ".ome.tif", ".nii.gz")  # endings of two parts
 
@@ -127,7 +127,7 @@ def predict(
 ) -> None:
     """Segment images with a model, and write the labels.
 
-    Labels that are written as OME-Zarr may be larger than memory; interrupted, the same command goes on.
+    Images may be larger than memory; of large ones, the same command goes on where it was interrupted.
     """
     sizes, number = _options.parse_spacing(spacing), _options.parse_level(level)
     if scheduler is not None and workers > 1:

@@ -80,17 +80,18 @@ class Job:
             return self._predict(self.box(task))
 
     def _predict(self, box: Box) -> dict[int, int]:
+        from napari_sparseseg.engine.labelling import best_labels
+
         engine = self._engine
         engine.prepare(box)
         classes = engine.fitted.classes
-        channels = np.empty(box.shape, np.uint8)
+        labels = np.empty(box.shape, np.min_scalar_type(max(classes.ids)))
         likely = np.empty((len(classes), *box.shape), np.uint8) if self.manifest.probabilities else None
         for tile in engine.predictor.predict(box):
             place = tile.box.relative_to(box.start).slices
-            channels[place] = tile.probabilities.max(0)[1].cpu().numpy()
+            labels[place] = best_labels(tile.probabilities, classes)
             if likely is not None:
                 likely[(slice(None), *place)] = tile.probabilities.mul(255).round_().cpu().numpy()
-        labels = classes.labels_of(channels)
         with writable(self.labels):
             self.images[0].write(0, box, labels[None])
             if likely is not None:

@@ -34,8 +34,9 @@ from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 from napari_sparseseg.errors import InputError, ModelFileError
 
 FORMAT = "napari-sparseseg model"
-VERSION = 2
+VERSION = 3
 _PLAIN_VERSION = 1  # of models that tell no objects apart: older programs read those, too
+_OBJECT_VERSION = 2  # of those that do
 _HEADER_LIMIT = 16 << 20
 _LENGTH_BYTES = 8
 _PIECE = 1 << 20
@@ -110,9 +111,12 @@ def encode_model(
         "history": [asdict(step) for step in history],
     }
     if model.network.affinity is not None:
-        header["version"] = VERSION
+        header["version"] = _OBJECT_VERSION
         header["classes"]["objects"] = model.classes.objects
         header["affinities"] = {"offsets": model.network.affinity.offsets, "taught": model.network.affinity.taught}
+    if model.classes.overlapping:
+        header["version"] = VERSION
+        header["classes"]["overlapping"] = True
     if trainer is not None:
         header["training"], training_tensors = trainer.state()
         tensors |= training_tensors
@@ -130,7 +134,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any
     with _opened(Path(path)) as file:
         found, layout = _checked(file, Path(path))
         tensors = {name: layout.read(file, name) for name in layout.shapes}
-    network = found.spec.build(len(found.classes), offsets=found.offsets)
+    network = found.spec.build(len(found.classes), offsets=found.offsets, overlapping=found.classes.overlapping)
     network.load_state_dict({name: tensors[name] for name in network.state_dict()})
     network.context = found.context
     network.shift.copy_(torch.tensor(found.shift))
@@ -359,10 +363,14 @@ def _checked_classes(classes: Mapping[str, Any]) -> ClassTable:
     ids, background = tuple(classes["ids"]), classes["background"]
     _require(1 <= len(ids) <= MAX_CLASSES, "number of classes", len(ids))
     _require(all(_is_whole(i) and 1 <= i <= MAX_CODE for i in ids) and list(ids) == sorted(set(ids)), "ids", ids)
-    _require(_is_whole(background) and background in ids, "background", background)
+    overlapping = classes.get("overlapping", False)
+    _require(isinstance(overlapping, bool), "overlapping", overlapping)
+    _require(
+        _is_whole(background) and (background in ids or (overlapping and not background)), "background", background
+    )
     objects = tuple(classes.get("objects", ()))
     _require(set(objects) <= set(ids) and list(objects) == sorted(set(objects)), "objects", objects)
-    return ClassTable(ids, background, objects)
+    return ClassTable(ids, background, objects, overlapping)
 
 
 def _checked_affinities(affinities: Mapping[str, Any]) -> tuple[tuple[Offset, ...], tuple[int, ...]]:

@@ -15,12 +15,15 @@ from napari_sparseseg._types import MAX_CODE, Annotation
 class ClassTable:
     """The painted class ids in ascending order; a class's channel is its index. `background` is one of them.
 
-    `objects` are those whose voxels carried ids of objects, ascending; empty where no ids were painted.
+    `objects` are those whose voxels carried ids of objects, ascending; empty where no ids were painted. Where classes
+    are `overlapping`, a voxel may belong to any number of them; then there need be no background (0), and if there is
+    one, it means that no other class is there.
     """
 
     ids: tuple[int, ...]
     background: int
     objects: tuple[int, ...] = ()
+    overlapping: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,11 +54,28 @@ class ClassTable:
         rows: npt.NDArray[np.bool_] = lookup[annotation.codes]
         return rows
 
+    def stated_by(self, annotation: Annotation) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which of overlapping classes are said to be present, and which to be absent, each (n, classes)."""
+        n_codes = int(annotation.codes.max(initial=0)) + 1
+        present, absent = (np.zeros((n_codes, len(self)), bool) for _ in range(2))
+        for code in np.unique(annotation.codes).tolist():
+            said = annotation.statement(code, self.ids, self.background)
+            present[code], absent[code] = np.isin(self.ids, list(said.present)), np.isin(self.ids, list(said.absent))
+        return present[annotation.codes], absent[annotation.codes]
+
     def grown_by(self, ids: Iterable[int]) -> ClassTable:
         """The table with further class ids."""
         return replace(self, ids=tuple(sorted({*self.ids, *ids})))
 
     def with_objects_of(self, annotations: Iterable[Annotation]) -> ClassTable:
-        """The table whose `objects` are the classes that carry ids in this paint; a set of classes tells none."""
-        found = {code for a in annotations for code in a.object_codes() if code not in a.allowed}
+        """The table whose `objects` are the classes that carry ids in this paint; several classes at once tell none."""
+        found = {class_id for a in annotations for code in a.object_codes() for class_id in _class_of(a, code)}
         return replace(self, objects=tuple(sorted(found)))
+
+
+def _class_of(annotation: Annotation, code: int) -> frozenset[int]:
+    """The one class that a code stands for, or none."""
+    if code in annotation.stated:
+        present = annotation.stated[code].present
+        return present if len(present) == 1 else frozenset()
+    return frozenset() if code in annotation.allowed else frozenset((code,))

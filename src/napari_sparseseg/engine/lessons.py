@@ -16,14 +16,19 @@ from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.losses import partial_label_loss
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.paint import Paint
+from napari_sparseseg.engine.weak.overlapping import overlapping_loss
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What was said about n voxels: `allowed` (n, classes) bool, `weights` (n,)."""
+    """What was said about n voxels: `allowed` (n, classes) bool, `weights` (n,).
+
+    Where classes may overlap, `present` (n, classes) says which are there, and those that are not `allowed` are absent.
+    """
 
     allowed: Tensor
     weights: Tensor
+    present: Tensor | None = None
 
     @classmethod
     def of(
@@ -32,10 +37,15 @@ class Targets:
         """Those of some voxels: pairs of a volume and the numbers of voxels in its paint."""
         allowed = np.concatenate([paints[volume].allowed[numbers] for volume, numbers in members])
         weights = np.concatenate([paints[volume].weights[numbers] for volume, numbers in members])
-        return cls(torch.from_numpy(allowed).to(device), torch.from_numpy(weights).to(device))
+        present = [p[numbers] for volume, numbers in members if (p := paints[volume].present) is not None]
+        return cls(
+            torch.from_numpy(allowed).to(device),
+            torch.from_numpy(weights).to(device),
+            torch.from_numpy(np.concatenate(present)).to(device) if present else None,
+        )
 
     def __getitem__(self, rows: Tensor) -> Targets:
-        return Targets(self.allowed[rows], self.weights[rows])
+        return Targets(self.allowed[rows], self.weights[rows], None if self.present is None else self.present[rows])
 
 
 Criterion = Callable[[Tensor, Targets], Tensor]
@@ -43,10 +53,14 @@ Criterion = Callable[[Tensor, Targets], Tensor]
 
 
 def criterion_of(config: PaintConfig) -> Criterion:
-    """The criterion that the settings ask for."""
-    return lambda logits, targets: partial_label_loss(
-        logits, targets.allowed, targets.weights, smoothing=config.label_smoothing
-    )
+    """The criterion that the settings ask for; targets of classes that may overlap have one of their own."""
+
+    def criterion(logits: Tensor, targets: Targets) -> Tensor:
+        if targets.present is not None:
+            return overlapping_loss(logits, targets.present, ~targets.allowed, targets.weights, config)
+        return partial_label_loss(logits, targets.allowed, targets.weights, smoothing=config.label_smoothing)
+
+    return criterion
 
 
 @dataclass(frozen=True, slots=True)

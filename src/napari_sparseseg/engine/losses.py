@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def partial_label_loss(logits: Tensor, allowed: Tensor, weight: Tensor, *, smoothing: float = 0.0) -> Tensor:
@@ -28,3 +29,15 @@ def partial_label_loss(logits: Tensor, allowed: Tensor, weight: Tensor, *, smoot
     weight = torch.where(says_something, weight, torch.zeros_like(weight))
     of_set = torch.where(says_something, of_set, torch.zeros_like(of_set))
     return -(weight * of_set).sum() / weight.sum().clamp_min(1e-12)
+
+
+def multi_label_loss(logits: Tensor, present: Tensor, absent: Tensor) -> Tensor:
+    """Mean over entries of -(w_p log sigma(z) + w_n log(1 - sigma(z))), weighted by w_p + w_n: N classifiers in one.
+
+    All (n, classes): logits z, and how much it counts that a class is `present` (w_p) and `absent` (w_n), >= 0. Where
+    both are 0 nothing is known, and the gradient is exactly zero. Where both are above 0, the two contradict each
+    other, and the loss is least at sigma(z) = w_p / (w_p + w_n). Source: binary relevance with missing labels, Yu et
+    al. 2014, Large-scale multi-label learning with missing labels, arXiv:1307.5101.
+    """
+    likely = present * functional.logsigmoid(logits) + absent * functional.logsigmoid(-logits)
+    return -likely.sum() / (present + absent).sum().clamp_min(1e-12)

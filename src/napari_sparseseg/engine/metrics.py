@@ -29,6 +29,20 @@ def dice(labels: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], class_
     return scores
 
 
+def dice_of_overlapping(
+    found: npt.NDArray[np.bool_],
+    present: npt.NDArray[np.bool_],
+    absent: npt.NDArray[np.bool_],
+    class_ids: Sequence[int],
+) -> dict[int, float]:
+    """Dice of each class where it is known whether it is there; all (n, classes). NaN for a class that never is."""
+    scores = {}
+    for class_id, is_found, is_there, is_not in zip(class_ids, found.T, present.T, absent.T, strict=True):
+        total = int(np.count_nonzero(is_found & (is_there | is_not))) + int(np.count_nonzero(is_there))
+        scores[class_id] = 2 * int(np.count_nonzero(is_found & is_there)) / total if total else _NAN
+    return scores
+
+
 def iou(labels: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], class_ids: Sequence[int]) -> dict[int, float]:
     """Intersection over union (Jaccard index) of each class, 0..1: `dice / (2 - dice)`. Else as `dice`."""
     scores = {}

@@ -30,15 +30,17 @@ class ModelSpec:
     def bank(self) -> FilterBank:
         return FilterBank(self.spacing, self.n_channels, self.config.scales)
 
-    def build(self, n_classes: int, seed: int = 0, offsets: Sequence[Offset] = ()) -> SparseNet:
+    def build(
+        self, n_classes: int, seed: int = 0, offsets: Sequence[Offset] = (), *, overlapping: bool = False
+    ) -> SparseNet:
         """A network with fresh weights drawn from `seed`; torch's global random state is left as it was.
 
-        With `offsets` it tells objects apart, too; all other weights are the same.
+        With `offsets` it tells objects apart, too; all other weights are the same. Its classes may be `overlapping`.
         """
         levels = plan_levels(self.spacing, self.config.depth, self.flat)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would reseed GPUs as well
-            network = SparseNet(self.bank.n_features, n_classes, levels, self.config, offsets)
+            network = SparseNet(self.bank.n_features, n_classes, levels, self.config, offsets, overlapping=overlapping)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch's stubs
         return network
 
@@ -55,4 +57,5 @@ class FittedModel:
     @classmethod
     def fresh(cls, spec: ModelSpec, classes: ClassTable, device: torch.device, seed: int) -> FittedModel:
         """A model that has learnt nothing yet, on a device; that there are objects it learns from paint."""
-        return cls(spec, replace(classes, objects=()), spec.build(len(classes), seed).to(device))
+        network = spec.build(len(classes), seed, overlapping=classes.overlapping)
+        return cls(spec, replace(classes, objects=()), network.to(device))

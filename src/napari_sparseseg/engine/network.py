@@ -3,7 +3,8 @@
 The pixel head is a stack of 1x1x1 convolutions: it learns within a second or two what a classifier on filter
 features can know. The U-Net sees the same features with their surroundings. `context` says how much of the
 answer is the U-Net's; the trainer chooses it on held-out paint, so the mix is not worse than either alone. `shift`
-makes up for classes that are painted more than their share.
+makes up for classes that are painted more than their share. Classes that may overlap are answered one by one: a sigmoid
+of each logit takes the place of the softmax over all.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class SparseNet(nn.Module):
         levels: Sequence[LevelPlan],
         config: ModelConfig | None = None,
         offsets: Sequence[Offset] = (),
+        *,
+        overlapping: bool = False,
     ) -> None:
         super().__init__()
         config = config or ModelConfig()
@@ -70,6 +73,7 @@ class SparseNet(nn.Module):
         self.register_buffer("scale", torch.ones(n_features))
         self.register_buffer("shift", torch.zeros(n_classes), persistent=False)
         self.context = 0.0
+        self.overlapping = overlapping
 
     @property
     def n_classes(self) -> int:
@@ -96,8 +100,10 @@ class SparseNet(nn.Module):
         return torch.addcmul(-self.mean / self.scale, features, 1 / self.scale)
 
     def mixed(self, pixel: Tensor, unet: Tensor, context: float | None = None) -> Tensor:
-        """Logits of the mix: a weighted mean of both log-probabilities, classes last."""
+        """Logits of the mix, classes last: a weighted mean of both log-probabilities, of logits if classes overlap."""
         share = self.context if context is None else context
+        if self.overlapping:
+            return (1 - share) * pixel + share * unet
         return (1 - share) * pixel.log_softmax(-1) + share * unet.log_softmax(-1)
 
     def forward(self, features: Tensor, inner: Box | None = None) -> Tensor:
@@ -147,7 +153,8 @@ class SparseNet(nn.Module):
     def _log_probabilities(self, logits: Tensor) -> Tensor:
         # torch is several times faster along the first axis than along a last one of a few classes
         by_class = (logits.float() + self.shift).movedim(-1, 0).contiguous()
-        return by_class.log_softmax(0).movedim(0, -1)
+        normalised = functional.logsigmoid(by_class) if self.overlapping else by_class.log_softmax(0)
+        return normalised.movedim(0, -1)
 
     def _of_pixels(self, features: Tensor) -> Tensor:
         """The pixel head's logits, in parts that fit the processor's cache: its hidden layers are wide."""

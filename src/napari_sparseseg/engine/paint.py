@@ -26,7 +26,8 @@ class Paint:
 
     `coordinates` (n, 3) ordered by z; `allowed` (n, classes); `weights` (n,); `axis` (n,) and `slice_id` (n,) say
     across which axis the slice lies that a voxel was painted on; `learnt` and `held_out` (n,) are disjoint;
-    `object_ids` (n,) is 0 where no object was named.
+    `object_ids` (n,) is 0 where no object was named. Where classes may overlap, `present` (n, classes) says which are
+    there, and those that are not `allowed` are absent; else it is None.
     """
 
     coordinates: npt.NDArray[np.int32]
@@ -37,6 +38,17 @@ class Paint:
     learnt: npt.NDArray[np.bool_]
     held_out: npt.NDArray[np.bool_]
     object_ids: npt.NDArray[np.int32]
+    present: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def kinds(self) -> npt.NDArray[np.bool_]:
+        """What is balanced, (n, kinds): allowed classes; where they may overlap, first present and then absent ones."""
+        return kinds_of(self.allowed, self.present)
+
+    @property
+    def is_definite(self) -> npt.NDArray[np.bool_]:
+        """Which voxels have a right answer, (n,): one class; where they may overlap, all of which something is said."""
+        return definite(self.allowed, self.present)
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -58,28 +70,51 @@ def prepare_paint(annotation: Annotation, classes: ClassTable, *, share: float, 
     to the power of their rarity.
     """
     coordinates = annotation.coordinates
-    allowed = classes.allowed_by(annotation)
+    present = None
+    if classes.overlapping:
+        present, absent = classes.stated_by(annotation)
+        allowed = ~absent
+    else:
+        allowed = classes.allowed_by(annotation)
+    kinds, is_definite = kinds_of(allowed, present), definite(allowed, present)
     axis = painted_axis(coordinates, annotation.shape)
     along = np.take_along_axis(coordinates, axis[:, None].astype(np.int64), axis=1)[:, 0].astype(np.int64)
     slice_id = axis.astype(np.int64) * (max(annotation.shape) + 1) + along
-    held_out = choose_held_out(coordinates, allowed, axis, slice_id, share=share, seed=seed)
+    held_out = choose_held_out(coordinates, kinds, is_definite, axis, slice_id, share=share, seed=seed)
     return Paint(
         coordinates,
         allowed,
-        annotation.weights * balancing_weight(allowed, balance),
+        annotation.weights * balancing_weight(kinds, balance, is_definite),
         axis,
         slice_id,
         learnt=~(held_out | _near(coordinates, held_out)),
         held_out=held_out,
         object_ids=annotation.objects if annotation.objects is not None else np.zeros(len(annotation), np.int32),
+        present=present,
     )
 
 
-def balancing_weight(allowed: npt.NDArray[np.bool_], balance: float) -> npt.NDArray[np.float32]:
-    """Weight of each voxel, mean 1: (painted voxels of its class) to the power of -balance; a set takes the mean."""
-    painted = allowed[allowed.sum(1) == 1].sum(0)
-    of_class = np.maximum(painted, 1.0) ** -balance
-    weight = allowed @ of_class / np.maximum(allowed.sum(1), 1)
+def kinds_of(allowed: npt.NDArray[np.bool_], present: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+    """See `Paint.kinds`."""
+    return allowed if present is None else np.hstack([present, ~allowed])
+
+
+def definite(allowed: npt.NDArray[np.bool_], present: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+    """See `Paint.is_definite`."""
+    count: npt.NDArray[np.intp] = (kinds_of(allowed, present)).sum(1)
+    return count == 1 if present is None else count > 0
+
+
+def balancing_weight(
+    kinds: npt.NDArray[np.bool_], balance: float, is_definite: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float32]:
+    """Weight of each voxel, mean 1: (painted voxels of its class) to the power of -balance; a set takes the mean.
+
+    Voxels of one class are definite, if nothing else is said.
+    """
+    painted = kinds[kinds.sum(1) == 1 if is_definite is None else is_definite].sum(0)
+    of_kind = np.maximum(painted, 1.0) ** -balance
+    weight = kinds @ of_kind / np.maximum(kinds.sum(1), 1)
     if len(weight):
         weight = weight / weight.mean()
     balanced: npt.NDArray[np.float32] = weight.astype(np.float32)
@@ -131,7 +166,8 @@ def surrounded(paint: Paint, shape: Shape3D) -> npt.NDArray[np.bool_]:
 
 def choose_held_out(
     coordinates: npt.NDArray[np.int32],
-    allowed: npt.NDArray[np.bool_],
+    kinds: npt.NDArray[np.bool_],
+    is_definite: npt.NDArray[np.bool_],
     axis: npt.NDArray[np.int8],
     slice_id: npt.NDArray[np.int64],
     *,
@@ -140,11 +176,10 @@ def choose_held_out(
 ) -> npt.NDArray[np.bool_]:
     """Whole squares of slices, in random order, until `share` of the paint is held out; scarce classes are spared.
 
-    Only voxels painted with one class count as held out: a set of classes has no single right answer.
+    Only definite voxels, those painted with one class, count as held out: a set of classes has no single right answer.
     """
-    definite = allowed.sum(1) == 1
     held_out = np.zeros(len(coordinates), bool)
-    painted = allowed[definite].sum(0)
+    painted = kinds[is_definite].sum(0)
     if not share or len(coordinates) == 0:
         return held_out
     room = np.where(painted >= _FEWEST, _LARGEST_SHARE * painted, 0)
@@ -153,18 +188,18 @@ def choose_held_out(
     _, cell = np.unique(np.column_stack([slice_id, cells]), axis=0, return_inverse=True)
     cell = cell.ravel()
     members = np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell))[:-1])
-    wanted = share * definite.sum()
+    wanted = share * is_definite.sum()
     learnt = np.ones(len(coordinates), bool)
-    to_lose = _LARGEST_LOSS * allowed.sum(0)
+    to_lose = _LARGEST_LOSS * kinds.sum(0)
     for number in np.random.default_rng(seed).permutation(len(members)):
         if wanted <= 0:
             break
-        rows = members[number][definite[members[number]]]
-        counts = allowed[rows].sum(0)
+        rows = members[number][is_definite[members[number]]]
+        counts = kinds[rows].sum(0)
         if len(rows) and np.all((counts == 0) | (counts <= room)):
             lost = _around(coordinates, coordinates[rows])
             lost = lost[learnt[lost]]
-            loss = allowed[lost].sum(0)
+            loss = kinds[lost].sum(0)
             if np.all(loss <= to_lose):
                 held_out[rows] = True
                 learnt[lost] = False

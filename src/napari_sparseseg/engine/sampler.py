@@ -54,9 +54,10 @@ class PatchSampler:
         for volume, paint in enumerate(paints):
             if len(paint):
                 self._spans[volume] = int(paint.axis[0]), paint.coordinates.min(0), paint.coordinates.max(0)
+            kinds = paint.kinds
             for slice_id in np.unique(paint.slice_id[paint.learnt]).tolist():
                 members = np.flatnonzero((paint.slice_id == slice_id) & paint.learnt)
-                by_class = tuple(members[paint.allowed[members, k]] for k in range(paint.allowed.shape[1]))
+                by_class = tuple(members[kinds[members, k]] for k in range(kinds.shape[1]))
                 axis = int(paint.axis[members[0]])
                 self._slices.setdefault(axis, []).append(_Slice(volume, tuple(m for m in by_class if len(m))))
 

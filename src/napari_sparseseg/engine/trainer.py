@@ -372,6 +372,8 @@ class Trainer:
 
     def _adapt_to_prevalence(self) -> None:
         """Estimate how common the classes are around the paint, so far as that is strokes: what is filled tells it."""
+        if self.classes.overlapping:  # how common a class is does not follow from how common the others are
+            return
         before, painted = self.averaged.shift.clone(), painted_share(self._paints).to(self.averaged.shift.device)
         self.averaged.shift.zero_()
         rng = np.random.default_rng((self._seed, self._round, self.step))  # not ours: a check changes no later step

@@ -13,7 +13,8 @@ from torch import Tensor
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FeatureMap
-from napari_sparseseg.engine.metrics import dice
+from napari_sparseseg.engine.losses import multi_label_loss
+from napari_sparseseg.engine.metrics import dice, dice_of_overlapping
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.paint import Paint
 
@@ -76,22 +77,29 @@ class HeldOutSet:
 
         `has_context` is False before the U-Net's first step: then only the pixel head answers.
         """
-        pixel, unet, truth, weights = [], [], [], []
+        pixel, unet = [], []
         with torch.no_grad():
             for patch in self._patches:
                 of_pixel, of_unet = self._logits(network, maps[patch.volume], patch, has_context)
                 pixel.append(of_pixel)
                 unet.append(of_unet)
-                truth.append(self._paints[patch.volume].allowed[patch.members].argmax(1))
-                weights.append(self._paints[patch.volume].weights[patch.members])
-        answers = torch.from_numpy(np.concatenate(truth)).to(pixel[0].device)
-        weight = torch.from_numpy(np.concatenate(weights)).to(pixel[0].device)
+        known = self._truth(classes, pixel[0].device)
         mixes = _MIXES if has_context else (0.0,)
         heads = torch.cat(pixel), torch.cat(unet)
-        scores = [_score(network.mixed(*heads, mix), answers, weight, mix, classes) for mix in mixes]
+        scores = [known.score(network.mixed(*heads, mix), mix, classes) for mix in mixes]
         best = min(scores, key=lambda s: s.loss * (1 + _DOUBT_OF_PIXELS * (1 - (s.context or 0.0))))
-        is_enough = int(torch.bincount(answers, minlength=len(classes)).min()) >= _FEWEST_TO_CHOOSE
-        return best if is_enough else replace(best, context=None)
+        return best if known.is_enough(classes) else replace(best, context=None)
+
+    def _truth(self, classes: ClassTable, device: torch.device) -> _Truth | _OverlappingTruth:
+        """What was painted in the held-out voxels, patch by patch."""
+        members = [(self._paints[patch.volume], patch.members) for patch in self._patches]
+        weights = torch.from_numpy(np.concatenate([paint.weights[rows] for paint, rows in members])).to(device)
+        if not classes.overlapping:
+            answers = np.concatenate([paint.allowed[rows].argmax(1) for paint, rows in members])
+            return _Truth(torch.from_numpy(answers).to(device), weights)
+        kinds = np.concatenate([paint.kinds[rows] for paint, rows in members])
+        present, absent = (torch.from_numpy(part).to(device) for part in np.hsplit(kinds, 2))
+        return _OverlappingTruth(present, absent, weights)
 
     def _logits(
         self, network: SparseNet, feature_map: FeatureMap, patch: _Patch, has_context: bool
@@ -114,16 +122,51 @@ def untested_context(paints: Sequence[Paint], step: int, pixel_loss: float) -> f
     It grows as the U-Net learns. It stays low where a class has little paint, which the U-Net would learn by heart, and
     where the pixel head explains the paint already: then context has nothing to add.
     """
-    painted = np.concatenate([p.allowed[p.allowed.sum(1) == 1] for p in paints]).sum(0)
+    painted = np.concatenate([p.allowed[p.is_definite] if p.present is None else p.present for p in paints]).sum(0)
     grown = min(1.0, step / _GROWN_UP)
     return 0.75 * grown * min(1.0, pixel_loss / _EXPLAINED) * min(1.0, float(painted.min()) / _ENOUGH_PAINT)
 
 
-def _score(logits: Tensor, answers: Tensor, weight: Tensor, mix: float, classes: ClassTable) -> HeldOutScore:
-    loss = (weight * torch.nn.functional.cross_entropy(logits, answers, reduction="none")).sum() / weight.sum()
-    held_out = [channel for channel in classes.foreground_channels if bool((answers == channel).any())]
-    found = dice(logits.argmax(-1).cpu().numpy(), answers.cpu().numpy(), held_out)
-    return HeldOutScore(float(np.mean(list(found.values()))) if found else None, float(loss), mix)
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    """The channels of the classes that held-out voxels have, (n,), and their weights."""
+
+    answers: Tensor
+    weight: Tensor
+
+    def score(self, logits: Tensor, mix: float, classes: ClassTable) -> HeldOutScore:
+        """Of logits (n, classes)."""
+        cross_entropy = torch.nn.functional.cross_entropy(logits, self.answers, reduction="none")
+        loss = (self.weight * cross_entropy).sum() / self.weight.sum()
+        held_out = [channel for channel in classes.foreground_channels if bool((self.answers == channel).any())]
+        found = dice(logits.argmax(-1).cpu().numpy(), self.answers.cpu().numpy(), held_out)
+        return HeldOutScore(float(np.mean(list(found.values()))) if found else None, float(loss), mix)
+
+    def is_enough(self, classes: ClassTable) -> bool:
+        """Whether there are enough voxels of each class to choose by."""
+        return int(torch.bincount(self.answers, minlength=len(classes)).min()) >= _FEWEST_TO_CHOOSE
+
+
+@dataclass(frozen=True, slots=True)
+class _OverlappingTruth:
+    """Which classes are present in held-out voxels, and which absent, each (n, classes), and their weights (n,)."""
+
+    present: Tensor
+    absent: Tensor
+    weight: Tensor
+
+    def score(self, logits: Tensor, mix: float, classes: ClassTable) -> HeldOutScore:
+        """Of logits (n, classes): Dice of what is known of each class, which is there from a probability of 0.5."""
+        weight = self.weight[:, None]
+        loss = multi_label_loss(logits, weight * self.present, weight * self.absent)
+        found, present, absent = (array.cpu().numpy() for array in (logits > 0, self.present, self.absent))
+        dice_of = dice_of_overlapping(found, present, absent, range(len(classes)))
+        scores = [dice_of[k] for k in classes.foreground_channels if present[:, k].any()]
+        return HeldOutScore(float(np.mean(scores)) if scores else None, float(loss), mix)
+
+    def is_enough(self, classes: ClassTable) -> bool:  # noqa: ARG002 - as of classes that exclude each other
+        """Whether there are enough voxels of each class to choose by."""
+        return int(self.present.sum(0).min()) >= _FEWEST_TO_CHOOSE
 
 
 def _slice_by_slice(paint: Paint) -> npt.NDArray[np.intp]:

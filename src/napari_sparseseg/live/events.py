@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from psygnal import EmitLoopError, Signal, SignalGroup, SignalInstance
 
 from napari_sparseseg._types import Box, Plane
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +115,17 @@ class ObjectsChange:
     box: Box
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectTable:
+    """What was measured of the objects of a frame: `rows` are what `measure_objects` returns, classes included.
+
+    The class is that of the prediction, with the paint, when it was measured.
+    """
+
+    frame: int
+    rows: pd.DataFrame
+
+
 @dataclass(frozen=True, slots=True)
 class PaintedSlice:
     """A slice that carries paint, for the list of slices."""
@@ -174,6 +188,8 @@ class LiveEvents(SignalGroup):
     """After the annotation changed; caller's thread."""
     objects_changed = Signal(ObjectsChange)
     """After objects were found (compute thread), corrected, or a correction was taken back (caller's thread)."""
+    objects_measured = Signal(ObjectTable)
+    """When the objects whose table is wanted were measured, at first and after each change; compute thread."""
     classes_changed = Signal(tuple)
     """After a class was added, renamed, recoloured or removed: tuple of `ClassInfo`; caller's thread."""
     curve_extended = Signal(CurvePoint)

@@ -13,10 +13,11 @@ from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import ObjectsChange
 from napari_sparseseg.live.object_ids import Change, Ids, Mask, box_across
 from napari_sparseseg.live.opened import Opened
-from napari_sparseseg.live.switchboard import Find
+from napari_sparseseg.live.switchboard import Find, Tabulate
 from napari_sparseseg.storage.palette import FIRST_SET
 from napari_sparseseg.storage.strokes import PaintEdit
 
+_MANY = 100_000  # voxels; of larger objects some are looked at
 _REACH = 12.0  # of what is on screen into the depth, in units of the finest voxel edge
 
 
@@ -68,6 +69,19 @@ class FoundObjects:
         """Look for objects no longer; those that were known stay."""
         self._wish(find=None)
 
+    def keep_table(self, frame: int | None) -> None:
+        """Measure the objects of a time point, now and whenever they change; None: no longer.
+
+        Returns at once; `LiveEvents.objects_measured` brings the table.
+        """
+        self._wish(table=None if frame is None else Tabulate(frame))
+
+    @property
+    def keeps_table(self) -> bool:
+        """Whether objects are measured; no longer after another image was opened, or after a failure."""
+        opened = self._work()
+        return opened is not None and opened.switch.wishes.table is not None
+
     # --- reading ---
 
     @property
@@ -90,6 +104,16 @@ class FoundObjects:
         """How many objects a time point has."""
         opened = self._work()
         return 0 if opened is None else opened.objects.count(frame)
+
+    def place_of(self, frame: int, object_id: int) -> Shape3D:
+        """The voxel of an object nearest to its centre. Raises `InputError` if there is no such object."""
+        opened = self._opened()
+        box, ids = self._of(opened, frame, object_id)
+        voxels = np.argwhere(ids == object_id)
+        voxels = voxels[:: 1 + len(voxels) // _MANY]
+        away = (voxels - voxels.mean(0)) * opened.image.spacing
+        z, y, x = (voxels[(away**2).sum(1).argmin()] + box.start).tolist()
+        return z, y, x
 
     # --- correcting ---
 
@@ -263,6 +287,8 @@ class FoundObjects:
         opened.objects.put(frame, box, ids, stroke, is_painted=edit is not None)
         self._take(edit)
         opened.switch.tell(opened.switch.events.objects_changed, ObjectsChange(frame, box))
+        self._wish()  # those that changed are to be measured
 
     def _tell(self, opened: Opened, change: Change) -> None:
         opened.switch.tell(opened.switch.events.objects_changed, ObjectsChange(change.frame, change.box))
+        self._wish()

@@ -33,7 +33,7 @@ from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.saving import Saver, class_infos, settings_of
 from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.shown import with_paint
-from napari_sparseseg.live.switchboard import Switchboard
+from napari_sparseseg.live.switchboard import Switchboard, Wishes
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.palette import FIRST_SET
@@ -143,7 +143,8 @@ class LiveSegmenter:
         labels = np.zeros(taken.shape, np.uint8)
         before = self._switch
         before.retire()
-        wishes = replace(before.wishes, is_training=False, once=0, is_halted=False, view=None, hot=None, find=None)
+        old = before.wishes
+        wishes = Wishes(is_live=old.is_live, probability_of=old.probability_of, wants_uncertainty=old.wants_uncertainty)
         status = LiveStatus(LiveState.PREPARING, "Loading torch", is_live=wishes.is_live)
         self._switch = Switchboard(self.events, wishes, status)
         self._journal = journal

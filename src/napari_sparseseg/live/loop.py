@@ -12,7 +12,10 @@ import math
 import time
 from collections.abc import Iterator
 
-from napari_sparseseg._types import Annotation
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg._types import Annotation, Box
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.model import FittedModel
 from napari_sparseseg.engine.trainer import TrainingStep
@@ -22,11 +25,13 @@ from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import LiveState, TileUpdate
 from napari_sparseseg.live.image import AbandonedError
 from napari_sparseseg.live.learner import Learner, TrainingState, table_of
+from napari_sparseseg.live.object_table import ObjectTables
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
 from napari_sparseseg.live.reporter import TRAINING_FOR_TILES, Reporter
 from napari_sparseseg.live.search import ObjectSearch
-from napari_sparseseg.live.switchboard import Find, Wishes
+from napari_sparseseg.live.shown import with_paint
+from napari_sparseseg.live.switchboard import Find, Tabulate, Wishes
 
 _PIECE_SECONDS = 0.15  # of training between two looks at what else is wanted
 _TRAINING_FOR_SCREEN = 0.7  # seconds of training for each second of predicting what is on screen
@@ -54,6 +59,8 @@ class LiveLoop:
         self._owed = 0.0  # seconds of training before the next prediction
         self._kept_at = -math.inf
         self._search: tuple[Find, ObjectSearch, Iterator[float]] | None = None
+        self._tables = ObjectTables(opened, self._shown_labels)
+        self._told_table: Tabulate | None = None
         self._once = (0, 0.0)  # the "update once" that is going on, and until when it learns
 
     def prepare(self) -> None:
@@ -76,7 +83,7 @@ class LiveLoop:
         wishes = self._switch.wishes
         if wishes.is_halted:
             return False
-        if self._learn(wishes) or self._find(wishes.find):
+        if self._learn(wishes) or self._find(wishes.find) or self._measure(wishes.table):
             return True
         can_train = self._can_train(wishes)
         if not (can_train and self._owed > 0) and self._predict(wishes, can_train):
@@ -320,6 +327,29 @@ class LiveLoop:
             self.reporter.objects(find.frame, find.box)
         self._switch.finish_find(find)
         return True
+
+    def _measure(self, wish: Tabulate | None) -> bool:
+        """Go on measuring the objects of a frame; False if there are none, or the table is up to date."""
+        if wish is None or self.opened.objects.is_empty:
+            return False
+        done = self._tables.work(wish.frame)
+        if done is None and self._told_table is wish:
+            return False
+        if done is None or done == 1:
+            self._told_table = wish
+            self.reporter.table(self._tables.table(wish.frame))
+        else:
+            self.reporter.at_work(LiveState.PREDICTING, f"Measuring objects, {done:.0%}")
+        return True
+
+    def _shown_labels(self, frame: int, box: Box) -> npt.NDArray[np.uint8]:
+        """Predicted classes with the paint over them."""
+        store, where = self._store, (frame, *box.slices)
+        return with_paint(
+            self.opened.labels[where].copy(),
+            store.codes[where].copy(),
+            lambda code: store.allowed(code, self._classes.ids),
+        )
 
     # --- resting ---
 

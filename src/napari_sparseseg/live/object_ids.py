@@ -9,14 +9,18 @@ from threading import RLock
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import find_objects
 
 from napari_sparseseg._types import NO_OBJECT, Box, Shape3D
 from napari_sparseseg.storage.strokes import Stroke
 
 Ids = npt.NDArray[np.uint32]
 Mask = npt.NDArray[np.bool_]
+Bounds = npt.NDArray[np.int64]  # of objects, axes, start and stop
 
 _MAX_CHANGES = 200
+_NOTHING = np.array([(np.iinfo(np.int64).max, 0)] * 3)
+_NO_BOUNDS = np.zeros((0, 3, 2), np.int64)
 _SAME = 0.5  # share of two objects that is common to them if they are one
 
 
@@ -35,6 +39,20 @@ class Change:
     is_painted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What was done to the objects of a frame: all may be others now, or only those of `ids`, which lie in `box`."""
+
+    box: Box
+    ids: Ids | None
+
+    def joined(self, other: Touched) -> Touched:
+        """Both, as if it were one."""
+        ids = None if self.ids is None or other.ids is None else np.union1d(self.ids, other.ids)
+        start, stop = np.minimum(self.box.start, other.box.start), np.maximum(self.box.stop, other.box.stop)
+        return Touched(Box(_triple(start.tolist()), _triple(stop.tolist())), ids)
+
+
 class ObjectIds:
     """Ids of objects, uint32, 0 where there is none; empty and without memory until some are found. Any thread."""
 
@@ -42,9 +60,12 @@ class ObjectIds:
         self._ids: Ids | None = None  # frames, z, y, x
         self._highest = 0
         self._sizes: dict[int, npt.NDArray[np.int64]] = {}  # of each frame: voxels of each id
+        self._bounds: dict[int, Bounds] = {}  # of each frame: a box that holds all of an id
         self._lock = RLock()
         self._done: deque[Change] = deque(maxlen=_MAX_CHANGES)
         self._undone: list[Change] = []
+        self._touched: dict[int, Touched] = {}
+        self._n_writes = 0
 
     @property
     def is_empty(self) -> bool:
@@ -72,14 +93,13 @@ class ObjectIds:
     def box_of(self, frame: int, object_ids: Sequence[int]) -> Box | None:
         """The smallest box that holds these objects; None if there is nothing of them."""
         with self._lock:
-            if self._ids is None:
+            bound = _box_around(self._bounds.get(frame, _NO_BOUNDS), np.asarray(object_ids))
+            if self._ids is None or bound is None:
                 return None
-            mask = np.any([self._ids[frame] == object_id for object_id in object_ids], axis=0)
-        extents = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-        if not len(extents[0]):
-            return None
-        (z0, z1), (y0, y1), (x0, x1) = ((int(places[0]), int(places[-1]) + 1) for places in extents)
-        return Box((z0, y0, x0), (z1, y1, x1))
+            found = self._ids[frame][bound.slices]
+            mask = np.any([found == object_id for object_id in object_ids], axis=0)
+        within = _box_around(_bounds_of(mask.astype(np.uint32)), np.ones(1, int))
+        return None if within is None else within.shifted(bound.start)
 
     def take(self, shape: tuple[int, int, int, int], frame: int, box: Box, found: Ids) -> None:
         """Take what was found in a box of an image (frames, z, y, x); what was there is replaced.
@@ -89,16 +109,30 @@ class ObjectIds:
         with self._lock:
             if self._ids is None:
                 self._ids = np.zeros(shape, np.uint32)
-            names = _named(found, self._ids[frame][box.slices], self._highest + 1)
-            self._write(frame, box, names[found])
-            self._done.clear()
-            self._undone.clear()
+        bounds = _bounds_of(found)
+        is_there = bounds[:, 0, 0] < bounds[:, 0, 1]
+        bounds[is_there] += np.asarray(box.start)[:, None]
+        is_taken = False
+        while not is_taken:
+            # most of the work without the lock, for which whoever draws would wait
+            n_writes, before = self._n_writes, self.read(frame, box)
+            names = _named(found, before, self._highest + 1)
+            ids = names[found]
+            more = _difference(_sizes_of(ids), _sizes_of(before))
+            with self._lock:
+                is_taken = self._n_writes == n_writes  # else somebody was at work in between
+                if is_taken:
+                    self._write(frame, box, ids, more)
+                    self._grow(frame, names[is_there], bounds[is_there])
+                    self._touch(frame, Touched(box, None))
+                    self._done.clear()
+                    self._undone.clear()
 
     def put(self, frame: int, box: Box, after: Ids, stroke: Stroke | None, *, is_painted: bool) -> None:
         """Change the ids of a box by hand; `stroke` is the annotation's latest, made with it if `is_painted`."""
         with self._lock:
             change = Change(frame, box, self.read(frame, box), after, stroke, is_painted)
-            self._write(frame, box, after)
+            self._change(change, change.before, after)
             self._done.append(change)
             self._undone.clear()
 
@@ -115,7 +149,7 @@ class ObjectIds:
         with self._lock:
             change = self._done.pop()
             self._undone.append(change)
-            self._write(change.frame, change.box, change.before)
+            self._change(change, change.after, change.before)
             return change
 
     def redo(self) -> Change:
@@ -123,19 +157,67 @@ class ObjectIds:
         with self._lock:
             change = self._undone.pop()
             self._done.append(change)
-            self._write(change.frame, change.box, change.after)
+            self._change(change, change.before, change.after)
             return change
 
-    def _write(self, frame: int, box: Box, ids: Ids) -> None:
+    def claim_touched(self, frame: int) -> Touched | None:
+        """What was done to the objects of a frame since this was asked last; None if nothing was."""
+        with self._lock:
+            return self._touched.pop(frame, None)
+
+    def _change(self, change: Change, before: Ids, after: Ids) -> None:
+        frame, box = change.frame, change.box
+        differs = before != after
+        gone, come = (np.unique(ids[differs]) for ids in (before, after))
+        self._write(frame, box, after, _difference(_sizes_of(after), _sizes_of(before)))
+        self._grow(frame, come[come > 0], np.stack([box.start, box.stop], axis=1)[None])
+        ids = np.union1d(gone, come)
+        ids = ids[ids > 0]
+        around = _box_around(self._bounds[frame], ids)
+        self._touch(frame, Touched(box if around is None else around, ids))
+
+    def _write(self, frame: int, box: Box, ids: Ids, more: npt.NDArray[np.int64]) -> None:
+        """Write ids; each has so many voxels `more` then."""
         if self._ids is None:
             return
-        where = self._ids[frame][box.slices]
+        self._n_writes += 1
         self._highest = max(self._highest, int(ids.max(initial=0)))
-        sizes = np.zeros(self._highest + 1, np.int64)
-        for counts, sign in ((self._sizes.get(frame, sizes[:0]), 1), (_sizes_of(where), -1), (_sizes_of(ids), 1)):
-            sizes[: len(counts)] += sign * counts
-        self._sizes[frame] = sizes
-        where[...] = ids
+        self._sizes[frame] = _difference(self._sizes.get(frame, more[:0]), -more)
+        self._ids[frame][box.slices] = ids
+
+    def _grow(self, frame: int, names: Ids, bounds: Bounds) -> None:
+        """These objects may lie within these bounds, too."""
+        known = self._bounds.get(frame, _NO_BOUNDS)
+        if len(known) <= self._highest:
+            known = np.concatenate([known, np.repeat(_NOTHING[None], self._highest + 1 - len(known), axis=0)])
+        known[names, :, 0] = np.minimum(known[names, :, 0], bounds[..., 0])
+        known[names, :, 1] = np.maximum(known[names, :, 1], bounds[..., 1])
+        self._bounds[frame] = known
+
+    def _touch(self, frame: int, touched: Touched) -> None:
+        before = self._touched.get(frame)
+        self._touched[frame] = touched if before is None else before.joined(touched)
+
+
+def _difference(counts: npt.NDArray[np.integer], less: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Counts less others, of which either may be shorter."""
+    result = np.zeros(max(len(counts), len(less)), np.int64)
+    result[: len(counts)] += counts
+    result[: len(less)] -= less
+    return result
+
+
+def _bounds_of(ids: Ids) -> Bounds:
+    """Start and stop along each axis of what has the id 0, 1, ...; `_NOTHING` for 0, and for what is not there."""
+    found = [None, *find_objects(ids.astype(np.int32))]
+    return np.array([_NOTHING if parts is None else [(part.start, part.stop) for part in parts] for parts in found])
+
+
+def _box_around(bounds: Bounds, object_ids: npt.NDArray[np.integer]) -> Box | None:
+    """The box that holds those of some objects that are known."""
+    own = bounds[object_ids[object_ids < len(bounds)]]
+    own = own[own[:, 0, 0] < own[:, 0, 1]]
+    return Box(_triple(own[..., 0].min(0).tolist()), _triple(own[..., 1].max(0).tolist())) if len(own) else None
 
 
 def _sizes_of(ids: Ids) -> npt.NDArray[np.intp]:

@@ -10,7 +10,7 @@ from napari_sparseseg._types import Box
 from napari_sparseseg.engine.trainer import TrainingStep
 from napari_sparseseg.live.board import FRESH
 from napari_sparseseg.live.classes import ClassList
-from napari_sparseseg.live.events import CurvePoint, LiveState, ObjectsChange, TileUpdate
+from napari_sparseseg.live.events import CurvePoint, LiveState, ObjectsChange, ObjectTable, TileUpdate
 from napari_sparseseg.live.learner import Learner
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
@@ -85,6 +85,10 @@ class Reporter:
     def objects(self, frame: int, box: Box) -> None:
         """Tell of the objects that were found."""
         self._switch.tell(self._events.objects_changed, ObjectsChange(frame, box))
+
+    def table(self, table: ObjectTable) -> None:
+        """Tell of the objects that were measured."""
+        self._switch.tell(self._events.objects_measured, table)
 
     def at_work(self, state: LiveState, activity: str = "") -> None:
         """Tell what is being computed: at once if the state is another one, else now and then."""

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.config import ObjectConfig
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FeatureMap
+from napari_sparseseg.engine.labelling import of_objects
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.objects.finding import taught_rows
 from napari_sparseseg.engine.objects.fragments import blocks_of, margin_for
@@ -88,20 +90,22 @@ class ObjectSearch:
 
     def _predicted(self, tile: Box) -> _Tile:
         prediction = self._predictor.tile_with_affinities(tile)
-        probabilities = prediction.probabilities.cpu().numpy()
+        probabilities = prediction.probabilities
         codes = self._store.codes[(self.frame, *tile.slices)].copy()
         for channel, class_id in enumerate(self._classes.ids):
-            painted = codes == class_id
-            probabilities[:, painted] = 0
+            painted = torch.from_numpy(codes == class_id).to(probabilities.device)
+            if not self._classes.overlapping:
+                probabilities[:, painted] = 0
             probabilities[channel, painted] = 1
+        likely = of_objects(probabilities, self._classes).cpu().numpy().astype(np.float16)
         if prediction.affinities is None or not self._rows:
-            return probabilities.astype(np.float16), None
-        return probabilities.astype(np.float16), prediction.affinities[self._rows].cpu().numpy().astype(np.float16)
+            return likely, None
+        return likely, prediction.affinities[self._rows].cpu().numpy().astype(np.float16)
 
     def _read(self, box: Box) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Probabilities and affinities of a box of the region, counted from the region's first voxel."""
         source = box.shifted(self.box.start)
-        probabilities = np.empty((len(self._classes), *box.shape), np.float32)
+        probabilities = np.empty((len(self._classes) + self._classes.overlapping, *box.shape), np.float32)
         affinities = np.empty((len(self._rows), *box.shape), np.float32) if self._rows else None
         for tile in self._tiles_of(source):
             common = tile.clipped(source)

@@ -20,12 +20,20 @@ class Find:
     box: Box
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tabulate:
+    """A wish for the table of the objects of a frame, kept up to date; each is another one."""
+
+    frame: int
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What is wanted of one image.
 
     `once` is the number of the "update once" that is asked for, 0 if none. `hot` is where the latest stroke was made:
-    frame, voxel. `find` is where objects are looked for. `is_halted` after a failure.
+    frame, voxel. `find` is where objects are looked for, `table` which objects are measured. `is_halted` after a
+    failure.
     """
 
     is_training: bool = False
@@ -35,6 +43,7 @@ class Wishes:
     view: View | None = None
     hot: tuple[int, Shape3D] | None = None
     find: Find | None = None
+    table: Tabulate | None = None
     probability_of: int | None = None
     wants_uncertainty: bool = False
 

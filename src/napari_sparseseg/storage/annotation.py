@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 from numbers import Real
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, NO_OBJECT, UNPAINTED, Annotation, ArrayLike, Box, Shape3D
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import check_array_like, chunk_depth, index_text, plain_int, shape_of
+from napari_sparseseg.storage.overlapping import coded, open_class_axis, read_states
 from napari_sparseseg.storage.volume import FEW_CHANNELS, ArrayVolume
 
 _SLAB_VOXELS = 2**22
@@ -28,9 +29,13 @@ def read_annotation(
     allowed: Mapping[int, Collection[int]] | None = None,
     weight: ArrayLike | float | None = None,
     objects: ArrayLike | None = None,
+    overlapping: bool = False,
     name: str = "annotation",
 ) -> Annotation:
     """Painted voxels of an annotation of the image's spatial shape; 0 is unpainted, 1 to 254 are codes.
+
+    Where classes are `overlapping`, it may have an axis of classes 1, 2, ... in front: 0 is unknown, 1 absent, 2
+    present.
 
     Any integer dtype or bool, and floats that hold whole numbers. `allowed` maps a code to the class ids that it
     leaves possible, other codes are classes. `weight` is a positive number or an array of the annotation's shape;
@@ -43,17 +48,23 @@ def read_annotation(
     objects that are negative, fractional or lie where no class is painted.
     """
     sets = _checked_sets(allowed)
-    paint = _open_like(annotation, volume, name)
     weights = _open_weight(weight, volume)
     ids = None if objects is None else _open_like(objects, volume, "objects")
-    painted = [_read_slab(paint, weights, ids, slab) for slab in _slabs(paint.shape, chunk_depth(annotation))]
+    has_class_axis = overlapping and len(getattr(annotation, "shape", ())) == len(volume.spatial_shape) + 1
+    paint = open_class_axis(annotation, volume, name) if has_class_axis else _open_like(annotation, volume, name)
+    read = read_states if has_class_axis else _read_codes
+    depth = 1 if has_class_axis else chunk_depth(annotation)
+    painted = [_read_slab(paint, read, weights, ids, slab) for slab in _slabs(paint.shape, depth)]
+    said = np.concatenate([part.said for part in painted])
+    codes, stated = coded(said) if has_class_axis else (said, {})
     result = Annotation(
         shape=volume.shape,
         coordinates=np.concatenate([part.coordinates for part in painted]),
-        codes=np.concatenate([part.codes for part in painted]),
+        codes=codes,
         weights=np.concatenate([part.weights for part in painted]),
         allowed=sets,
         objects=_numbered([part.objects for part in painted]),
+        stated=stated,
     )
     _check_n_classes(result.classes())
     return result
@@ -90,8 +101,17 @@ def drop_uninformative(annotation: Annotation, classes: Collection[int]) -> Anno
 
     `classes` are those of all volumes (`check_classes`): a set that is complete in one volume may not be in all.
     """
-    complete = [code for code, names in annotation.allowed.items() if names.issuperset(classes)]
-    kept = ~np.isin(annotation.codes, complete)
+    return _without(annotation, [code for code, names in annotation.allowed.items() if names.issuperset(classes)])
+
+
+def drop_silent(annotation: Annotation, classes: Collection[int], background: int) -> Annotation:
+    """The same for classes that may overlap, of which one may be the background."""
+    said = {code: annotation.statement(code, classes, background) for code in (*annotation.allowed, *annotation.stated)}
+    return _without(annotation, [code for code, each in said.items() if not (each.present or each.absent)])
+
+
+def _without(annotation: Annotation, codes: Sequence[int]) -> Annotation:
+    kept = ~np.isin(annotation.codes, codes)
     if kept.all():
         return annotation
     return replace(
@@ -105,25 +125,38 @@ def drop_uninformative(annotation: Annotation, classes: Collection[int]) -> Anno
 
 class _Painted(NamedTuple):
     coordinates: npt.NDArray[np.int32]
-    codes: npt.NDArray[np.uint8]
+    said: npt.NDArray[np.uint8]
     weights: npt.NDArray[np.float32]
     objects: npt.NDArray[np.uint64]
 
 
-def _read_slab(paint: ArrayVolume, weight: ArrayVolume | float, objects: ArrayVolume | None, slab: Box) -> _Painted:
+Read = Callable[[ArrayVolume, Box], tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint8]]]
+"""Which voxels of a box are painted, and what is said of those, one row each."""
+
+
+def _read_slab(
+    paint: ArrayVolume, read: Read, weight: ArrayVolume | float, objects: ArrayVolume | None, slab: Box
+) -> _Painted:
+    is_painted, said = read(paint, slab)
+    coordinates = np.argwhere(is_painted)
+    coordinates += slab.start
+    if isinstance(weight, ArrayVolume):
+        weights = _read_weights(weight, slab)[is_painted]
+    else:
+        weights = np.full(len(said), weight, np.float32)
+    kept = weights > 0
+    ids = np.zeros(len(said), np.uint64) if objects is None else _read_ids(objects, slab, is_painted)
+    return _Painted(coordinates[kept].astype(np.int32), said[kept], weights[kept], ids[kept])
+
+
+def _read_codes(paint: ArrayVolume, slab: Box) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint8]]:
     block = paint.read(slab)[0]
     is_painted = block != UNPAINTED
     coordinates = np.argwhere(is_painted)
     coordinates += slab.start
     codes = block[is_painted]
     _check_codes(codes, coordinates, paint)
-    if isinstance(weight, ArrayVolume):
-        weights = _read_weights(weight, slab)[is_painted]
-    else:
-        weights = np.full(len(codes), weight, np.float32)
-    kept = weights > 0
-    ids = np.zeros(len(codes), np.uint64) if objects is None else _read_ids(objects, slab, is_painted)
-    return _Painted(coordinates[kept].astype(np.int32), codes[kept].astype(np.uint8), weights[kept], ids[kept])
+    return is_painted, codes.astype(np.uint8)
 
 
 def _read_ids(objects: ArrayVolume, slab: Box, is_painted: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
@@ -237,9 +270,10 @@ def _shape_hint(shape: tuple[int, ...], volume: ArrayVolume, name: str) -> str:
     extra_axes = _removable_axes(shape, target)
     if extra_axes:
         axis = min(extra_axes, key=lambda axis: shape[axis])
+        of_classes = "" if axis else ", or set paint.overlapping if it is an axis of classes that overlap"
         return (
             f"axis {axis} of the {name} looks like a channel axis, which only the {image} may have (there say "
-            f"channel_axis=...): pass {name}[{':, ' * axis}0]"
+            f"channel_axis=...): pass {name}[{':, ' * axis}0]{of_classes}"
         )
     return f"the {name} needs one value for each voxel of the {image}: crop, resize or pad it"
 

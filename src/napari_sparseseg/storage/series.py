@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,21 +13,31 @@ import numpy.typing as npt
 
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage._arrays import check_array_like, full_index, real_dtype_of, shape_of, to_numpy
+from napari_sparseseg.storage._arrays import (
+    check_array_like,
+    chunk_depth,
+    full_index,
+    real_dtype_of,
+    shape_of,
+    to_numpy,
+)
+from napari_sparseseg.storage.formats._stack import Stack
+from napari_sparseseg.storage.volume import ArrayVolume
 from napari_sparseseg.storage.whole import is_zarr, written_whole
 
-_Frame = npt.NDArray[np.integer]
 
+class _Series(NamedTuple):
+    """Labels of each time point, to be read once; their shape with T in front, and what is said of their axes."""
 
-class _Place(NamedTuple):
-    """Voxel size and position of the first voxel along the axes of a frame, in a unit."""
-
+    stacks: Iterator[Stack]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
     spacing: Sequence[float] | None
     offset: Sequence[float] | None
     unit: str | None
 
 
-_Writer = Callable[[Path, Iterator[_Frame], tuple[int, ...], np.dtype[Any], _Place], None]
+_Writer = Callable[[Path, _Series], None]
 _CHUNK = 128
 
 
@@ -86,7 +97,7 @@ def check_series_output(path: str | os.PathLike[str]) -> None:
 
 def write_series(
     path: str | os.PathLike[str],
-    frames: Iterable[_Frame],
+    frames: Iterable[ArrayLike],
     n_frames: int,
     *,
     spacing: Sequence[float] | None = None,
@@ -97,14 +108,21 @@ def write_series(
 ) -> None:
     """Write the labels of each time point, (Z, Y, X) or (Y, X), as `dtype`, all of one shape; whole or not at all.
 
-    `frames` may compute them: only one is held at a time. `spacing` is the voxel size along their axes in `unit`,
-    `offset` the position of the first voxel, which OME-Zarr alone keeps.
+    `frames` may compute them: only one is held at a time, and of a lazy one only a slab. `spacing` is the voxel size
+    along their axes in `unit`, `offset` the position of the first voxel, which OME-Zarr alone keeps.
+
+    Raises `InputError` for labels that `dtype` does not hold, and for what cannot be written to `path`.
     """
     write, is_kind = _writer_of(path)
     with written_whole(path, overwrite=overwrite, is_kind=is_kind, kind="image of its format") as partial:
-        given = iter(frames)
-        first = next(given)
-        write(partial, _from(first, given), (n_frames, *first.shape), np.dtype(dtype), _Place(spacing, offset, unit))
+        stacks = (_stack(frame, np.dtype(dtype)) for frame in frames)
+        first = next(stacks)
+        shape = (n_frames, *first.shape)
+        write(partial, _Series(chain([first], stacks), shape, first.dtype, spacing, offset, unit))
+
+
+def _stack(frame: ArrayLike, dtype: np.dtype[Any]) -> Stack:
+    return Stack(ArrayVolume(frame, name="labels"), dtype, chunk_depth(frame), spacing=None, unit=None)
 
 
 def _writer_of(path: str | os.PathLike[str]) -> tuple[_Writer, Callable[[Path], bool]]:
@@ -118,43 +136,36 @@ def _writer_of(path: str | os.PathLike[str]) -> tuple[_Writer, Callable[[Path], 
     raise InputError(f"{path} cannot hold the time points of a series; end the name with .ome.zarr, .ome.tif or .npy")
 
 
-def _from(first: _Frame, others: Iterator[_Frame]) -> Iterator[_Frame]:
-    yield first
-    yield from others
-
-
-def _write_npy(path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], dtype: np.dtype[Any], *_: Any) -> None:
+def _write_npy(path: Path, series: _Series) -> None:
     from napari_sparseseg.storage.formats.npy import write_header
 
     # not numpy.save, which needs all time points at once, nor a memory map, in which a full disk kills the process
     with path.open("wb") as file:
-        write_header(file, dtype, shape)
-        file.writelines(frame.astype(dtype, copy=False).tobytes() for frame in frames)
+        write_header(file, series.dtype.newbyteorder("<"), series.shape)
+        file.writelines(slab.tobytes() for stack in series.stacks for slab in stack.slabs())
 
 
-def _write_tiff(
-    path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], dtype: np.dtype[Any], place: _Place
-) -> None:
+def _write_tiff(path: Path, series: _Series) -> None:
     import tifffile
 
     from napari_sparseseg.storage.formats.tiff import ome_metadata
 
+    axes = "TZYX" if len(series.shape) == 4 else "TYX"
     with path.open("wb") as file:
         tifffile.imwrite(
             file,
-            (np.ascontiguousarray(plane) for frame in frames for plane in frame.reshape(-1, *shape[-2:])),
-            shape=shape,
-            dtype=dtype,
+            (np.ascontiguousarray(plane) for stack in series.stacks for plane in stack.planes()),
+            shape=series.shape,
+            dtype=series.dtype,
+            byteorder="<",
             ome=True,
             photometric="minisblack",
             compression="zlib",
-            metadata=ome_metadata("TZYX" if len(shape) == 4 else "TYX", place.spacing, place.unit),
+            metadata=ome_metadata(axes, series.spacing, series.unit),
         )
 
 
-def _write_zarr(
-    path: Path, frames: Iterator[_Frame], shape: tuple[int, ...], dtype: np.dtype[Any], place: _Place
-) -> None:
+def _write_zarr(path: Path, series: _Series) -> None:
     import zarr
     from ome_zarr_models.v05.axes import Axis
     from ome_zarr_models.v05.base import BaseZarrAttrs
@@ -162,21 +173,27 @@ def _write_zarr(
     from ome_zarr_models.v05.image_label_types import Label
     from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 
-    letters = "tzyx" if len(shape) == 4 else "tyx"
+    letters = "tzyx" if len(series.shape) == 4 else "tyx"
     group = zarr.create_group(store=path, zarr_format=3)
     array = group.create_array(
         name="0",
-        shape=shape,
-        chunks=(1, *(min(size, _CHUNK) for size in shape[1:])),
-        dtype=dtype,
+        shape=series.shape,
+        chunks=(1, *(min(size, _CHUNK) for size in series.shape[1:])),
+        dtype=series.dtype,
         dimension_names=tuple(letters),
         fill_value=0,
     )
-    for number, frame in enumerate(frames):
-        array[number] = frame
-    sizes = place.spacing or (1.0,) * (len(shape) - 1)
-    moved = (0.0, *place.offset) if place.offset and any(place.offset) else None
-    space = [Axis(name=name, type="space", unit=place.unit if place.spacing else None) for name in letters[1:]]
+    for number, stack in enumerate(series.stacks):
+        z = 0
+        for slab in stack.slabs():
+            if len(series.shape) == 4:
+                array[number, z : z + len(slab)] = slab
+            else:
+                array[number] = slab[0]
+            z += len(slab)
+    sizes = series.spacing or (1.0,) * (len(series.shape) - 1)
+    moved = (0.0, *series.offset) if series.offset and any(series.offset) else None
+    space = [Axis(name=name, type="space", unit=series.unit if series.spacing else None) for name in letters[1:]]
     dataset = Dataset.build(path="0", scale=(1.0, *sizes), translation=moved)
     multiscale = Multiscale(axes=(Axis(name="t", type="time"), *space), datasets=(dataset,), name="labels")
     ome = ImageLabelAttrs(version="0.5", multiscales=[multiscale], image_label=Label(version="0.5"))

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.config import ObjectConfig
+from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FeatureMap
+from napari_sparseseg.engine.labelling import of_objects
 from napari_sparseseg.engine.model import FittedModel
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.objects.fragments import blocks_of, margin_for
@@ -53,7 +55,7 @@ class ObjectFinder:
         self._offsets: list[Offset] = [] if head is None else [head.offsets[row] for row in rows]
         self._shape = feature_map.shape
         predictor = Predictor(model.network, feature_map, tile_voxels=tile_voxels)
-        self._tiles = _Tiles(predictor, rows, Box.whole(self._shape), cache_bytes)
+        self._tiles = _Tiles(predictor, model.classes, rows, Box.whole(self._shape), cache_bytes)
         self._margin = margin_for(model.spec.spacing, config.reach, self._offsets)
 
     def find(self, ids: Writable) -> Iterator[float]:
@@ -89,8 +91,10 @@ def taught_rows(network: SparseNet) -> list[int]:
 class _Tiles:
     """Predictions of the tiles of a volume, of which the last ones used are kept."""
 
-    def __init__(self, predictor: Predictor, rows: list[int], whole: Box, cache_bytes: int) -> None:
-        self._predictor, self._rows, self._whole = predictor, rows, whole
+    def __init__(
+        self, predictor: Predictor, classes: ClassTable, rows: list[int], whole: Box, cache_bytes: int
+    ) -> None:
+        self._predictor, self._classes, self._rows, self._whole = predictor, classes, rows, whole
         self._cache_bytes = cache_bytes
         self._cache: OrderedDict[Box, _Arrays] = OrderedDict()
         self.tile_shape = predictor.tile_shape
@@ -128,7 +132,7 @@ class _Tiles:
 
     def _arrays(self, part: TilePrediction) -> _Arrays:
         affinities = None if part.affinities is None else part.affinities[self._rows].cpu().numpy()
-        return part.probabilities.cpu().numpy(), affinities
+        return of_objects(part.probabilities, self._classes).cpu().numpy(), affinities
 
 
 def _joined(parts: Sequence[tuple[Box, _Arrays]], box: Box) -> _Arrays:

@@ -1,1 +1,1 @@
-"""Learning from partial knowledge, one file a method."""
+"""Learning from partial knowledge, one module for each method."""

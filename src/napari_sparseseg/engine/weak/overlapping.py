@@ -1,0 +1,42 @@
+"""Classes that may overlap: how much each painted voxel says about each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from napari_sparseseg.config import PaintConfig
+from napari_sparseseg.engine.losses import multi_label_loss
+
+
+def entry_weights(present: Tensor, absent: Tensor, weights: Tensor, config: PaintConfig) -> tuple[Tensor, Tensor]:
+    """How much it counts that each class is there, and that it is not, both (n, classes).
+
+    `present` and `absent` (n, classes) bool say what was painted, `weights` (n,) how much each voxel counts. A class
+    that was not mentioned where another one is present counts as absent, `config.missing_weight` as much.
+    """
+    said_present, said_absent = present.to(weights.dtype), absent.to(weights.dtype)
+    if config.missing_weight:
+        is_missing = present.any(1, keepdim=True) & ~present & ~absent
+        said_absent = said_absent + config.missing_weight * is_missing
+    if config.label_smoothing:  # a share of the say goes to present and absent alike
+        half = config.label_smoothing * (said_present + said_absent) / 2
+        said_present = (1 - config.label_smoothing) * said_present + half
+        said_absent = (1 - config.label_smoothing) * said_absent + half
+    n_classes, voxel = present.shape[1], weights[:, None]
+    return (
+        voxel * said_present * _of_classes(config.present_weight, n_classes).to(weights),
+        voxel * said_absent * _of_classes(config.absent_weight, n_classes).to(weights),
+    )
+
+
+def overlapping_loss(logits: Tensor, present: Tensor, absent: Tensor, weights: Tensor, config: PaintConfig) -> Tensor:
+    """`multi_label_loss` of logits (n, classes), with the weights that the settings give to what was painted."""
+    return multi_label_loss(logits, *entry_weights(present, absent, weights, config))
+
+
+def _of_classes(weights: Sequence[float], n_classes: int) -> Tensor:
+    """One weight for each class; 1 for those that have none."""
+    return torch.tensor([*weights, *[1.0] * n_classes][:n_classes])
