@@ -43,11 +43,16 @@ def make(image=None, settings=SETTINGS, **axes):
     return Learner(LiveImage.of(image, **options), settings)
 
 
+def one_step(learner):
+    (step,) = learner.train(0)
+    return step
+
+
 def trained(n_steps=3, **options):
     learner = make(**options)
     list(learner.learn({0: annotation_of()}, TWO))
     while learner.step < n_steps:
-        learner.train()
+        one_step(learner)
     return learner
 
 
@@ -61,7 +66,7 @@ def test_a_burst_fits_the_pixel_head_then_training_goes_on():
     learner = make()
     steps = list(learner.learn({0: annotation_of()}, TWO))
     assert {step.phase for step in steps} == {"pixel"}
-    phases = [learner.train().phase for _ in range(8)]
+    phases = [one_step(learner).phase for _ in range(8)]
     assert phases == sorted(phases)
     assert phases[-1] == "unet"
 
@@ -69,13 +74,13 @@ def test_a_burst_fits_the_pixel_head_then_training_goes_on():
 def test_later_bursts_leave_out_the_long_fit():
     learner = trained()
     list(learner.learn({0: annotation_of(TRUTH, 5, 6)}, TWO))
-    assert learner.train().phase == "unet"
+    assert one_step(learner).phase == "unet"
 
 
 def test_without_paint_there_is_nothing_to_train_or_to_predict_with():
     learner = make()
     with pytest.raises(InputError, match="paint two classes first"):
-        learner.train()
+        one_step(learner)
     with pytest.raises(InputError, match="paint two classes"):
         learner.weights()
     with pytest.raises(NotFittedError, match="paint two classes"):
@@ -85,7 +90,7 @@ def test_without_paint_there_is_nothing_to_train_or_to_predict_with():
 def test_weights_are_a_copy_that_training_does_not_change():
     learner = trained()
     weights, again = learner.weights(), learner.weights()
-    learner.train()
+    one_step(learner)
     assert are_equal(weights, again)
     assert not are_equal(weights, learner.weights())
 
@@ -97,7 +102,7 @@ def test_a_new_class_grows_the_head_and_keeps_the_steps():
     list(learner.learn({0: annotation_of(truth)}, ClassTable((1, 2, 5), 1)))
     assert learner.weights().n_classes == 3
     assert learner.fitted.classes.ids == (1, 2, 5)
-    assert learner.train().step == 4
+    assert one_step(learner).step == 4
 
 
 class TestDroppingAClass:
@@ -117,7 +122,7 @@ class TestDroppingAClass:
         truth[:, :4] = 5
         list(learner.learn({0: annotation_of(truth)}, ClassTable((1, 2, 5), 1)))
         while learner.step < 3:
-            learner.train()
+            one_step(learner)
         learner.drop_class(5, background=1)
         assert not learner.settle()
 
@@ -151,7 +156,7 @@ class TestSettling:
         for _ in range(3):
             learner.settle()
         assert finished == [3]
-        learner.train()
+        one_step(learner)
         learner.settle()
         assert finished == [3, 4]
 
@@ -170,7 +175,7 @@ class TestFailures:
         learner = trained()
         monkeypatch.setattr(Trainer, "_unet_step", lambda *_: math.nan)
         with pytest.raises(TrainingError, match="Press Train to try again"):
-            learner.train()
+            one_step(learner)
 
     def test_going_back_gives_the_weights_that_were_kept(self):
         learner = trained()
@@ -178,13 +183,13 @@ class TestFailures:
         assert learner.keep()
         kept, step = learner.weights(), learner.step
         for _ in range(3):
-            learner.train()
+            one_step(learner)
         assert learner.roll_back()
         assert learner.step == step
         for name, value in learner.weights().state_dict().items():
             assert torch.equal(value, kept.state_dict()[name])
         list(learner.learn({0: annotation_of()}, TWO))
-        learner.train()
+        one_step(learner)
         assert learner.step == step + 1
 
     def test_a_loss_far_above_guessing_is_an_explosion(self, monkeypatch):
@@ -192,7 +197,7 @@ class TestFailures:
         monkeypatch.setattr(Trainer, "_unet_step", lambda *_: 50.0)
         with pytest.raises(TrainingError, match="became 50"):  # noqa: PT012 - it takes some steps to be sure
             for _ in range(30):
-                learner.train()
+                one_step(learner)
 
     def test_after_forgetting_it_begins_anew(self):
         learner = trained()
@@ -274,7 +279,7 @@ class TestModelFiles:
         assert (learner.step, learner.weights().context) == (10, 0.5)
         list(learner.learn({0: annotation_of()}, TWO))
         assert learner.weights().context == 0.5
-        assert learner.train().step == 11
+        assert one_step(learner).step == 11
 
     def test_another_filter_bank_takes_other_features(self):
         learner = make()
@@ -339,7 +344,7 @@ class TestObjects:
         for with_ids in (True, False, True):
             list(learner.learn({0: self.annotation(with_ids)}, TWO))
             before = learner.step
-            learner.train()
+            one_step(learner)
             assert learner.step == before + 1
             assert learner.fitted.classes.objects == ((2,) if with_ids else ())
             assert (learner.weights().affinity is not None) == with_ids
@@ -349,7 +354,7 @@ class TestObjects:
     def test_a_model_of_objects_is_saved_and_adopted(self, tmp_path):
         learner = make()
         list(learner.learn({0: self.annotation(with_ids=True)}, TWO))
-        learner.train()
+        one_step(learner)
         (tmp_path / "model").write_bytes(learner.encoded(()))
         fitted, header, tensors = load_model(tmp_path / "model")
         other = make()
@@ -357,5 +362,5 @@ class TestObjects:
         assert are_equal(other.weights(), learner.weights())
         for each in (learner, other):
             list(each.learn({0: self.annotation(with_ids=True)}, TWO))
-            each.train()
+            one_step(each)
         assert are_equal(other.weights(), learner.weights())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -63,10 +64,16 @@ class FakeLearner:
         yield TrainingStep(self.step, "pixel", 0.5)
         yield TrainingStep(self.step, "pixel", 0.4)
 
-    def train(self):
-        self.on_train()
-        self.step += 1
-        return TrainingStep(self.step, "unet", 0.3)
+    trains_elsewhere = has_news = False
+
+    def train(self, seconds):
+        started = time.perf_counter()
+        while True:
+            self.on_train()
+            self.step += 1
+            yield TrainingStep(self.step, "unet", 0.3)
+            if time.perf_counter() - started >= seconds:
+                return
 
     def settle(self):
         self.n_settled += 1

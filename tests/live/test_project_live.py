@@ -27,6 +27,7 @@ from napari_sparseseg.errors import InputError, ModelFileError
 from napari_sparseseg.live import saving
 from napari_sparseseg.live.events import LiveState
 from napari_sparseseg.storage.durable import RealDisk
+from napari_sparseseg.storage.project.manifest import ProjectSettings
 from napari_sparseseg.storage.project.project import Project
 
 
@@ -108,6 +109,15 @@ def wait_for(condition):
 def close(live, project):
     live.close()
     project.close()
+
+
+def test_no_address_of_a_cluster_is_kept_in_or_taken_from_a_project(opened, path):
+    live, project = opened()
+    live.configure(device="tcp://127.0.0.1:9")
+    paint_both(live)
+    close(live, project)
+    assert project.settings.device == "auto"
+    assert saving.settings_of(ProjectSettings(device="tcp://127.0.0.1:9")).device == "auto"
 
 
 class TestComingBack:

@@ -27,7 +27,7 @@ from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import TrainingConfig
 from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus
 from napari_sparseseg.storage.project.project import Project
-from napari_sparseseg.widgets import commands, image_panel, wishes
+from napari_sparseseg.widgets import commands, image_panel, settings_panel, wishes
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.session import find_session
 from napari_sparseseg.widgets.sources import source_of
@@ -266,6 +266,24 @@ class TestWishes:
         dock.settings_panel.device_chosen.emit("cpu")
         assert dock.session.live.settings.device == "cpu"
         assert dock.settings_panel._device.currentText() == "CPU"
+
+    def test_a_cluster_is_asked_for_by_its_address(
+        self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dock = open_dock(viewer)
+        panel, box = dock.settings_panel, dock.settings_panel._device
+        width = panel.minimumSizeHint().width()
+        address = "tcp://a-scheduler-with-a-long-name.example.org:8786"
+        answers = iter([("no address", True), (f"{address} ", True), ("", False)])
+        monkeypatch.setattr(settings_panel.QInputDialog, "getText", lambda *_, **__: next(answers))
+        chosen = []
+        for shown in ("Automatic", address, address):
+            box.setCurrentIndex(box.count() - 1)
+            box.activated.emit(box.count() - 1)
+            chosen.append(dock.session.live.settings.device)
+            assert box.currentText() == shown
+        assert chosen == ["auto", address, address]
+        assert panel.minimumSizeHint().width() == width
 
     def test_auto_start_can_be_switched_off(self, viewer: Any, open_dock: Any) -> None:
         dock = open_dock(viewer)

@@ -51,18 +51,22 @@ def local_client(n_workers: int) -> Iterator[Client]:
 
 @contextmanager
 def remote_client(address: str) -> Iterator[Client]:
-    """A client of a scheduler that runs already.
+    """A client of a scheduler that runs already. Raises as `connect`."""
+    with connect(address) as client:
+        yield client
+
+
+def connect(address: str) -> Client:
+    """A client of a scheduler that runs already, which is to be closed by whoever asked for it.
 
     Raises `InputError` if there is none at `address`.
     """
     from distributed import Client
 
     try:
-        client = Client(address, timeout=_PATIENCE)
+        return Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(f"there is no Dask scheduler at {address} ({error}); check that it runs") from error
-    with client:
-        yield client
 
 
 def size_of(client: Client) -> tuple[int, int | None]:

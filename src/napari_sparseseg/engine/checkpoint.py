@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TypeGuard
 from uuid import uuid4
 
@@ -141,6 +142,14 @@ def load_model(path: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any
     if network.affinity is not None:
         network.affinity.taught = found.taught
     return FittedModel(found.spec, found.classes, network, found.intensity), dict(found.header), tensors
+
+
+def decode_model(content: bytes) -> tuple[FittedModel, dict[str, Any], dict[str, Tensor]]:
+    """As `load_model`, from what `encode_model` returned."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model.safetensors")
+        path.write_bytes(content)
+        return load_model(path)
 
 
 def describe_model(path: str | os.PathLike[str]) -> ModelDescription:
@@ -401,6 +410,8 @@ def _check_step(step: TrainingStep) -> None:
 def _check_training(training: Mapping[str, Any]) -> None:
     for name in ("step", "round", "seed", "optimiser_steps"):
         _require(_is_whole(training[name]) and training[name] >= 0, name, training[name])
+    pixel_loss = training.get("pixel_loss", 0.0)
+    _require(isinstance(pixel_loss, float) and math.isfinite(pixel_loss), "pixel_loss", pixel_loss)
     np.random.default_rng(0).bit_generator.state = training["random"]
 
 

@@ -95,15 +95,18 @@ class Trainer:
         self._lessons: Sequence[Lesson] = ()
         self._turns: list[tuple[int, int, int]] = []
 
-    def learn_from(self, maps: Sequence[FeatureMap], annotations: Sequence[Annotation]) -> None:
+    def learn_from(
+        self, maps: Sequence[FeatureMap], annotations: Sequence[Annotation], *, is_known: bool = False
+    ) -> None:
         """Take these volumes and their paint; called before the first step and whenever the paint has changed.
 
         Where voxels carry ids of objects, the network learns to tell objects apart; where none does, it does not.
+        With `is_known` it is the paint that the state was about that was restored: the same voxels are held out again.
         """
         self._maps = maps
         self._become(self.classes.with_objects_of(annotations))
         self._annotations = _of_mean_weight_one(annotations)
-        self._round += 1
+        self._round += not is_known
         self.score = None
         self._take_paint(self.config.held_out)
         if not self.network.is_standardised:
@@ -178,6 +181,7 @@ class Trainer:
             "round": self._round,
             "seed": self._seed,
             "optimiser_steps": self._optimiser.n_steps,
+            "pixel_loss": self._pixel_loss,
         }
         latest = {f"latest.{name}": value for name, value in self.network.unet.state_dict().items()}
         moments = {
@@ -192,6 +196,7 @@ class Trainer:
         self._rng.bit_generator.state = plain["random"]
         self.step, self._round, self._seed = plain["step"], plain["round"], plain["seed"]
         self._optimiser.n_steps = plain["optimiser_steps"]
+        self._pixel_loss = plain.get("pixel_loss", 0.0)  # older files have none
         self.network.unet.load_state_dict({name: tensors[f"latest.{name}"] for name in self.network.unet.state_dict()})
         for kind in ("means", "squares"):
             for number, value in enumerate(getattr(self._optimiser, kind)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -129,11 +130,45 @@ class Learner:
         )
         self._steps = trainer.steps(burst=0) if self.step else trainer.steps()
 
-    def train(self) -> TrainingStep:
-        """One step. Raises `TrainingError` if the loss is no number any more."""
+    def go_on(
+        self,
+        fitted: FittedModel,
+        training: TrainingState,
+        annotations: Mapping[int, Annotation],
+        *,
+        is_fresh: bool,
+    ) -> None:
+        """Take over from another learner of this image, exactly as it would have gone on; `train` comes next.
+
+        `annotations` are those it was learning from; with `is_fresh` it has not trained since `learn`, the first time.
+        """
+        self._painted = frozenset(annotations)
+        trainer = self._use(fitted)
+        trainer.restore(*training)
+        maps = [self.map(frame) for frame in annotations]
+        trainer.learn_from(maps, list(annotations.values()), is_known=True)
+        self._settled_at = trainer.step
+        self._steps = trainer.steps() if is_fresh else trainer.steps(burst=0)
+
+    def train(self, seconds: float) -> Iterator[TrainingStep]:
+        """Steps for about so long, one at least. Raises `TrainingError` if the loss is no number any more."""
         if self._steps is None:
             raise InputError("there is nothing to learn from yet; paint two classes first")
-        return self._checked(next(self._steps))
+        started = time.perf_counter()
+        while True:
+            yield self._checked(next(self._steps))
+            if time.perf_counter() - started >= seconds:
+                return
+
+    @property
+    def trains_elsewhere(self) -> bool:
+        """Whether training takes no time here: `train` then only waits for steps that were made."""
+        return False
+
+    @property
+    def has_news(self) -> bool:
+        """Whether steps that were made elsewhere have arrived, for `train` to take."""
+        return False
 
     def settle(self) -> bool:
         """Choose mix and shift of the answers by what is known now; whether they changed.

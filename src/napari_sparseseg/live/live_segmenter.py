@@ -52,7 +52,9 @@ class LiveSegmenter:
     Parameters
     ----------
     device
-        "auto" takes a GPU that torch can use, else the CPU; or a torch device such as "cuda:1".
+        "auto" takes a GPU that torch can use, else the CPU; or a torch device such as "cuda:1"; or the address of a
+        Dask scheduler, such as "tcp://host:8786": then a worker of it trains, which must be able to read the image, and
+        what is on screen is still predicted here.
     model
         Shape of the network; None takes the defaults.
     training

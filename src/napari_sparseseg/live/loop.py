@@ -86,7 +86,8 @@ class LiveLoop:
         if self._learn(wishes) or self._find(wishes.find) or self._measure(wishes.table):
             return True
         can_train = self._can_train(wishes)
-        if not (can_train and self._owed > 0) and self._predict(wishes, can_train):
+        is_turn_of_training = can_train and (self.learner.has_news or self._owed > 0)
+        if not is_turn_of_training and self._predict(wishes, can_train):
             return True
         if can_train:
             self._train()
@@ -211,15 +212,14 @@ class LiveLoop:
     def _train(self) -> None:
         started = time.perf_counter()
         had_context = self.learner.step > 0
-        elapsed = 0.0
-        while elapsed < _PIECE_SECONDS:
-            step = self.learner.train()
+        activity = ""
+        for step in self.learner.train(_PIECE_SECONDS):
             self.reporter.step(step)
-            elapsed = time.perf_counter() - started
-        self._owed = max(0.0, self._owed - elapsed)
+            activity = _activity(step)
+        self._owed = max(0.0, self._owed - (time.perf_counter() - started))
         if not had_context and self.learner.step > 0:  # the pixel head has been fitted thoroughly
             self.repeat()
-        self.reporter.at_work(LiveState.TRAINING, _activity(step))
+        self.reporter.at_work(LiveState.TRAINING, activity)
         if time.perf_counter() - self._kept_at > _KEEP_SECONDS:
             self.learner.keep()
             self._kept_at = time.perf_counter()
@@ -253,7 +253,8 @@ class LiveLoop:
     def _owe(self, seconds: float, for_screen: bool, wishes: Wishes) -> None:
         """So much predicting is worth so much training before the next; "update once" predicts first."""
         worth = _TRAINING_FOR_SCREEN if for_screen else TRAINING_FOR_TILES
-        self._owed = self._owed + worth * seconds if wishes.is_training else 0.0
+        is_owed = wishes.is_training and not self.learner.trains_elsewhere
+        self._owed = self._owed + worth * seconds if is_owed else 0.0
 
     def _on_screen(self, wishes: Wishes) -> TileUpdate | None:
         view, generation = wishes.view, self.predictor.generation

@@ -13,7 +13,7 @@ from napari_sparseseg.errors import ProjectError
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import ClassInfo, LiveEvents, SavingStatus, TileUpdate, tell
 from napari_sparseseg.live.opened import Opened
-from napari_sparseseg.live.settings import Settings
+from napari_sparseseg.live.settings import Settings, is_address
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
@@ -165,7 +165,7 @@ class Saver:
             training=settings.training,
             paint=settings.paint,
             prediction=settings.prediction,
-            device=settings.device,
+            device=_local(settings.device),
         )
         has_other_settings = wanted != self._image.project.settings
         has_changed = self._image.project.update(classes=_project_classes(self._classes), settings=wanted)
@@ -261,7 +261,12 @@ def class_infos(classes: tuple[ProjectClass, ...]) -> tuple[ClassInfo, ...]:
 
 def settings_of(settings: ProjectSettings) -> Settings:
     """Settings of a project as the live segmenter has them."""
-    return Settings(settings.model, settings.training, settings.prediction, settings.device, settings.paint)
+    return Settings(settings.model, settings.training, settings.prediction, _local(settings.device), settings.paint)
+
+
+def _local(device: str) -> str:
+    """A device for a project, which may come from anywhere and must connect to nothing."""
+    return "auto" if is_address(device) else device
 
 
 def _project_classes(classes: ClassList) -> tuple[ProjectClass, ...]:

@@ -15,11 +15,12 @@ from napari_sparseseg.live.failures import explain
 from napari_sparseseg.live.image import AbandonedError
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.runner import Runner
-from napari_sparseseg.live.settings import Settings
+from napari_sparseseg.live.settings import Settings, is_address
 
 if TYPE_CHECKING:
     from napari_sparseseg.engine.model import FittedModel
     from napari_sparseseg.engine.trainer import TrainingStep
+    from napari_sparseseg.live.learner import Learner
     from napari_sparseseg.live.loop import LiveLoop
 
 T = TypeVar("T")
@@ -121,14 +122,13 @@ class Worker:
         self._begun = opened
         if opened is None:
             raise InputError("there is no image yet; open one first")
-        from napari_sparseseg.live.learner import Learner
         from napari_sparseseg.live.loop import LiveLoop
         from napari_sparseseg.live.predictor import LivePredictor
         from napari_sparseseg.live.resuming import resume
 
         self._loop = None
         opened.labels.fill(0)
-        learner = Learner(opened.image, self._settings, is_wanted=lambda: not opened.switch.is_retired)
+        learner = _make_learner(opened, self._settings)
         loop = LiveLoop(opened, self._classes, learner, LivePredictor(opened.labels, opened.store))
         self._loop = loop
         loop.prepare()
@@ -180,3 +180,21 @@ class Worker:
         except TimeoutError:
             future.cancel()
             raise InputError("the compute thread does not answer; pause the training, then try again") from None
+
+
+def _make_learner(opened: Opened, settings: Settings) -> Learner:
+    """One that trains here, or on the cluster whose scheduler was named as the device."""
+    from napari_sparseseg.live.learner import Learner
+    from napari_sparseseg.live.remote import RemoteLearner
+
+    def is_wanted() -> bool:
+        return not opened.switch.is_retired
+
+    if not is_address(settings.device):
+        return Learner(opened.image, settings, is_wanted=is_wanted)
+    return RemoteLearner(
+        opened.image,
+        settings,
+        is_wanted=is_wanted,
+        notice=lambda text: opened.switch.tell(opened.switch.events.noticed, text),
+    )
