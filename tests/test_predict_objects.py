@@ -60,7 +60,7 @@ def found_by(finder):
 def predicted(predictor, rows):
     """Probabilities and affinities of the whole volume."""
     n_classes, arrays = 2, None
-    for tile in predictor.predict(with_affinities=True):
+    for tile in predictor.predict(extras=("affinities",)):
         if arrays is None:
             arrays = np.zeros((n_classes, *SHAPE), np.float32), np.zeros((len(rows), *SHAPE), np.float32)
         arrays[0][(slice(None), *tile.box.slices)] = tile.probabilities
@@ -96,9 +96,9 @@ class TestAnswers:
     def test_no_tile_is_predicted_twice(self, of_objects, monkeypatch):
         model, features, predictor = parts_of(of_objects, TILES)
         boxes = []
-        tile_of = Predictor.tile_with_affinities
+        tile_of = Predictor.tile_with
         monkeypatch.setattr(
-            Predictor, "tile_with_affinities", lambda self, box: boxes.append(box) or tile_of(self, box)
+            Predictor, "tile_with", lambda self, extras, box: boxes.append(box) or tile_of(self, extras, box)
         )
         found_by(ObjectFinder(model, features, OBJECTS, tile_voxels=TILES.tile_voxels))
         assert len(boxes) == len(set(boxes)) == predictor.n_tiles > 1
@@ -106,14 +106,14 @@ class TestAnswers:
 
     def test_memory_that_runs_out_makes_tiles_smaller(self, of_objects, monkeypatch):
         model, features, _ = parts_of(of_objects, TILES)
-        tile_of = Predictor.tile_with_affinities
+        tile_of = Predictor.tile_with
 
-        def tight(self, box):
+        def tight(self, extras, box):
             if box.n_voxels > 3000:
                 raise MemoryError
-            return tile_of(self, box)
+            return tile_of(self, extras, box)
 
-        monkeypatch.setattr(Predictor, "tile_with_affinities", tight)
+        monkeypatch.setattr(Predictor, "tile_with", tight)
         finder = ObjectFinder(model, features, OBJECTS, tile_voxels=1 << 21)
         found = found_by(finder)
         assert 0 < found.max() < found.size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from napari_sparseseg.errors import InputError
 
@@ -195,6 +195,28 @@ class PaintConfig(_Config):
         description="The same for a class that is absent. Lower it where outlines are certain and the rest may have "
         "been overlooked.",
     )
+    candidates: float = Field(
+        0.0,
+        ge=0,
+        le=127,
+        title="Candidate classes",
+        description="Classes that a voxel may be, on average over all: 0 learns none, 1.2 names a second class for "
+        "about every fifth. Use it to see what is confused with what.",
+    )
+    novelty: Literal["off", "features", "embedding"] = Field(
+        "off",
+        title="Novelty",
+        description="Also tell what is like nothing that was painted, where a volume may hold more than your classes: "
+        "artefacts, debris, another tissue. Measured among filter features, or in an embedding that is learnt to keep "
+        "the classes apart, which finds less but for classes that differ little.",
+    )
+
+    @field_validator("candidates")
+    @classmethod
+    def _check_candidates(cls, average: float) -> float:
+        if 0 < average < 1:
+            raise ValueError("a voxel is one class at least; take 0 for none, or 1 and more")
+        return average
 
 
 class PredictionConfig(_Config):

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.budget import Budget
     from napari_sparseseg.engine.features import FeatureMap
     from napari_sparseseg.engine.model import FittedModel
+    from napari_sparseseg.engine.network import Extra
     from napari_sparseseg.engine.normalise import IntensityRange
-    from napari_sparseseg.engine.predictor import Predictor
+    from napari_sparseseg.engine.predictor import Predictor, TilePrediction
     from napari_sparseseg.engine.trainer import Trainer, TrainingStep
     from napari_sparseseg.engine.weak.advice import SliceAdvice
 
@@ -270,6 +271,35 @@ class SparseSegmenter:
         for box, probabilities in self._tiles(volume):
             found[(slice(None), *box.slices)] = present_of(probabilities, fitted.classes)
         return found.reshape(len(fitted.classes), *volume.spatial_shape)
+
+    def predict_candidates(self, image: ArrayLike) -> npt.NDArray[np.bool_]:
+        """Which classes come into question at each voxel: bool, shape (classes, *spatial shape), as `predict_proba`.
+
+        The predicted one always does. How many do on average around the paint is `PaintConfig.candidates`, with which
+        the model must have learnt. Source of the method: Garcin et al. 2023, arXiv:2303.18118.
+
+        Raises as `predict`, and `InputError` for a model that learnt no candidates.
+        """
+        fitted, volume = self._ready_for(image)
+        _check_says(fitted, "candidates", "candidate classes", "paint__candidates=1.2")
+        found = np.empty((len(fitted.classes), *volume.shape), bool)
+        for tile in self._tiles_with("candidates", volume):
+            found[(slice(None), *tile.box.slices)] = _array_of(tile.candidates)
+        return found.reshape(len(fitted.classes), *volume.spatial_shape)
+
+    def predict_novelty(self, image: ArrayLike) -> npt.NDArray[np.float32]:
+        """How unlike everything that was painted each voxel is, float32, 0..1, of the image's spatial shape.
+
+        One in a hundred painted voxels has 1/2 or more. The model must have learnt with `PaintConfig.novelty`.
+
+        Raises as `predict`, and `InputError` for a model that learnt without novelty.
+        """
+        fitted, volume = self._ready_for(image)
+        _check_says(fitted, "novelty", "what is new", "paint__novelty='features'")
+        found = np.empty(volume.shape, np.float32)
+        for tile in self._tiles_with("novelty", volume):
+            found[tile.box.slices] = _array_of(tile.novelty)
+        return found.reshape(volume.spatial_shape)
 
     def predict_objects(self, image: ArrayLike) -> npt.NDArray[np.uint32]:
         """Single objects: ids 1..n of the image's spatial shape, 0 where there is none.
@@ -588,12 +618,16 @@ class SparseSegmenter:
         return Trainer(fitted.network, fitted.classes, self._config("training"), paint=self._config("paint"), seed=seed)
 
     def _tiles(self, volume: ArrayVolume) -> Iterator[tuple[Any, Tensor]]:
+        for tile in self._tiles_with(None, volume):
+            yield tile.box, tile.probabilities
+
+    def _tiles_with(self, extra: Extra | None, volume: ArrayVolume) -> Iterator[TilePrediction]:
         predictor = self._predictor(volume, self._config("prediction").tile_voxels)
         done, total = 0, volume.shape[0] * volume.shape[1] * volume.shape[2]
         with open_bar("Predicting", self.progress) as bar:
             started = time.perf_counter()
-            for tile in predictor.predict():
-                yield tile.box, tile.probabilities
+            for tile in predictor.predict(extras=() if extra is None else (extra,)):
+                yield tile
                 done += tile.box.n_voxels
                 left = (time.perf_counter() - started) * (total - done) / done
                 move_bar(bar, done / total, f"{duration(left)} left")
@@ -691,6 +725,17 @@ def _check_fits(volume: ArrayVolume, fitted: FittedModel) -> None:
             f"{volume.name} has {volume.shape[0]} planes, but the model was fitted on single planes; "
             "pass the planes one by one, or fit on a volume"
         )
+
+
+def _check_says(fitted: FittedModel, extra: Extra, what: str, setting: str) -> None:
+    if extra not in fitted.network.extras:
+        raise InputError(f"the model has not learnt {what}; fit it again after set_params({setting})")
+
+
+def _array_of(values: Tensor | None) -> npt.NDArray[Any]:
+    assert values is not None  # noqa: S101 - the network has the head
+    found: npt.NDArray[Any] = values.cpu().numpy()
+    return found
 
 
 def _describe(step: TrainingStep, budget: Budget, share: float) -> str:

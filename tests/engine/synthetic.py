@@ -10,6 +10,7 @@ from napari_sparseseg._types import Annotation, Box
 from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FeatureMap
+from napari_sparseseg.engine.heads import Heads
 from napari_sparseseg.engine.model import ModelSpec
 from napari_sparseseg.engine.trainer import Trainer
 from napari_sparseseg.storage.annotation import read_annotation
@@ -92,7 +93,7 @@ def make_features(image, spacing=CUBES, scales=SMALL.scales, **options):
 
 def make_network(spacing=CUBES, n_classes=3, config=SMALL, flat=(False, False, False), context=0.5, seed=0, offsets=()):
     """A network whose outputs are not near uniform."""
-    network = ModelSpec(config, spacing, 1, flat).build(n_classes, seed, offsets)
+    network = ModelSpec(config, spacing, 1, flat).build(n_classes, seed, Heads(tuple(offsets)))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(1.5)

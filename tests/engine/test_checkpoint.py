@@ -303,8 +303,8 @@ class TestHostileFiles:
     def little_memory(self, monkeypatch):
         """Fail if more than the header's worth of memory is taken, or if weights are made."""
 
-        def build(spec, n_classes, seed=0, offsets=(), *, original=ModelSpec.build):
-            network = original(spec, n_classes, seed, offsets)
+        def build(spec, n_classes, seed=0, heads=None, *, original=ModelSpec.build):
+            network = original(spec, n_classes, seed, heads)
             assert network.mean.device.type == "meta", "a network was built from a file that should be refused"
             return network
 

@@ -86,7 +86,7 @@ class TestTraining:
         trainer = make(config=QUICK.with_changes(averaging=0.9, learning_rate=0.02))
         unet_steps(trainer, 100)
         affinities = Predictor(trainer.averaged, make_features(IMAGE), tile_voxels=1 << 20)
-        found = affinities.tile_with_affinities(whole(SHAPE)).affinities[OFFSETS.index((0, 0, 1))][4]
+        found = affinities.tile_with(("affinities",), whole(SHAPE)).affinities[OFFSETS.index((0, 0, 1))][4]
         is_same = (IDS[4, :, :-1] == IDS[4, :, 1:])[:-2]
         answers = found[:-2, :-1].numpy()
         assert answers[is_same].mean() > answers[~is_same].mean() + 0.1
@@ -206,23 +206,23 @@ class TestPrediction:
         tiled, n_offsets = make_predictor(shape, spacing, context, 4096)
         at_once, _ = make_predictor(shape, spacing, context, 1 << 24)
         assert tiled.n_tiles > at_once.n_tiles == 1
-        (expected,) = at_once.predict(with_affinities=True)
+        (expected,) = at_once.predict(extras=("affinities",))
         assert expected.affinities.shape == (n_offsets, *shape)
         assert 0 <= expected.affinities.min() < expected.affinities.max() <= 1
-        for tile in tiled.predict(with_affinities=True):
+        for tile in tiled.predict(extras=("affinities",)):
             for found, wanted in ((tile.affinities, expected.affinities), (tile.probabilities, expected.probabilities)):
                 torch.testing.assert_close(found, wanted[(slice(None), *tile.box.slices)], rtol=0, atol=1e-4)
 
     @pytest.mark.parametrize("context", [0.0, 0.5])
     def test_the_classes_are_those_of_a_prediction_without_affinities(self, context):
         predictor, _ = make_predictor((12, 20, 20), CUBES, context, 1 << 20)
-        with_affinities = predictor.tile_with_affinities(whole((12, 20, 20)))
+        with_affinities = predictor.tile_with(("affinities",), whole((12, 20, 20)))
         torch.testing.assert_close(with_affinities.probabilities, predictor.tile(whole((12, 20, 20))))
 
     def test_a_model_of_classes_only_has_no_affinities(self):
         trainer = make(ids=None)
         predictor = Predictor(trainer.averaged, make_features(IMAGE), tile_voxels=1 << 20)
-        assert predictor.tile_with_affinities(whole(SHAPE)).affinities is None
+        assert predictor.tile_with(("affinities",), whole(SHAPE)).affinities is None
 
 
 class TestModelFiles:
@@ -240,8 +240,8 @@ class TestModelFiles:
         found, header, tensors = load_model(tmp_path / "model")
         described = describe_model(tmp_path / "model")
         assert found.classes == described.classes == trainer.classes
-        assert found.network.affinity.offsets == described.offsets == OFFSETS
-        assert found.network.affinity.taught == described.taught == trainer.averaged.affinity.taught
+        assert found.network.affinity.offsets == described.heads.heads.offsets == OFFSETS
+        assert found.network.affinity.taught == described.heads.taught == trainer.averaged.affinity.taught
         for name, value in trainer.averaged.state_dict().items():
             assert torch.equal(found.network.state_dict()[name], value)
         assert all(torch.equal(tensors[name], value) for name, value in trainer.state()[1].items())

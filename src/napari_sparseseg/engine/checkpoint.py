@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, TypeGuard
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import numpy as np
@@ -27,25 +27,24 @@ from torch import Tensor
 from napari_sparseseg._types import MAX_CLASSES, MAX_CODE
 from napari_sparseseg.config import ModelConfig
 from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.heads import Heads
+from napari_sparseseg.engine.headstate import HeadState, is_whole, require
 from napari_sparseseg.engine.model import FittedModel, ModelSpec
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.normalise import IntensityRange
-from napari_sparseseg.engine.objects.offsets import Offset
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 from napari_sparseseg.errors import InputError, ModelFileError
 
 FORMAT = "napari-sparseseg model"
 VERSION = 3
-_PLAIN_VERSION = 1  # of models that tell no objects apart: older programs read those, too
-_OBJECT_VERSION = 2  # of those that do
+_PLAIN_VERSION = 1  # of models of classes only: each can be read by all programs that know what is in it
+_OBJECT_VERSION = 2  # of models that tell objects apart, and know nothing else beside their classes
 _HEADER_LIMIT = 16 << 20
 _LENGTH_BYTES = 8
 _PIECE = 1 << 20
 _MAX_STEPS = 2**53
 _MAX_CHANNELS = 4096
 _MAX_SCALE = 4096.0  # voxels; a filter wider than any volume
-_MAX_OFFSETS = 256
-_MAX_REACH = 4096  # voxels
 _SPACING_LIMITS = (1e-15, 1e15)
 _DTYPE = "F32"  # of every tensor that a network or a trainer has
 _ITEM_BYTES = 4
@@ -57,7 +56,7 @@ _Shape = tuple[int, ...]
 class ModelDescription:
     """What a model file says of itself, checked, without its weights. `header` is the JSON that was saved.
 
-    `offsets` are those of its affinities, and `taught` counts what each learnt from: empty without objects.
+    `heads` are those beside that of the classes.
     """
 
     spec: ModelSpec
@@ -65,8 +64,7 @@ class ModelDescription:
     intensity: tuple[IntensityRange, ...]
     context: float
     shift: tuple[float, ...]
-    offsets: tuple[Offset, ...]
-    taught: tuple[int, ...]
+    heads: HeadState
     header: Mapping[str, Any]
     n_weights: int
 
@@ -102,7 +100,6 @@ def encode_model(
     tensors = dict(model.network.state_dict())
     header: dict[str, Any] = {
         "format": FORMAT,
-        "version": _PLAIN_VERSION,
         "classes": {"ids": model.classes.ids, "background": model.classes.background},
         "spec": {**asdict(model.spec), "config": model.spec.config.model_dump()},
         "context": model.network.context,
@@ -111,12 +108,12 @@ def encode_model(
         "settings": dict(settings),
         "history": [asdict(step) for step in history],
     }
-    if model.network.affinity is not None:
-        header["version"] = _OBJECT_VERSION
+    state = HeadState.of(model.network)
+    header |= state.to_json()
+    header["version"] = _version_for(state.heads, model.classes)
+    if state.heads.offsets:
         header["classes"]["objects"] = model.classes.objects
-        header["affinities"] = {"offsets": model.network.affinity.offsets, "taught": model.network.affinity.taught}
     if model.classes.overlapping:
-        header["version"] = VERSION
         header["classes"]["overlapping"] = True
     if trainer is not None:
         header["training"], training_tensors = trainer.state()
@@ -124,6 +121,13 @@ def encode_model(
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps(header)
     return save(tensors, {"header": text, "sha256": _checksum(text, tensors)})
+
+
+def _version_for(heads: Heads, classes: ClassTable) -> int:
+    """The oldest format whose readers know all that there is."""
+    if classes.overlapping or heads.candidates or heads.novelty != "off":
+        return VERSION
+    return _OBJECT_VERSION if heads.offsets else _PLAIN_VERSION
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any], dict[str, Tensor]]:
@@ -135,12 +139,11 @@ def load_model(path: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any
     with _opened(Path(path)) as file:
         found, layout = _checked(file, Path(path))
         tensors = {name: layout.read(file, name) for name in layout.shapes}
-    network = found.spec.build(len(found.classes), offsets=found.offsets, overlapping=found.classes.overlapping)
+    network = found.spec.build(len(found.classes), heads=found.heads.heads, overlapping=found.classes.overlapping)
     network.load_state_dict({name: tensors[name] for name in network.state_dict()})
     network.context = found.context
     network.shift.copy_(torch.tensor(found.shift))
-    if network.affinity is not None:
-        network.affinity.taught = found.taught
+    found.heads.give_to(network)
     return FittedModel(found.spec, found.classes, network, found.intensity), dict(found.header), tensors
 
 
@@ -285,7 +288,7 @@ def _checked_header(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise _other_kind(path)
     version = header.get("version")
-    if not _is_whole(version) or version < 1:
+    if not is_whole(version) or version < 1:
         raise ModelFileError(f"{path} does not say which format version it has; use an intact copy")
     if version > VERSION:
         raise ModelFileError(
@@ -343,82 +346,69 @@ def _checked_description(header: Mapping[str, Any], n_weights: int) -> ModelDesc
     classes = _checked_classes(header["classes"])
     intensity = tuple(_checked_intensity(entry, spec.n_channels) for entry in header["intensity"])
     context = float(header["context"])
-    _require(0 <= context <= 1, "context", context)
+    require(0 <= context <= 1, "context", context)
     shift = tuple(float(value) for value in header.get("shift", [0.0] * len(classes)))  # older models have none
-    _require(len(shift) == len(classes) and all(map(math.isfinite, shift)), "shift", shift)
-    offsets, taught = _checked_affinities(header.get("affinities", {"offsets": [], "taught": []}))
-    _require(bool(offsets) == bool(classes.objects), "objects", classes.objects)
+    require(len(shift) == len(classes) and all(map(math.isfinite, shift)), "shift", shift)
+    heads = HeadState.from_json(header, spec.config.width, spec.bank.n_features)
+    require(bool(heads.heads.offsets) == bool(classes.objects), "objects", classes.objects)
     for step in header["history"]:
         _check_step(TrainingStep(**step))
     if "training" in header:
         _check_training(header["training"])
-    return ModelDescription(spec, classes, intensity, context, shift, offsets, taught, header, n_weights)
+    return ModelDescription(spec, classes, intensity, context, shift, heads, header, n_weights)
 
 
 def _checked_spec(spec: Mapping[str, Any]) -> ModelSpec:
     config = ModelConfig.of(spec["config"])
-    _require(all(0 < scale <= _MAX_SCALE for scale in config.scales), "scales", config.scales)
+    require(all(0 < scale <= _MAX_SCALE for scale in config.scales), "scales", config.scales)
     n_channels = spec["n_channels"]
-    _require(_is_whole(n_channels) and 1 <= n_channels <= _MAX_CHANNELS, "n_channels", n_channels)
+    require(is_whole(n_channels) and 1 <= n_channels <= _MAX_CHANNELS, "n_channels", n_channels)
     low, high = _SPACING_LIMITS
     z, y, x = (float(size) for size in spec["spacing"])
-    _require(all(low <= size <= high for size in (z, y, x)), "spacing", (z, y, x))
+    require(all(low <= size <= high for size in (z, y, x)), "spacing", (z, y, x))
     flat = tuple(spec["flat"])
-    _require(len(flat) == 3 and all(isinstance(axis, bool) for axis in flat), "flat", flat)
+    require(len(flat) == 3 and all(isinstance(axis, bool) for axis in flat), "flat", flat)
     return ModelSpec(config, (z, y, x), n_channels, (flat[0], flat[1], flat[2]))
 
 
 def _checked_classes(classes: Mapping[str, Any]) -> ClassTable:
     ids, background = tuple(classes["ids"]), classes["background"]
-    _require(1 <= len(ids) <= MAX_CLASSES, "number of classes", len(ids))
-    _require(all(_is_whole(i) and 1 <= i <= MAX_CODE for i in ids) and list(ids) == sorted(set(ids)), "ids", ids)
+    require(1 <= len(ids) <= MAX_CLASSES, "number of classes", len(ids))
+    require(all(is_whole(i) and 1 <= i <= MAX_CODE for i in ids) and list(ids) == sorted(set(ids)), "ids", ids)
     overlapping = classes.get("overlapping", False)
-    _require(isinstance(overlapping, bool), "overlapping", overlapping)
-    _require(
-        _is_whole(background) and (background in ids or (overlapping and not background)), "background", background
-    )
+    require(isinstance(overlapping, bool), "overlapping", overlapping)
+    require(is_whole(background) and (background in ids or (overlapping and not background)), "background", background)
     objects = tuple(classes.get("objects", ()))
-    _require(set(objects) <= set(ids) and list(objects) == sorted(set(objects)), "objects", objects)
+    require(set(objects) <= set(ids) and list(objects) == sorted(set(objects)), "objects", objects)
     return ClassTable(ids, background, objects, overlapping)
-
-
-def _checked_affinities(affinities: Mapping[str, Any]) -> tuple[tuple[Offset, ...], tuple[int, ...]]:
-    offsets = tuple(tuple(offset) for offset in affinities["offsets"])
-    taught = tuple(affinities["taught"])
-    _require(len(set(offsets)) == len(offsets) == len(taught) <= _MAX_OFFSETS, "offsets", offsets)
-    for offset in offsets:
-        _require(len(offset) == 3 and any(offset), "offset", offset)
-        _require(all(_is_whole(step) and abs(step) <= _MAX_REACH for step in offset), "offset", offset)
-    _require(all(_is_whole(count) and count >= 0 for count in taught), "taught", taught)
-    return offsets, taught
 
 
 def _checked_intensity(entry: Mapping[str, Any], n_channels: int) -> IntensityRange:
     offset, scale = (tuple(float(value) for value in entry[name]) for name in ("offset", "scale"))
-    _require(len(offset) == n_channels and all(map(math.isfinite, offset)), "offset", offset)
-    _require(len(scale) == n_channels and all(0 < value < math.inf for value in scale), "scale", scale)
+    require(len(offset) == n_channels and all(map(math.isfinite, offset)), "offset", offset)
+    require(len(scale) == n_channels and all(0 < value < math.inf for value in scale), "scale", scale)
     return IntensityRange(tuple(entry["offset"]), tuple(entry["scale"]))
 
 
 def _check_step(step: TrainingStep) -> None:
-    _require(_is_whole(step.step) and 0 <= step.step < _MAX_STEPS, "step", step.step)
-    _require(isinstance(step.phase, str), "phase", step.phase)
+    require(is_whole(step.step) and 0 <= step.step < _MAX_STEPS, "step", step.step)
+    require(isinstance(step.phase, str), "phase", step.phase)
     numbers = (step.loss, step.seconds, 0.0 if step.dice is None else step.dice)
-    _require(all(isinstance(value, float) or _is_whole(value) for value in numbers), "a step of the history", numbers)
+    require(all(isinstance(value, float) or is_whole(value) for value in numbers), "a step of the history", numbers)
 
 
 def _check_training(training: Mapping[str, Any]) -> None:
     for name in ("step", "round", "seed", "optimiser_steps"):
-        _require(_is_whole(training[name]) and training[name] >= 0, name, training[name])
+        require(is_whole(training[name]) and training[name] >= 0, name, training[name])
     pixel_loss = training.get("pixel_loss", 0.0)
-    _require(isinstance(pixel_loss, float) and math.isfinite(pixel_loss), "pixel_loss", pixel_loss)
+    require(isinstance(pixel_loss, float) and math.isfinite(pixel_loss), "pixel_loss", pixel_loss)
     np.random.default_rng(0).bit_generator.state = training["random"]
 
 
 def _check_tensors(shapes: Mapping[str, _Shape], found: ModelDescription, path: Path) -> None:
     """The tensors are those that such a network has, no more and no fewer. Takes no memory for them."""
     with torch.device("meta"):
-        network = found.spec.build(len(found.classes), offsets=found.offsets)
+        network = found.spec.build(len(found.classes), heads=found.heads.heads)
     wanted = _network_shapes(network) | (_training_shapes(network) if found.has_training_state else {})
     wrong = sorted(name for name in {*wanted, *shapes} if wanted.get(name) != shapes.get(name))
     if wrong:
@@ -441,15 +431,6 @@ def _training_shapes(network: SparseNet) -> dict[str, _Shape]:
     return shapes
 
 
-def _require(holds: bool, name: str, found: object) -> None:
-    if not holds:
-        raise ValueError(f"{name} cannot be {found!r:.80}")
-
-
-def _is_whole(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _are_sizes(values: Any) -> bool:
     """Whether these are whole numbers that a file could count."""
-    return isinstance(values, list) and all(_is_whole(v) and 0 <= v < 2**48 for v in values) and len(values) < 16
+    return isinstance(values, list) and all(is_whole(v) and 0 <= v < 2**48 for v in values) and len(values) < 16

@@ -1,4 +1,4 @@
-"""Outputs that come and go while training: classes, and what tells objects apart. Everything else stays."""
+"""Outputs that come and go while training: classes, and the heads beside them. Everything else stays."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from napari_sparseseg.engine.network import SparseNet
-from napari_sparseseg.engine.objects.offsets import Offset
+from napari_sparseseg.engine.heads import AffinityHead, CandidateHead, EmbeddingHead, Heads
+from napari_sparseseg.engine.network import SparseNet, familiar_of
 from napari_sparseseg.engine.optimiser import AdamW
-from napari_sparseseg.engine.unet import AffinityHead
 
+_OF_CLASSES = ("classify.", "candidates.")  # parameters with a row for each class
 _NEW_BIAS = -2.0  # a class that nobody has shown yet starts out unlikely
 
 Sources = Sequence[int | None]
@@ -25,15 +25,24 @@ def sources_of(old: Sequence[int], new: Sequence[int]) -> list[int | None]:
 
 def change_outputs(network: SparseNet, sources: Sources) -> None:
     """Give the network other outputs; those without a source start unlikely."""
-    for layer in (network.pixel.classify, network.unet.classify):
-        _change_layer(layer, sources)
+    for layer in (network.pixel.classify, network.unet.classify, network.unet.candidates):
+        if layer is not None:
+            _change_layer(layer, sources)
     network.shift = torch.zeros(len(sources), device=network.shift.device)
 
 
-def change_affinities(network: SparseNet, offsets: Sequence[Offset]) -> None:
-    """Give the network a fresh head for these affinities, or none."""
-    unet = network.unet
-    unet.affinity = AffinityHead(unet.classify.in_features, offsets).to(network.mean.device) if offsets else None
+def change_heads(network: SparseNet, heads: Heads) -> None:
+    """Give the network fresh heads where it lacks them, and take away those that it should not have."""
+    unet, has, device = network.unet, network.heads, network.mean.device
+    width = unet.classify.in_features
+    if has.offsets != heads.offsets:
+        unet.affinity = AffinityHead(width, heads.offsets).to(device) if heads.offsets else None
+    if has.candidates != heads.candidates:
+        unet.candidates = CandidateHead(width, network.n_classes).to(device) if heads.candidates else None
+    if has.novelty != heads.novelty:
+        unet.embedding = EmbeddingHead(width).to(device) if heads.novelty == "embedding" else None
+        familiar = familiar_of(heads, len(network.mean), width)
+        network.familiar = familiar if familiar is None else familiar.to(device)
 
 
 def named_moments(unet: nn.Module, optimiser: AdamW) -> dict[str, tuple[Tensor, Tensor]]:
@@ -50,7 +59,7 @@ def remember(optimiser: AdamW, unet: nn.Module, moments: dict[str, tuple[Tensor,
     for number, (name, _) in enumerate(unet.named_parameters()):
         if name in moments:
             mean, square = moments[name]
-            is_output = name.startswith("classify.")
+            is_output = name.startswith(_OF_CLASSES)
             optimiser.means[number] = rows_from(mean, sources, 0.0) if is_output else mean
             optimiser.squares[number] = rows_from(square, sources, 0.0) if is_output else square
 

@@ -1,4 +1,4 @@
-"""The loss over (allowed classes, weight): one function for every kind of partial label."""
+"""The loss over (allowed classes, weight), for every kind of partial label; and those of the other heads."""
 
 from __future__ import annotations
 
@@ -41,3 +41,34 @@ def multi_label_loss(logits: Tensor, present: Tensor, absent: Tensor) -> Tensor:
     """
     likely = present * functional.logsigmoid(logits) + absent * functional.logsigmoid(-logits)
     return -likely.sum() / (present + absent).sum().clamp_min(1e-12)
+
+
+def candidate_loss(logits: Tensor, candidates: Tensor, weight: Tensor) -> Tensor:
+    """Mean binary cross-entropy over voxels and classes, weighted by w: which classes come into question.
+
+    `logits` (n, classes); `candidates` (n, classes) bool; `weight` (n,), >= 0. A voxel of weight 0 has exactly zero
+    gradient. It is the loss of the second head in Garcin et al. 2023, arXiv:2303.18118.
+    """
+    says_something = weight > 0
+    loss = functional.binary_cross_entropy_with_logits(
+        logits[says_something], candidates[says_something].to(logits.dtype), reduction="none"
+    )
+    return (loss.mean(dim=-1) * weight[says_something]).sum() / weight.sum().clamp_min(1e-12)
+
+
+def contrastive_loss(embedded: Tensor, channels: Tensor, weight: Tensor, *, temperature: float) -> Tensor:
+    """Supervised contrastive loss: voxels of one class attract each other, those of different classes repel.
+
+    `embedded` (n, size) are unit vectors z; `channels` (n,) tells the class of each; `weight` (n,), >= 0. The weighted
+    mean over voxels i of the mean over the others p of i's class of -log(exp(z_i z_p / t) / sum over all others a of
+    exp(z_i z_a / t)), with t the `temperature`. Voxels of weight 0 take no part: their gradient is exactly zero; one
+    that is alone in its class only repels. Source: Khosla et al. 2020, arXiv:2004.11362, its L_out.
+    """
+    says_something = weight > 0
+    embedded, channels, weight = embedded[says_something], channels[says_something], weight[says_something]
+    itself = torch.eye(len(embedded), dtype=torch.bool, device=embedded.device)
+    similarity = (embedded @ embedded.T / temperature).masked_fill(itself, -torch.inf)
+    alike = (channels[:, None] == channels) & ~itself
+    log_share = similarity.log_softmax(dim=-1).masked_fill(~alike, 0)
+    weight = weight * alike.any(dim=-1)
+    return -(weight * log_share.sum(dim=-1) / alike.sum(dim=-1).clamp_min(1)).sum() / weight.sum().clamp_min(1e-12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,9 +10,9 @@ from napari_sparseseg._types import Spacing
 from napari_sparseseg.config import ModelConfig
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FilterBank
+from napari_sparseseg.engine.heads import Heads
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.normalise import IntensityRange
-from napari_sparseseg.engine.objects.offsets import Offset
 from napari_sparseseg.engine.unet import plan_levels
 
 
@@ -31,16 +30,17 @@ class ModelSpec:
         return FilterBank(self.spacing, self.n_channels, self.config.scales)
 
     def build(
-        self, n_classes: int, seed: int = 0, offsets: Sequence[Offset] = (), *, overlapping: bool = False
+        self, n_classes: int, seed: int = 0, heads: Heads | None = None, *, overlapping: bool = False
     ) -> SparseNet:
         """A network with fresh weights drawn from `seed`; torch's global random state is left as it was.
 
-        With `offsets` it tells objects apart, too; all other weights are the same. Its classes may be `overlapping`.
+        Beside that of the classes it has these `heads`; all other weights are the same with and without them. Its
+        classes may be `overlapping`.
         """
         levels = plan_levels(self.spacing, self.config.depth, self.flat)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would reseed GPUs as well
-            network = SparseNet(self.bank.n_features, n_classes, levels, self.config, offsets, overlapping=overlapping)
+            network = SparseNet(self.bank.n_features, n_classes, levels, self.config, heads, overlapping=overlapping)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch's stubs
         return network
 

@@ -9,8 +9,9 @@ of each logit takes the place of the softmax over all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,29 @@ from torch.nn import functional
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.config import ModelConfig
-from napari_sparseseg.engine.objects.offsets import Offset
-from napari_sparseseg.engine.unet import AffinityHead, LevelPlan, UNet3D
+from napari_sparseseg.engine.heads import EMBEDDING_SIZE, AffinityHead, Familiar, Heads, Novelty
+from napari_sparseseg.engine.unet import LevelPlan, UNet3D
 
 _PIXELS_AT_ONCE = 1 << 12
 
 Mapped: TypeAlias = Callable[[Box, Callable[[Tensor, Box], Tensor]], Tensor]
+
+Extra = Literal["affinities", "candidates", "novelty"]
+"""What the heads beside that of the classes say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a network says of a box, voxels first: log-probabilities (z, y, x, classes), and what its heads add.
+
+    `affinities` (z, y, x, offsets) 0..1, `candidates` (z, y, x, classes) bool and `novelty` (z, y, x) 0..1 are None
+    where they were not asked for, or the network has no such head.
+    """
+
+    log_probabilities: Tensor
+    affinities: Tensor | None = None
+    candidates: Tensor | None = None
+    novelty: Tensor | None = None
 
 
 class PixelHead(nn.Module):
@@ -48,6 +66,13 @@ class PixelHead(nn.Module):
         return logits
 
 
+def familiar_of(heads: Heads, n_features: int, width: int) -> Familiar | None:
+    """What novelty is measured from, in the space that the heads name; None if it is not measured."""
+    if heads.novelty == "off":
+        return None
+    return Familiar(n_features if heads.novelty == "features" else min(EMBEDDING_SIZE, width))
+
+
 class SparseNet(nn.Module):
     """Pixel head and U-Net on the same standardised features."""
 
@@ -61,23 +86,42 @@ class SparseNet(nn.Module):
         n_classes: int,
         levels: Sequence[LevelPlan],
         config: ModelConfig | None = None,
-        offsets: Sequence[Offset] = (),
+        heads: Heads | None = None,
         *,
         overlapping: bool = False,
     ) -> None:
         super().__init__()
         config = config or ModelConfig()
         self.pixel = PixelHead(n_features, n_classes, config.head_width)
-        self.unet = UNet3D(n_features, n_classes, levels, config.width, offsets)
+        self.unet = UNet3D(n_features, n_classes, levels, config.width, heads)
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
         self.register_buffer("shift", torch.zeros(n_classes), persistent=False)
+        self.familiar = familiar_of(heads, n_features, config.width) if heads else None
         self.context = 0.0
         self.overlapping = overlapping
 
     @property
     def n_classes(self) -> int:
         return self.pixel.classify.out_features
+
+    @property
+    def heads(self) -> Heads:
+        """What the network says beside the classes."""
+        offsets = self.unet.affinity.offsets if self.unet.affinity is not None else ()
+        space: Novelty = "features" if self.unet.embedding is None else "embedding"
+        return Heads(offsets, self.unet.candidates is not None, "off" if self.familiar is None else space)
+
+    @property
+    def extras(self) -> frozenset[Extra]:
+        """The same, by the names of what is said."""
+        heads = self.heads
+        said: dict[Extra, bool] = {
+            "affinities": bool(heads.offsets),
+            "candidates": heads.candidates,
+            "novelty": heads.novelty != "off",
+        }
+        return frozenset(extra for extra, is_said in said.items() if is_said)
 
     @property
     def affinity(self) -> AffinityHead | None:
@@ -108,8 +152,14 @@ class SparseNet(nn.Module):
 
     def forward(self, features: Tensor, inner: Box | None = None) -> Tensor:
         """Raw features of one tile (z, y, x, features) -> log-probabilities (z, y, x, classes), of `inner` only."""
-        whole = Box.whole((features.shape[0], features.shape[1], features.shape[2]))
-        return self.answer(lambda box, function: function(features[box.slices], box), whole, inner or whole)
+        whole = _box_of(features)
+        return self.answer(_mapped(features), whole, inner or whole)
+
+    def with_decoded(self, features: Tensor, inner: Box | None = None) -> tuple[Tensor, Tensor]:
+        """The same, and what the U-Net's heads look at, (z, y, x, width)."""
+        whole = _box_of(features)
+        log_probabilities, decoded = self._answer(_mapped(features), whole, inner or whole)
+        return log_probabilities, decoded[0].movedim(0, -1)
 
     def answer(self, mapped: Mapped, source: Box, inner: Box) -> Tensor:
         """Log-probabilities (z, y, x, classes) of `inner`, by what is known of `source`.
@@ -121,12 +171,39 @@ class SparseNet(nn.Module):
             return self._log_probabilities(mapped(inner, lambda features, _: self._of_pixels(features)))
         return self._answer(mapped, source, inner)[0]
 
-    def answer_with_affinities(self, mapped: Mapped, source: Box, inner: Box) -> tuple[Tensor, Tensor]:
-        """The same, and affinities (z, y, x, offsets), 0..1, which only a network with an `affinity` head has."""
-        assert self.affinity is not None  # noqa: S101 - callers look whether there is one
+    def answer_with(self, extras: Collection[Extra], mapped: Mapped, source: Box, inner: Box) -> Answer:
+        """The same, and those of the `extras` that the network has a head for."""
         log_probabilities, decoded = self._answer(mapped, source, inner)
+        return Answer(
+            log_probabilities,
+            affinities=self._affinities(decoded) if "affinities" in extras else None,
+            candidates=self._candidates(decoded, log_probabilities) if "candidates" in extras else None,
+            novelty=self._novelty(decoded, mapped, inner) if "novelty" in extras else None,
+        )
+
+    def _affinities(self, decoded: Tensor) -> Tensor | None:
+        if self.affinity is None:
+            return None
         affinities: Tensor = self.affinity(decoded)[0].movedim(0, -1)
-        return log_probabilities, affinities.float().sigmoid()
+        return affinities.float().sigmoid()
+
+    def _candidates(self, decoded: Tensor, log_probabilities: Tensor) -> Tensor | None:
+        head = self.unet.candidates
+        if head is None:
+            return None
+        return head.candidates(decoded[0].movedim(0, -1), log_probabilities.exp(), self.context)
+
+    def _novelty(self, decoded: Tensor, mapped: Mapped, inner: Box) -> Tensor | None:
+        familiar, head = self.familiar, self.unet.embedding
+        if familiar is None:
+            return None
+        if head is None:
+            return mapped(inner, lambda features, _: _by_rows(self._novelty_of_features, features)[..., None])[..., 0]
+        return _by_rows(lambda rows: familiar.novelty(head.points(rows)), decoded[0].movedim(0, -1))
+
+    def _novelty_of_features(self, features: Tensor) -> Tensor:
+        assert self.familiar is not None  # noqa: S101 - its callers have looked
+        return self.familiar.novelty(self.familiar.points(self.standardised(features)))
 
     def _answer(self, mapped: Mapped, source: Box, inner: Box) -> tuple[Tensor, Tensor]:
         """Log-probabilities, and what the U-Net's heads look at, (1, width, z, y, x)."""
@@ -170,3 +247,16 @@ class SparseNet(nn.Module):
         bias = layer.bias - weight @ self.mean
         with torch.autocast(features.device.type, enabled=False):  # half precision would lose what is subtracted
             return functional.linear(features, weight, bias)
+
+
+def _box_of(features: Tensor) -> Box:
+    return Box.whole((features.shape[0], features.shape[1], features.shape[2]))
+
+
+def _mapped(features: Tensor) -> Mapped:
+    return lambda box, function: function(features[box.slices], box)
+
+
+def _by_rows(function: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """A function of rows (n, channels) -> (n,) of an image (..., channels) -> (...)."""
+    return function(image.reshape(-1, image.shape[-1])).reshape(image.shape[:-1])

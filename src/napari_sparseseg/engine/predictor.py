@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.engine.device import is_out_of_memory, mixed_precision
 from napari_sparseseg.engine.features import FeatureMap
-from napari_sparseseg.engine.network import SparseNet
+from napari_sparseseg.engine.network import Extra, SparseNet
 from napari_sparseseg.engine.tiles import frame_of, tile_grid, tile_input, tile_shape_for
 
 
@@ -19,12 +19,15 @@ from napari_sparseseg.engine.tiles import frame_of, tile_grid, tile_input, tile_
 class TilePrediction:
     """Probabilities of one tile, shape (classes, z, y, x), float32, and where it lies.
 
-    `affinities` (offsets, z, y, x), float32, were asked for and are there only if the network tells objects apart.
+    Where they were asked for and the network has such a head: `affinities` (offsets, z, y, x) float32, `candidates`
+    (classes, z, y, x) bool, `novelty` (z, y, x) float32, 0..1.
     """
 
     box: Box
     probabilities: Tensor
     affinities: Tensor | None = None
+    candidates: Tensor | None = None
+    novelty: Tensor | None = None
 
 
 class Predictor:
@@ -45,12 +48,12 @@ class Predictor:
     def n_tiles(self) -> int:
         return sum(1 for _ in tile_grid(Box.whole(self._features.shape), self.tile_shape))
 
-    def predict(self, region: Box | None = None, *, with_affinities: bool = False) -> Iterator[TilePrediction]:
-        """Every voxel of the volume, or of a region of it, once."""
+    def predict(self, region: Box | None = None, *, extras: Collection[Extra] = ()) -> Iterator[TilePrediction]:
+        """Every voxel of the volume, or of a region of it, once; with those extras that the network has a head for."""
         if region is None and self.n_tiles == 1:
             self._features.cache_bytes = 0  # each block is needed once
         for tile in tile_grid(region or Box.whole(self._features.shape), self.tile_shape):
-            yield from self._predict_or_halve(tile, with_affinities=with_affinities)
+            yield from self._predict_or_halve(tile, extras)
 
     def tile(self, box: Box) -> Tensor:
         """Probabilities of any box within the volume, shape (classes, z, y, x)."""
@@ -61,18 +64,24 @@ class Predictor:
         probabilities: Tensor = log_probabilities.movedim(-1, 0).exp()
         return probabilities
 
-    def tile_with_affinities(self, box: Box) -> TilePrediction:
-        """Probabilities and affinities of any box within the volume; no affinities if the network has none."""
-        if self._network.affinity is None:
+    def tile_with(self, extras: Collection[Extra], box: Box) -> TilePrediction:
+        """Probabilities of any box within the volume, and those extras that the network has a head for."""
+        if not self._network.extras.intersection(extras):
             return TilePrediction(box, self.tile(box))
         source = tile_input(box, self.frame, self._stride, self._halo)
         with torch.no_grad(), mixed_precision(self._features.device):
-            log_probabilities, affinities = self._network.answer_with_affinities(self._features.mapped, source, box)
-        return TilePrediction(box, log_probabilities.movedim(-1, 0).exp(), affinities.movedim(-1, 0))
+            answer = self._network.answer_with(extras, self._features.mapped, source, box)
+        return TilePrediction(
+            box,
+            answer.log_probabilities.movedim(-1, 0).exp(),
+            affinities=_classes_first(answer.affinities),
+            candidates=_classes_first(answer.candidates),
+            novelty=answer.novelty,
+        )
 
-    def _predict_or_halve(self, tile: Box, *, with_affinities: bool) -> Iterator[TilePrediction]:
+    def _predict_or_halve(self, tile: Box, extras: Collection[Extra]) -> Iterator[TilePrediction]:
         try:
-            yield self.tile_with_affinities(tile) if with_affinities else TilePrediction(tile, self.tile(tile))
+            yield self.tile_with(extras, tile)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or all(n <= s for n, s in zip(tile.shape, self._stride, strict=True)):
                 raise
@@ -82,7 +91,11 @@ class Predictor:
         if self._features.device.type == "cuda":
             torch.cuda.empty_cache()
         for half in halves:
-            yield from self._predict_or_halve(half, with_affinities=with_affinities)
+            yield from self._predict_or_halve(half, extras)
+
+
+def _classes_first(image: Tensor | None) -> Tensor | None:
+    return None if image is None else image.movedim(-1, 0)
 
 
 def _halved(tile: Box, stride: Shape3D) -> tuple[Box, Box]:

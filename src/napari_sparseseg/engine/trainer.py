@@ -23,7 +23,8 @@ from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn,
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.device import mixed_precision
 from napari_sparseseg.engine.features import FeatureMap
-from napari_sparseseg.engine.growth import change_affinities, change_outputs, named_moments, remember, sources_of
+from napari_sparseseg.engine.growth import change_heads, change_outputs, named_moments, remember, sources_of
+from napari_sparseseg.engine.heads import Heads
 from napari_sparseseg.engine.lessons import ClassLesson, Lesson, Patches, Targets, box_of, criterion_of, gathered
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.objects.affinity import AffinityLesson
@@ -34,6 +35,7 @@ from napari_sparseseg.engine.pixelfit import fit_pixel_head
 from napari_sparseseg.engine.prevalence import painted_share, prevalence, shift_towards
 from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_shapes
 from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet, untested_context
+from napari_sparseseg.engine.weak.heads import Surroundings, calibrate_heads, lessons_of_heads
 
 RELEASE_AT = 0.7  # share of a known budget after which held-out paint is given back
 _ANNEAL_FROM = 0.7
@@ -101,10 +103,12 @@ class Trainer:
         """Take these volumes and their paint; called before the first step and whenever the paint has changed.
 
         Where voxels carry ids of objects, the network learns to tell objects apart; where none does, it does not.
+        Likewise with the other heads that the settings ask for.
         With `is_known` it is the paint that the state was about that was restored: the same voxels are held out again.
         """
         self._maps = maps
-        self._become(self.classes.with_objects_of(annotations))
+        classes = self.classes.with_objects_of(annotations)
+        self._become(classes, self._wanted_heads(classes))
         self._annotations = _of_mean_weight_one(annotations)
         self._round += not is_known
         self.score = None
@@ -119,21 +123,29 @@ class Trainer:
 
         What was painted so far no longer counts; call `learn_from` before the next step.
         """
-        self._become(replace(classes, objects=tuple(i for i in self.classes.objects if i in classes.ids)))
+        classes = replace(classes, objects=tuple(i for i in self.classes.objects if i in classes.ids))
+        heads = self.network.heads
+        self._become(classes, heads if classes.objects else replace(heads, offsets=()))
 
-    def _become(self, classes: ClassTable) -> None:
-        """Give the networks the outputs that these classes need."""
-        if classes == self.classes:
+    def _wanted_heads(self, classes: ClassTable) -> Heads:
+        """What these classes and the settings ask for; where objects were told apart already, by the same offsets."""
+        offsets = self.network.heads.offsets if classes.objects else ()
+        if classes.objects and not offsets:
+            z, y, x = (all(m.shape[axis] == 1 for m in self._maps) for axis in range(3))
+            offsets = default_offsets(self._maps[0].bank.spacing, (z, y, x))
+        candidates = self.paint.candidates > 0 and not classes.overlapping
+        return Heads(offsets, candidates=candidates, novelty=self.paint.novelty)
+
+    def _become(self, classes: ClassTable, heads: Heads) -> None:
+        """Give the networks the outputs that these classes need, and these heads."""
+        if (classes, heads) == (self.classes, self.network.heads):
             return
         sources = sources_of(self.classes.ids, classes.ids)
         moments = named_moments(self.network.unet, self._optimiser)
         for network in (self.network, self.averaged):
             if classes.ids != self.classes.ids:
                 change_outputs(network, sources)
-            if bool(classes.objects) != (network.affinity is not None):
-                z, y, x = (all(m.shape[axis] == 1 for m in self._maps) for axis in range(3))
-                offsets = default_offsets(self._maps[0].bank.spacing, (z, y, x)) if classes.objects else ()
-                change_affinities(network, offsets)
+            change_heads(network, heads)
         n_steps = self._optimiser.n_steps
         self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=self.config.weight_decay)
         self._optimiser.n_steps = n_steps
@@ -166,7 +178,11 @@ class Trainer:
 
     def finish(self) -> None:
         """Settle the mix of pixel head and U-Net, wherever the steps were stopped."""
-        if not self.is_released and self.step % self.config.check_every:
+        if not self.step % self.config.check_every:
+            return
+        if self.is_released:
+            self._calibrate()
+        else:
             self._check()
 
     @property
@@ -222,7 +238,11 @@ class Trainer:
             self.config.patch_voxels, self._maps[0].bank.spacing, self.network.unet.stride, largest
         )
         self._criterion = criterion_of(self.paint)
-        self._lessons = [ClassLesson(self._paints, self._criterion), *self._lessons_on_objects()]
+        self._lessons = [
+            ClassLesson(self._paints, self._criterion),
+            *self._lessons_on_objects(),
+            *lessons_of_heads(self.network.heads, self._paints, self.paint),
+        ]
         self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes, balance=self.config.orientation_balance)
         self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
@@ -365,6 +385,12 @@ class Trainer:
     def _check(self) -> None:
         self._choose_mix()
         self._adapt_to_prevalence()
+        self._calibrate()
+
+    def _calibrate(self) -> None:
+        """Settle what the other heads of the averaged network compare with."""
+        rng = np.random.default_rng((self._seed, self._round, self.step, 1))  # not ours: a check changes no later step
+        calibrate_heads(self.averaged, Surroundings(self._maps, self._paints, self._sampler), self.paint, rng)
 
     def _choose_mix(self) -> None:
         """Score the averaged network on held-out paint and mix pixel head and U-Net accordingly."""

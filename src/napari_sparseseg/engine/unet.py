@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_sparseseg._types import Box, Shape3D, Spacing
-from napari_sparseseg.engine.objects.offsets import Offset
+from napari_sparseseg.engine.heads import AffinityHead, CandidateHead, EmbeddingHead, Heads, Pointwise
 
 _PLAIN_CONVOLUTION_UP_TO = 20480  # use_mkldnn in ATen/native/Convolution.cpp
 
@@ -51,9 +51,13 @@ def plan_levels(spacing: Spacing, depth: int, flat: tuple[bool, bool, bool]) -> 
 class UNet3D(nn.Module):
     """Features (n, features, z, y, x) -> logits (n, classes, z, y, x); sizes are multiples of `stride`.
 
-    With `offsets` it has an `affinity` head beside `classify`, on the same decoded features.
+    Beside `classify` it has the `heads` that are asked for, on the same decoded features.
     Source: Çiçek et al. 2016, arXiv:1606.06650, with one convolution a level and added skips.
     """
+
+    affinity: AffinityHead | None
+    candidates: CandidateHead | None
+    embedding: EmbeddingHead | None
 
     def __init__(
         self,
@@ -61,9 +65,10 @@ class UNet3D(nn.Module):
         n_classes: int,
         levels: Sequence[LevelPlan],
         width: int = 16,
-        offsets: Sequence[Offset] = (),
+        heads: Heads | None = None,
     ) -> None:
         super().__init__()
+        heads = heads or Heads()
         widths = [min(width * 2**level, 4 * width) for level in range(len(levels))]
         self.levels = tuple(levels)
         self.stem = Pointwise(n_features, width)
@@ -74,7 +79,10 @@ class UNet3D(nn.Module):
             Convolution(w, w, plan.kernel) for w, plan in zip(widths[:-1], levels[:-1], strict=True)
         )
         self.classify = Pointwise(width, n_classes)
-        self.affinity = AffinityHead(width, offsets) if offsets else None
+        # registered even if there is none: whenever they come, their parameters have the same place among the others
+        self.register_module("affinity", AffinityHead(width, heads.offsets) if heads.offsets else None)
+        self.register_module("candidates", CandidateHead(width, n_classes) if heads.candidates else None)
+        self.register_module("embedding", EmbeddingHead(width) if heads.novelty == "embedding" else None)
 
     @property
     def stride(self) -> Shape3D:
@@ -139,36 +147,6 @@ class UNet3D(nn.Module):
         """What the decoder's convolution must see."""
         reach = _triple(k // 2 for k in self.levels[level].kernel)
         return wanted.grown(reach).clipped(Box.whole(shape))
-
-
-class Pointwise(nn.Linear):
-    """A 1x1x1 convolution as a matrix product; with channels last no copy is made."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(n, channels, z, y, x) -> (n, out, z, y, x)."""
-        return super().forward(image.movedim(1, -1)).movedim(-1, 1)
-
-
-class AffinityHead(Pointwise):
-    """Logits of the affinities, (n, channels, z, y, x) -> (n, offsets, z, y, x): is a voxel's pair of one object.
-
-    `taught` counts the painted pairs that each offset has learnt from; what was never taught must not be believed.
-    Without training every answer is that it does not know.
-    """
-
-    def __init__(self, n_channels: int, offsets: Sequence[Offset]) -> None:
-        super().__init__(n_channels, len(offsets))
-        self.offsets = tuple(offsets)
-        self.taught = (0,) * len(self.offsets)
-
-    def reset_parameters(self) -> None:
-        """Start at one half everywhere."""
-        nn.init.zeros_(self.weight)
-        nn.init.zeros_(self.bias)
-
-    def of_voxels(self, decoded: Tensor) -> Tensor:
-        """The same of single voxels, (n, channels) -> (n, offsets)."""
-        return functional.linear(decoded, self.weight, self.bias)
 
 
 class Convolution(nn.Conv3d):

@@ -89,7 +89,7 @@ class ObjectSearch:
             yield tile.clipped(self.box)
 
     def _predicted(self, tile: Box) -> _Tile:
-        prediction = self._predictor.tile_with_affinities(tile)
+        prediction = self._predictor.tile_with({"affinities"}, tile)
         probabilities = prediction.probabilities
         codes = self._store.codes[(self.frame, *tile.slices)].copy()
         for channel, class_id in enumerate(self._classes.ids):

@@ -127,7 +127,7 @@ class _Tiles:
             yield tile.clipped(self._whole)
 
     def _predicted(self, tile: Box) -> _Arrays:
-        parts = self._predictor.predict(tile, with_affinities=bool(self._rows))
+        parts = self._predictor.predict(tile, extras={"affinities"} if self._rows else ())
         return _joined([(part.box, self._arrays(part)) for part in parts], tile)
 
     def _arrays(self, part: TilePrediction) -> _Arrays:
