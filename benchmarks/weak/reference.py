@@ -16,9 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_sparseseg.engine.losses import multi_label_loss, partial_label_loss
+from napari_sparseseg.engine.losses import contrastive_loss, multi_label_loss, partial_label_loss
+from napari_sparseseg.engine.weak.average_k import pseudo_candidates
 
 Floats = npt.NDArray[np.float64]
+TEMPERATURE = 0.1  # of the contrastive loss
 _CLOSE = 1e-8
 
 
@@ -103,12 +105,69 @@ def drawn_entries(rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     return logits, present, absent
 
 
+def candidates(
+    logits: Floats, probabilities: Floats, allowed: npt.NDArray[np.bool_], average: float
+) -> tuple[float, Floats]:
+    """Binary cross-entropy with what the softmax takes into consideration: the average * n largest, and the true class.
+
+    The true class is the likeliest of the allowed ones.
+    """
+    ordered = sorted(probabilities.ravel(), reverse=True)
+    n_above = round(average * len(probabilities))
+    threshold = (ordered[n_above - 1] + ordered[n_above]) / 2 if n_above < len(ordered) else -np.inf
+    wanted = probabilities >= threshold
+    for n, (row, names) in enumerate(zip(probabilities, allowed, strict=True)):
+        wanted[n, max(np.flatnonzero(names), key=lambda k: row[k])] = True
+    return multi_label(logits, wanted.astype(float), 1.0 - wanted)
+
+
+def drawn_candidates(rng: np.random.Generator) -> tuple[Floats, Floats, npt.NDArray[np.bool_], float]:
+    """Logits (float64) of the second head, probabilities of the first, allowed classes, and classes on average."""
+    logits, allowed, _ = drawn_voxels(rng)
+    return logits, softmax(rng.normal(size=logits.shape)), allowed, float(rng.uniform(1, 2.5))
+
+
+def contrastive(points: Floats, channels: npt.NDArray[np.int64], weight: Floats) -> tuple[float, Floats]:
+    """Mean of -log(exp(z_i z_p / t) / sum over a of exp(z_i z_a / t)) over the others p of a class, row by row."""
+    value, total = 0.0, 0.0
+    by_similarity = np.zeros((len(points), len(points)))
+    known = np.flatnonzero(weight > 0)
+    for i in known:
+        others = known[known != i]
+        alike = others[channels[others] == channels[i]]
+        if len(alike):
+            similarity = points[others] @ points[i] / TEMPERATURE
+            log_sum = similarity.max() + np.log(np.exp(similarity - similarity.max()).sum())
+            value -= weight[i] * np.mean(points[alike] @ points[i] / TEMPERATURE - log_sum)
+            by_similarity[i, others] += weight[i] * np.exp(similarity - log_sum)
+            by_similarity[i, alike] -= weight[i] / len(alike)
+            total += weight[i]
+    gradient = (by_similarity + by_similarity.T) @ points / TEMPERATURE
+    return (value / total, gradient / total) if total else (0.0, np.zeros_like(points))
+
+
+def drawn_points(rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
+    """Unit vectors (float64), their classes and weights; some say nothing."""
+    n = int(rng.integers(1, 13))
+    points = rng.normal(size=(n, int(rng.integers(2, 6))))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return points, rng.integers(3, size=n), rng.choice([0.0, 0.5, 1.0, 7.0], size=n)
+
+
+def candidate_loss(logits: Tensor, probabilities: Tensor, allowed: Tensor, average: float) -> Tensor:
+    """As the lesson of the candidate head computes it, all voxels weighing the same."""
+    present = pseudo_candidates(probabilities, allowed, average).double()
+    return multi_label_loss(logits, present, 1 - present)
+
+
 LOSSES: dict[str, Loss] = {
     "partial_label_loss": Loss(drawn_voxels, partial_label_loss, partial_label),
     "label_smoothing": Loss(
         drawn_voxels, partial(partial_label_loss, smoothing=0.1), partial(partial_label, smoothing=0.1)
     ),
     "multi_label_loss": Loss(drawn_entries, multi_label_loss, multi_label),
+    "average_k": Loss(drawn_candidates, candidate_loss, candidates),
+    "contrastive_loss": Loss(drawn_points, partial(contrastive_loss, temperature=TEMPERATURE), contrastive),
 }
 
 

@@ -559,6 +559,7 @@ class SparseSegmenter:
                 _check_fits(volume, fitted)
             # a model that was loaded without training state gets a new optimiser on its weights
             trainer = self._trainer or self._new_trainer(fitted, seed_of(self.random_state))
+            trainer.config, trainer.paint = self._config("training"), self._config("paint")
             trainer.step = self.n_steps_
         intensity = tuple(IntensityRange.of(v) for v in volumes)
         maps = [self._feature_map(v, i, fitted) for v, i in zip(volumes, intensity, strict=True)]

@@ -91,9 +91,11 @@ def make_features(image, spacing=CUBES, scales=SMALL.scales, **options):
     return FeatureMap(volume, spec.bank, AsItIs(), **options)
 
 
-def make_network(spacing=CUBES, n_classes=3, config=SMALL, flat=(False, False, False), context=0.5, seed=0, offsets=()):
+def make_network(
+    spacing=CUBES, n_classes=3, config=SMALL, flat=(False, False, False), context=0.5, seed=0, offsets=(), heads=None
+):
     """A network whose outputs are not near uniform."""
-    network = ModelSpec(config, spacing, 1, flat).build(n_classes, seed, Heads(tuple(offsets)))
+    network = ModelSpec(config, spacing, 1, flat).build(n_classes, seed, heads or Heads(tuple(offsets)))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(1.5)

@@ -43,19 +43,6 @@ def multi_label_loss(logits: Tensor, present: Tensor, absent: Tensor) -> Tensor:
     return -likely.sum() / (present + absent).sum().clamp_min(1e-12)
 
 
-def candidate_loss(logits: Tensor, candidates: Tensor, weight: Tensor) -> Tensor:
-    """Mean binary cross-entropy over voxels and classes, weighted by w: which classes come into question.
-
-    `logits` (n, classes); `candidates` (n, classes) bool; `weight` (n,), >= 0. A voxel of weight 0 has exactly zero
-    gradient. It is the loss of the second head in Garcin et al. 2023, arXiv:2303.18118.
-    """
-    says_something = weight > 0
-    loss = functional.binary_cross_entropy_with_logits(
-        logits[says_something], candidates[says_something].to(logits.dtype), reduction="none"
-    )
-    return (loss.mean(dim=-1) * weight[says_something]).sum() / weight.sum().clamp_min(1e-12)
-
-
 def contrastive_loss(embedded: Tensor, channels: Tensor, weight: Tensor, *, temperature: float) -> Tensor:
     """Supervised contrastive loss: voxels of one class attract each other, those of different classes repel.
 

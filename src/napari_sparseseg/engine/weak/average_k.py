@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_sparseseg.engine.lessons import Patches, Targets
-from napari_sparseseg.engine.losses import candidate_loss
+from napari_sparseseg.engine.losses import multi_label_loss
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.paint import Paint
 
@@ -62,4 +62,7 @@ class CandidateLesson:
         rows = torch.nonzero((targets.weights > 0) & ~targets.allowed.all(dim=-1))[:, 0]
         targets = targets[rows]
         candidates = pseudo_candidates(patches.logits[rows].detach().softmax(dim=-1), targets.allowed, self._average)
-        return _WEIGHT * candidate_loss(head.of_voxels(patches.decoded[rows]), candidates, targets.weights)
+        present = candidates * targets.weights[:, None]
+        return _WEIGHT * multi_label_loss(
+            head.of_voxels(patches.decoded[rows]), present, targets.weights[:, None] - present
+        )
