@@ -134,6 +134,18 @@ class Statement:
     present: frozenset[int] = frozenset()
     absent: frozenset[int] = frozenset()
 
+    def completed(self, class_ids: Collection[int], background: int | None) -> Statement:
+        """With what follows: where the background is, other classes are absent; where another one is, the background is.
+
+        What contradicts itself counts as present.
+        """
+        absent = self.absent
+        if background in self.present:
+            absent |= frozenset(class_ids) - {background}
+        elif background in class_ids and self.present:
+            absent |= {background}
+        return Statement(self.present, absent - self.present)
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
@@ -161,23 +173,17 @@ class Annotation:
         return [] if self.objects is None else np.unique(self.codes[self.objects > 0]).tolist()
 
     def statement(self, code: int, class_ids: Collection[int], background: int = 0) -> Statement:
-        """What a code says of overlapping classes.
+        """What a code says of overlapping classes, with what follows from it.
 
         A class says that it is present. A set leaves the classes that it names open, and says that others are absent.
-        Where the background is present, all other classes are absent; where another one is, the background is.
         """
-        others = frozenset(class_ids) - {background}
         if code in self.stated:
-            present, absent = self.stated[code].present, self.stated[code].absent
+            said = self.stated[code]
         elif code in self.allowed:
-            present, absent = frozenset[int](), frozenset(class_ids) - self.allowed[code]
+            said = Statement(absent=frozenset(class_ids) - self.allowed[code])
         else:
-            present, absent = frozenset((code,)), frozenset[int]()
-        if background in present:
-            absent |= others
-        elif background in class_ids and present:
-            absent |= {background}
-        return Statement(present, absent - present)
+            said = Statement(present=frozenset((code,)))
+        return said.completed(class_ids, background)
 
     def classes(self) -> tuple[int, ...]:
         """Class ids that were painted, or named in a set of allowed classes or in a statement, ascending."""

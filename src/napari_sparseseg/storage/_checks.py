@@ -56,6 +56,16 @@ def checked_shown(shown: npt.ArrayLike, box: Box) -> Codes:
     return labels.astype(np.uint8, copy=False)
 
 
+def checked_classes(class_ids: int | npt.ArrayLike, box: Box) -> Codes:
+    """Class ids as uint8: a single one, or one for each voxel of the box, 0 for none."""
+    array = np.asarray(class_ids)
+    if array.dtype.kind not in "iu" or array.shape not in ((), box.shape):
+        raise InputError(f"classes must be integers of shape {box.shape}, not {array.dtype} of shape {array.shape}")
+    if array.min() < 0 or array.max() > MAX_CLASSES:
+        raise InputError(f"classes are 1 to {MAX_CLASSES}, but {array.min()} to {array.max()} were named")
+    return array.astype(np.uint8)
+
+
 def check_known(codes: Codes, palette: Palette) -> None:
     """Refuse codes of sets that nobody made."""
     for code in (FIRST_SET + np.flatnonzero(np.bincount(codes.reshape(-1))[FIRST_SET:])).tolist():

@@ -83,17 +83,35 @@ def edit_of(record: JournalRecord) -> RecordedEdit:
 
 def record_of_palette(palette: Palette) -> JournalRecord:
     """The record of all sets that have a code."""
-    sets = [[code, known.is_forbidding, sorted(known.class_ids)] for code, known in palette.sets.items()]
-    return JournalRecord("palette", {"sets": sets})
+    return JournalRecord("palette", {"sets": values_of_sets(palette.sets)})
+
+
+def values_of_sets(sets: Mapping[int, ClassSet]) -> list[list[Any]]:
+    """Sets by their codes, as JSON has them; classes that are present stand there only if there are any."""
+    return [
+        [code, known.is_forbidding, sorted(known.class_ids), *([sorted(known.present)] if known.present else [])]
+        for code, known in sets.items()
+    ]
+
+
+def sets_of(values: Sequence[Any]) -> dict[int, ClassSet]:
+    """Sets by their codes, from `values_of_sets`; raises TypeError or ValueError for what are none."""
+    sets: dict[int, ClassSet] = {}
+    for code, is_forbidding, ids, *rest in values:
+        present = rest[0] if rest else []
+        are_ids = all(_is_whole(class_id, 1, MAX_CLASSES) for class_id in (*ids, *present))
+        if not (_is_whole(code, FIRST_SET, MAX_CODE) and are_ids) or len(rest) > 1 or set(ids) & set(present):
+            raise ValueError(f"code {code} stands for a set of classes that cannot be")
+        sets[code] = ClassSet(frozenset(ids), bool(is_forbidding), frozenset(present))
+    return sets
 
 
 def palette_of(record: JournalRecord) -> Palette:
     """The sets that a record tells of."""
-    sets = record.values["sets"]
-    for code, _, ids in sets:
-        if not (_is_whole(code, FIRST_SET, MAX_CODE) and all(_is_whole(class_id, 1, MAX_CLASSES) for class_id in ids)):
-            raise InputError("the journal holds sets of classes that cannot be")
-    return Palette({code: ClassSet(frozenset(ids), bool(is_forbidding)) for code, is_forbidding, ids in sets})
+    try:
+        return Palette(sets_of(record.values["sets"]))
+    except ValueError as error:
+        raise InputError("the journal holds sets of classes that cannot be") from error
 
 
 def values_of(stroke: Stroke) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import UNPAINTED, Annotation, Shape3D
+from napari_sparseseg._types import UNPAINTED, Annotation, Shape3D, Statement
 from napari_sparseseg.storage._edits import Codes
 from napari_sparseseg.storage._stroke_table import Objects
 from napari_sparseseg.storage._voxels import SEGMENT, Painted
@@ -26,13 +26,15 @@ def annotation_of(
     *,
     classes: Collection[int],
     background: int | None,
+    overlapping: bool = False,
 ) -> Annotation:
     """Turn copied segments into a list of voxels, in C order; `weights`, `objects` have one for each stroke id.
 
     What says nothing about `classes` is left out; unpainted voxels of complete slices are `background`.
     """
-    sets = _informative(palette, classes)
-    usable_codes = _usable_codes(classes, sets)
+    sets = {} if overlapping else _informative(palette, classes)
+    stated = _statements(palette, classes) if overlapping else {}
+    usable_codes = _usable_codes(classes, [*sets, *stated])
     # piece by piece, because temporary arrays that fit the cache make this several times faster
     pieces = [slice(i, i + _SEGMENTS_AT_ONCE) for i in range(0, len(painted.start), _SEGMENTS_AT_ONCE)]
     found = [_voxels_of(painted.part(piece), shape, usable_codes, weights, objects, background) for piece in pieces]
@@ -45,6 +47,7 @@ def annotation_of(
         of_voxel,
         {code: sets[code] for code in present if code in sets},
         ids if ids.any() else None,
+        {code: stated[code] for code in present if code in stated},
     )
 
 
@@ -82,6 +85,12 @@ def _informative(palette: Palette, classes: Collection[int]) -> dict[int, frozen
     """Sets that leave some of the classes possible, but not all."""
     possible = {code: known.within(classes) for code, known in palette.sets.items()}
     return {code: ids for code, ids in possible.items() if 0 < len(ids) < len(set(classes))}
+
+
+def _statements(palette: Palette, classes: Collection[int]) -> dict[int, Statement]:
+    """What sets say of overlapping classes, if they say anything."""
+    said = {code: known.statement(classes) for code, known in palette.sets.items()}
+    return {code: each for code, each in said.items() if each.present or each.absent}
 
 
 def _usable_codes(classes: Collection[int], sets: Collection[int]) -> npt.NDArray[np.bool_]:

@@ -101,16 +101,22 @@ def check_overlapping(
     if len(classes) > MAX_CLASSES:
         raise InputError(f"{len(classes)} classes are painted, but at most {MAX_CLASSES} can be told apart; merge some")
     said = [a.statement(code, classes, background) for a in annotations for code in np.unique(a.codes).tolist()]
-    for class_id in classes:
-        present = any(class_id in each.present for each in said)
-        absent = any(
+    for class_id in absent_nowhere(said, is_missing_absent=is_missing_absent):
+        raise InputError(
+            f"class {class_id} is painted, but nothing says where it is not, so it would be found everywhere; say so "
+            "with an axis of classes (1 is absent) or a background class, or set missing_weight above 0 and paint "
+            "another class"
+        )
+    return classes
+
+
+def absent_nowhere(said: Sequence[Statement], *, is_missing_absent: bool) -> list[int]:
+    """Classes that are said to be somewhere, but nowhere said to be absent, ascending; else as `check_overlapping`."""
+    return [
+        class_id
+        for class_id in sorted(frozenset[int]().union(*(each.present for each in said)))
+        if not any(
             class_id in each.absent or (is_missing_absent and each.present and class_id not in each.present)
             for each in said
         )
-        if present and not absent:
-            raise InputError(
-                f"class {class_id} is painted, but nothing says where it is not, so it would be found everywhere; say "
-                "so with an axis of classes (1 is absent) or a background class, or set missing_weight above 0 and "
-                "paint another class"
-            )
-    return classes
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED
+from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED, Statement
 from napari_sparseseg.errors import InputError
 
 FIRST_SET = MAX_CLASSES + 1
@@ -13,25 +13,37 @@ FIRST_SET = MAX_CLASSES + 1
 
 @dataclass(frozen=True, slots=True)
 class ClassSet:
-    """Classes that are allowed ("1 or 3"), or forbidden ("not 2": a class that is added later is allowed)."""
+    """Classes that are allowed ("1 or 3"), or forbidden ("not 2": a class that is added later is allowed).
+
+    Where classes may overlap, those that are `present` beside the forbidden ones, which are absent.
+    """
 
     class_ids: frozenset[int]
     is_forbidding: bool
+    present: frozenset[int] = frozenset()
 
     def within(self, class_ids: Collection[int]) -> frozenset[int]:
-        """Those of `class_ids` that the set leaves possible."""
+        """Those of `class_ids` that the set leaves possible; those that are present, if there are any."""
         known = frozenset(class_ids)
+        if self.present:
+            return known & self.present
         return known - self.class_ids if self.is_forbidding else known & self.class_ids
 
     def excluding(self, class_id: int) -> ClassSet:
         """The set without the possibility of `class_id`."""
         rejected = frozenset((class_id,))
         class_ids = self.class_ids | rejected if self.is_forbidding else self.class_ids - rejected
-        return ClassSet(class_ids, self.is_forbidding)
+        return ClassSet(class_ids, self.is_forbidding, self.present - rejected)
 
     def forgetting(self, class_id: int) -> ClassSet:
         """The set without mention of `class_id`, which is no class any more."""
-        return ClassSet(self.class_ids - {class_id}, self.is_forbidding)
+        return ClassSet(self.class_ids - {class_id}, self.is_forbidding, self.present - {class_id})
+
+    def statement(self, class_ids: Collection[int]) -> Statement:
+        """What the set says of overlapping classes: of `class_ids`, those that are there and those that are not."""
+        known = frozenset(class_ids)
+        absent = self.class_ids & known if self.is_forbidding else known - self.class_ids
+        return Statement(self.present & known, absent - self.present)
 
 
 def none_of(class_ids: Iterable[int]) -> ClassSet:
@@ -106,6 +118,34 @@ class Palette:
             possible = narrowed.within(class_ids)
         return next(iter(possible)) if len(possible) == 1 else narrowed
 
+    def statement(self, code: int, class_ids: Collection[int]) -> Statement:
+        """What a code says of overlapping classes."""
+        if code in self._sets:
+            return self._sets[code].statement(class_ids)
+        return Statement(frozenset((code,)) if 1 <= code <= MAX_CLASSES else frozenset())
+
+    def saying(
+        self, code: int, class_id: int, *, is_present: bool, class_ids: Collection[int], background: int | None
+    ) -> int | ClassSet:
+        """What becomes of a code where it is said of an overlapping class that it is there, or that it is not.
+
+        A code, or a set that may have none yet. What was said of other classes stays; but where the background is, no
+        other class is.
+        """
+        said = self.statement(code, class_ids)
+        if is_present and class_id == background:
+            return class_id
+        if not is_present and background in said.present:
+            return code
+        present, absent = said.present - {class_id, background}, said.absent - {class_id}
+        if is_present:
+            present |= {class_id}
+        else:
+            absent |= {class_id}
+        if len(present) == 1 and not absent:
+            return next(iter(present))
+        return ClassSet(absent, is_forbidding=True, present=frozenset(present))
+
     def forget(self, class_id: int, class_ids: Collection[int] | None) -> tuple[Palette, dict[int, int]]:
         """The palette without mention of a class, and the code that takes the place of each code that changed.
 
@@ -116,7 +156,7 @@ class Palette:
         moved: dict[int, int] = {class_id: UNPAINTED}
         codes: dict[ClassSet, int] = {}
         # sets that do not change come first, and so keep their codes
-        for code, known in sorted(self._sets.items(), key=lambda item: class_id in item[1].class_ids):
+        for code, known in sorted(self._sets.items(), key=lambda item: class_id in item[1].class_ids | item[1].present):
             left = known.forgetting(class_id)
             target = _meaning(left, class_ids)
             if target is None:
@@ -129,6 +169,8 @@ class Palette:
 
 def _meaning(left: ClassSet, class_ids: Collection[int] | None) -> int | None:
     """The class, or unpainted, that a set amounts to; None if it remains a set."""
+    if left.present:
+        return next(iter(left.present)) if len(left.present) == 1 and not left.class_ids else None
     if not left.class_ids:
         return UNPAINTED
     if class_ids is None:

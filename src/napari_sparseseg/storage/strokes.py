@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import NO_OBJECT, UNPAINTED, Annotation, Box, Plane, Region
+from napari_sparseseg._types import NO_OBJECT, UNPAINTED, Annotation, Box, Plane, Region, Statement
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._checks import (
     MAX_OBJECT,
@@ -20,6 +20,7 @@ from napari_sparseseg.storage._checks import (
     check_known,
     check_object,
     check_plane,
+    checked_classes,
     checked_codes,
     checked_region,
     checked_shown,
@@ -221,6 +222,7 @@ class AnnotationStore:
         background: int | None = None,
         correction_weight: float = 2.0,
         halving: float = 8.0,
+        overlapping: bool = False,
     ) -> Annotation:
         """What can be learnt from a frame, for the engine; any thread.
 
@@ -236,8 +238,23 @@ class AnnotationStore:
             weights = self._table.weights(correction_weight, halving)
             objects = self._table.objects.copy() if self._table.objects.any() else None
         return annotation_of(
-            painted, self._shape[1:], palette, weights, objects, classes=classes, background=background
+            painted,
+            self._shape[1:],
+            palette,
+            weights,
+            objects,
+            classes=classes,
+            background=background,
+            overlapping=overlapping,
         )
+
+    def statements(self, class_ids: Collection[int], background: int | None) -> tuple[Statement, ...]:
+        """All that the paint says of overlapping classes, with what follows from it, and no matter where."""
+        codes = np.flatnonzero(self._voxels.n_of_code[:, 1:].any(axis=0)) + 1
+        said = [self._palette.statement(code, class_ids) for code in codes.tolist()]
+        if self._complete and background is not None:
+            said.append(Statement(frozenset((background,))))
+        return tuple(each.completed(class_ids, background) for each in said if each.present or each.absent)
 
     def state(self) -> StoreState:
         """Everything, as of one moment; any thread."""
@@ -318,6 +335,50 @@ class AnnotationStore:
                 changed |= self.objects(region.frame, box) != object_id
             if mask is not None:
                 changed &= mask
+            return self._edit(region.frame, box, changed, wanted, second, kinds, plane, object_id=object_id)
+
+    def say(
+        self,
+        region: Region,
+        class_id: int | npt.ArrayLike,
+        *,
+        is_present: bool,
+        class_ids: Collection[int],
+        background: int | None,
+        plane: Plane | None = None,
+        shown: npt.ArrayLike | None = None,
+        object_id: int = NO_OBJECT,
+    ) -> PaintEdit | None:
+        """Say of an overlapping class that it is there, or that it is not; what was said of others stays.
+
+        `class_id` may be one for each voxel of the region's box, 0 where nothing is said. Where labels were `shown` it
+        is a confirmation or a correction; that a class is absent is a rejection. `object_id` is as in `annotate`. None
+        if nothing changed by it. Raises `InputError` for a region outside the image, impossible classes, and more
+        combinations than there are codes.
+        """
+        with self._lock:
+            box, mask = checked_region(region, plane, self._shape)
+            classes = np.broadcast_to(checked_classes(class_id, box), box.shape)
+            within = (classes != UNPAINTED) if mask is None else (classes != UNPAINTED) & mask
+
+            def said(code: int, of_class: int) -> int | ClassSet:
+                return self._palette.saying(
+                    code, of_class, is_present=is_present, class_ids=class_ids, background=background
+                )
+
+            before = self._voxels.codes[region.frame][box.slices]
+            wanted = self._recoded(before, classes, within, said)
+            changed = (before != wanted) & within
+            if object_id != NO_OBJECT:
+                self._check_object(object_id, np.zeros(1, np.uint8))
+                changed |= within & (self.objects(region.frame, box) != object_id)
+            if not is_present:
+                second, kinds = before < 0, (StrokeKind.REJECTION, StrokeKind.REJECTION)
+            elif shown is None:
+                second, kinds = before < 0, (StrokeKind.PAINT, StrokeKind.PAINT)
+            else:
+                # corrections come last, so that they are the newest
+                second, kinds = checked_shown(shown, box) != classes, (StrokeKind.CONFIRMATION, StrokeKind.CORRECTION)
             return self._edit(region.frame, box, changed, wanted, second, kinds, plane, object_id=object_id)
 
     def annotate_objects(
@@ -418,7 +479,11 @@ class AnnotationStore:
         wanted = ClassSet(frozenset(any_of or none_of or ()), is_forbidding=any_of is None)
         for class_id in wanted.class_ids:
             check_class(class_id)
-        if any_of is not None and len(wanted.class_ids) == 1:
+        return self.code_for_set(wanted)
+
+    def code_for_set(self, wanted: ClassSet) -> int:
+        """The same for a set whose classes can be."""
+        if not wanted.is_forbidding and len(wanted.class_ids) == 1:
             return next(iter(wanted.class_ids))
         with self._lock:
             self._add_sets([wanted])
@@ -542,12 +607,19 @@ class AnnotationStore:
         self, before: Codes, shown: Codes, within: Mask, class_ids: frozenset[int], background: int | None
     ) -> Codes:
         """Codes after erasing on the prediction; sets that are new get their code."""
-        pairs = before.astype(np.uint16) << 8 | shown
+
+        def narrowed(code: int, label: int) -> int | ClassSet:
+            return self._palette.narrowed(code, UNPAINTED if label == background else label, class_ids)
+
+        return self._recoded(before, shown, within, narrowed)
+
+    def _recoded(
+        self, before: Codes, labels: Codes, within: Mask, becomes: Callable[[int, int], int | ClassSet]
+    ) -> Codes:
+        """Codes after a stroke: what `becomes` of each pair of code and label; sets that are new get their code."""
+        pairs = before.astype(np.uint16) << 8 | labels
         found = np.flatnonzero(np.bincount(pairs[within], minlength=2**16)).tolist()
-        after: dict[int, int | ClassSet] = {}
-        for pair in found:
-            code, label = divmod(pair, 256)
-            after[pair] = self._palette.narrowed(code, UNPAINTED if label == background else label, class_ids)
+        after = {pair: becomes(*divmod(pair, 256)) for pair in found}
         self._add_sets([target for target in after.values() if isinstance(target, ClassSet)])
         table = np.arange(2**16) >> 8
         for pair, target in after.items():

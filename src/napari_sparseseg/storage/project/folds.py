@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import MAX_CLASSES, MAX_CODE
+from napari_sparseseg._types import MAX_CLASSES
 from napari_sparseseg.errors import ProjectError
-from napari_sparseseg.storage._records import new_stroke_of, plane_of, values_of
+from napari_sparseseg.storage._records import new_stroke_of, plane_of, sets_of, values_of, values_of_sets
 from napari_sparseseg.storage._voxels import SEGMENT, Painted
 from napari_sparseseg.storage.durable import Disk
-from napari_sparseseg.storage.palette import FIRST_SET, ClassSet
 from napari_sparseseg.storage.project.zarrs import (
     SHARD,
     GroupWriter,
@@ -70,14 +69,7 @@ def read_fold(folder: Path, shape: _Shape4) -> StoreState:
         about = attributes_of(folder)[_ATTRIBUTE]
         strokes = tuple(Stroke(int(n), *new_stroke_of(entry)) for n, *entry in about["strokes"])
         _require(len(strokes) <= MAX_STROKES, folder, "too many strokes")
-        sets = {int(code): ClassSet(frozenset(ids), bool(forbids)) for code, forbids, ids in about["sets"]}
-        _require(all(FIRST_SET <= code <= MAX_CODE for code in sets), folder, "a set with a code of a class")
-        for known in sets.values():
-            _require(
-                all(type(i) is int and 1 <= i <= MAX_CLASSES for i in known.class_ids),
-                folder,
-                "a set of impossible classes",
-            )
+        sets = sets_of(about["sets"])
         complete = frozenset(map(plane_of, about["complete"]))
         painted = _read_painted(folder, shape, about["shards"], set(sets), len(strokes))
         return StoreState(shape, painted, sets, strokes, complete, 0, 0)
@@ -91,7 +83,7 @@ def _require(holds: bool, folder: Path, problem: str) -> None:
 def _described(state: StoreState) -> dict[str, Any]:
     return {
         "strokes": [[stroke.number, *values_of(stroke)] for stroke in state.strokes],
-        "sets": [[code, known.is_forbidding, sorted(known.class_ids)] for code, known in state.sets.items()],
+        "sets": values_of_sets(state.sets),
         "complete": sorted([plane.frame, plane.axis, plane.index] for plane in state.complete),
     }
 

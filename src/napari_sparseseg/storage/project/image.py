@@ -318,9 +318,7 @@ def restore_annotation(store: AnnotationStore, old: AnnotationStore) -> None:
         raise InputError(f"the annotations are of other images: shapes {old.shape} and {store.shape}")
     table = np.arange(256, dtype=np.uint8)
     for code, known in old.sets.items():
-        class_ids = sorted(known.class_ids)
-        made = store.code_for(none_of=class_ids) if known.is_forbidding else store.code_for(any_of=class_ids)
-        table[code] = made
+        table[code] = store.code_for_set(known)
     whole = Box.whole(store.shape[1:])
     for frame in sorted({*store.frames_with_paint(), *old.frames_with_paint()}):
         store.annotate(Region(frame, whole), table[old.codes[frame]])
