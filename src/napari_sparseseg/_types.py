@@ -135,14 +135,14 @@ class Statement:
     absent: frozenset[int] = frozenset()
 
     def completed(self, class_ids: Collection[int], background: int | None) -> Statement:
-        """With what follows: where the background is, other classes are absent; where another one is, the background is.
+        """With what follows: where the background is, others are absent; where another class is, the background is.
 
         What contradicts itself counts as present.
         """
         absent = self.absent
         if background in self.present:
-            absent |= frozenset(class_ids) - {background}
-        elif background in class_ids and self.present:
+            absent |= frozenset(i for i in class_ids if i != background)
+        elif background is not None and background in class_ids and self.present:
             absent |= {background}
         return Statement(self.present, absent - self.present)
 

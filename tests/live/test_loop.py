@@ -36,6 +36,8 @@ N_TILES = 12
 class FakeLearner:
     """Counts steps and remembers what it was asked to learn; predicts with the network that it began with."""
 
+    is_overlapping = False
+
     def __init__(self, image):
         self.image = image
         self.choice = DeviceChoice(torch.device("cpu"), "for a test")

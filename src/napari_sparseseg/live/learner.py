@@ -89,6 +89,11 @@ class Learner:
         return self._settings.paint
 
     @property
+    def is_overlapping(self) -> bool:
+        """Whether the classes of the model, or of the model to be made, may overlap."""
+        return self.fitted.classes.overlapping if self.fitted else self._settings.paint.overlapping
+
+    @property
     def step(self) -> int:
         return self._trainer.step if self._trainer else 0
 
@@ -199,7 +204,8 @@ class Learner:
         if len(remaining) < 2:
             self.forget()
             return
-        self._trainer.change_classes(table_of(remaining, background))
+        overlapping = self.fitted.classes.overlapping
+        self._trainer.change_classes(table_of(remaining, background, overlapping=overlapping))
         self.fitted.classes = self._trainer.classes
         self._steps, self._settled_at = None, self._trainer.step
 
@@ -328,9 +334,10 @@ class Learner:
             feature_map.cache_bytes = (self._settings.training.cache_mb << 20) // len(self._maps)
 
 
-def table_of(class_ids: tuple[int, ...], background: int | None) -> ClassTable:
-    """Where the background class is not among them, the lowest id stands in for it."""
-    return ClassTable(class_ids, background if background in class_ids else class_ids[0])
+def table_of(class_ids: tuple[int, ...], background: int | None, *, overlapping: bool = False) -> ClassTable:
+    """Where the background class is not among them, the lowest id stands in for it, or none where classes overlap."""
+    stand_in = 0 if overlapping else class_ids[0]
+    return ClassTable(class_ids, background if background in class_ids else stand_in, overlapping=overlapping)
 
 
 def check_fits(spec: ModelSpec, image: LiveImage) -> None:

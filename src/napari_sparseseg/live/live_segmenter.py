@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from napari_sparseseg.live.events import (
 from napari_sparseseg.live.found_objects import FoundObjects
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.opened import Opened
+from napari_sparseseg.live.overlap import learnable, shown_presence
 from napari_sparseseg.live.saving import Saver, class_infos, settings_of
 from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.shown import with_paint
@@ -291,7 +292,9 @@ class LiveSegmenter:
         self._classes.remove(class_id)
         if self._work is not None:
             self._work.score.forget(class_id)
-            for edit in self._work.store.remove_class(class_id, class_ids=self._classes.ids):
+            # where classes may overlap, a set of one class is not that class
+            remaining = None if self.is_overlapping else self._classes.ids
+            for edit in self._work.store.remove_class(class_id, class_ids=remaining):
                 self._tell_paint(edit)
         self._tell_classes()
         self._worker.change(lambda loop: loop.drop_class(class_id))
@@ -315,6 +318,9 @@ class LiveSegmenter:
         predicted = None
         if 0 < class_id < FIRST_SET:
             self._check_class(class_id)
+            if self.is_overlapping:
+                self.say(region, class_id, is_present=True, plane=plane, object_id=object_id)
+                return
             predicted = self._predicted_where_unpainted(region)
         if (
             self._take(self._store.annotate(region, class_id, plane, by=by, object_id=object_id))
@@ -346,11 +352,66 @@ class LiveSegmenter:
         if class_id:
             self._check_class(class_id)
         ids, background = self._classes.ids, self._classes.background
+        if self.is_overlapping:
+            said = class_id or np.where(shown == background, UNPAINTED, shown)
+            self.say(region, said, is_present=class_id != UNPAINTED, plane=plane, shown=shown, object_id=object_id)
+            return
         self._take(
             self._store.correct(
                 region, class_id, shown, plane, class_ids=ids, background=background, object_id=object_id
             )
         )
+
+    @property
+    def is_overlapping(self) -> bool:
+        """Whether classes may overlap: then paint says of a class that it is there, and nothing of the others."""
+        return self._settings.paint.overlapping
+
+    def say(
+        self,
+        region: Region,
+        class_id: int | npt.NDArray[np.uint8],
+        *,
+        is_present: bool,
+        plane: Plane | None = None,
+        shown: npt.NDArray[np.uint8] | None = None,
+        object_id: int = NO_OBJECT,
+    ) -> None:
+        """Say of a class that may overlap others that it is there, or that it is not; what was said of others stays.
+
+        `class_id` may be one for each voxel of the region's box, 0 where nothing is said; `shown` are labels that are
+        corrected. The background says that no other class is there. Raises `InputError` for an unknown class or a
+        region outside the image.
+        """
+        for each in np.unique(class_id).tolist():
+            if each != UNPAINTED:
+                self._check_class(each)
+        ids, background = self._classes.ids, self._classes.background
+        self._take(
+            self._store.say(
+                region,
+                class_id,
+                is_present=is_present,
+                class_ids=ids,
+                background=background,
+                plane=plane,
+                shown=shown,
+                object_id=object_id,
+            )
+        )
+
+    def presence(self, class_id: int, frame: int, box: Box) -> npt.NDArray[np.bool_]:
+        """Where a class is in a box: as predicted, if `keep_presence_of` asked for it, and as painted over that."""
+        work, loop = self._opened(), self._worker.loop
+        where = (frame, *box.slices)
+        kept = loop.predictor.presence.get(class_id) if loop else None
+        predicted = np.zeros(box.shape, np.bool_) if kept is None else kept[where]
+        return shown_presence(work.store, class_id, predicted, work.store.codes[where].copy(), self._classes)
+
+    def keep_presence_of(self, class_ids: Collection[int]) -> None:
+        """Keep where each of these classes is, beside the likeliest one, from now on; of no others."""
+        self._switch.wish(presence_of=frozenset(class_ids))
+        self._worker.change(lambda loop: loop.repeat())
 
     @property
     def next_object_id(self) -> int:
@@ -513,7 +574,7 @@ class LiveSegmenter:
         work = self._opened()
         where = (frame, *(box or Box.whole(work.image.shape[1:])).slices)
         codes = work.store.codes[where].copy()  # another thread may be painting
-        return with_paint(work.labels[where].copy(), codes, self.allowed)
+        return with_paint(work.labels[where].copy(), codes, self._possible if self.is_overlapping else self.allowed)
 
     def estimate_seconds(self, n_voxels: int) -> float:
         """Expected time to predict so many voxels on this machine: as measured so far, or a first guess."""
@@ -543,11 +604,18 @@ class LiveSegmenter:
         for class_id in fitted.classes.ids:
             if class_id not in self._classes:
                 self._classes.add(class_id=class_id)
+        if fitted.classes.overlapping != self.is_overlapping:
+            self.configure(paint=self._settings.paint.with_changes(overlapping=fitted.classes.overlapping))
         self._worker.adopt(fitted, last)
         self._tell_classes()
         self._wish(is_halted=False)
 
     # --- between ---
+
+    def _possible(self, code: int) -> frozenset[int]:
+        """Labels that a code leaves possible where classes may overlap: nothing, too, if none was said to be there."""
+        said = self._store.meanings([code], self._classes.ids, self._classes.background)[code]
+        return said.present or self.allowed(code) | {UNPAINTED}
 
     def _opened(self) -> Opened:
         if self._work is None:
@@ -577,7 +645,11 @@ class LiveSegmenter:
         wishes = self._switch.wishes
         if not self.auto_start or self._was_paused or wishes.is_training or wishes.is_halted:
             return
-        if len(self._store.painted_classes(self._classes.background)) > 1:
+        if self.is_overlapping:
+            is_enough = bool(learnable(self._store, self._classes, self._settings.paint))
+        else:
+            is_enough = len(self._store.painted_classes(self._classes.background)) > 1
+        if is_enough:
             self._switch.wish(is_training=True)
 
     def _predicted_where_unpainted(self, region: Region) -> npt.NDArray[np.uint8] | None:

@@ -27,6 +27,7 @@ from napari_sparseseg.live.image import AbandonedError
 from napari_sparseseg.live.learner import Learner, TrainingState, table_of
 from napari_sparseseg.live.object_table import ObjectTables
 from napari_sparseseg.live.opened import Opened
+from napari_sparseseg.live.overlap import learnable, missing_paint
 from napari_sparseseg.live.predictor import LivePredictor
 from napari_sparseseg.live.reporter import TRAINING_FOR_TILES, Reporter
 from napari_sparseseg.live.search import ObjectSearch
@@ -175,13 +176,18 @@ class LiveLoop:
         return True
 
     def _trainable(self) -> ClassTable | None:
-        """Classes that are painted or were learnt before; None if there are not two painted ones."""
+        """Classes that are painted or were learnt before; None if there is too little paint to learn from."""
         background = self._classes.background
-        painted = [i for i in self._store.painted_classes(background) if i in self._classes]
-        if len(painted) < 2:
+        overlapping = self.learner.is_overlapping
+        if overlapping:
+            painted = learnable(self._store, self._classes, self.learner.paint)
+        else:
+            painted = tuple(i for i in self._store.painted_classes(background) if i in self._classes)
+        if len(painted) < (1 if overlapping else 2):
             return None
         learnt = self.learner.fitted.classes.ids if self.learner.fitted else ()
-        return table_of(tuple(sorted({*painted, *(i for i in learnt if i in self._classes)})), background)
+        known = tuple(sorted({*painted, *(i for i in learnt if i in self._classes)}))
+        return table_of(known, background, overlapping=overlapping)
 
     def _snapshot(self, classes: ClassTable) -> dict[int, Annotation]:
         store, background, paint = self._store, self._classes.background, self.learner.paint
@@ -192,6 +198,7 @@ class LiveLoop:
                 background=background,
                 correction_weight=paint.correction_weight,
                 halving=paint.correction_halving,
+                overlapping=classes.overlapping,
             )
             for frame in store.frames_with_paint()
         }
@@ -232,6 +239,7 @@ class LiveLoop:
             return False
         self.predictor.probability_of = wishes.probability_of
         self.predictor.wants_uncertainty = wishes.wants_uncertainty
+        self.predictor.keep_presence_of(wishes.presence_of)
         started = time.perf_counter()
         update, for_screen = self._on_screen(wishes), True
         if update is None and self._has_moved(can_train):
@@ -371,6 +379,8 @@ class LiveLoop:
             self.reporter.at_rest(LiveState.PAUSED, "Paused; Train goes on")
 
     def _missing_paint(self) -> str:
+        if self.learner.is_overlapping:
+            return missing_paint(self._store, self._classes, self.learner.paint)
         painted = self._store.painted_classes(self._classes.background)
         if not painted:
             return "Paint a little of two classes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from torch import Tensor
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FeatureMap
+from napari_sparseseg.engine.labelling import PRESENT_FROM, best_labels, present_of
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.predictor import Predictor
 from napari_sparseseg.engine.tiles import tile_grid
@@ -28,7 +30,8 @@ _GLANCE = 128  # edge of the parts in which a plane is previewed, in voxels
 class LivePredictor:
     """Predictions of all frames of one image. Used on the compute thread; `labels` and `states` on any.
 
-    `labels` is (frames, z, y, x) uint8. The annotation is only looked at for sets of classes: there the best class of
+    `labels` is (frames, z, y, x) uint8; `presence` holds, of classes for which that is wanted, where they are, of the
+    same shape; it is replaced as a whole. The annotation is only looked at for sets of classes: there the best class of
     the set is predicted.
     """
 
@@ -38,6 +41,7 @@ class LivePredictor:
         self.wants_uncertainty = False
         self.generation: Generation | None = None
         self._store = store
+        self.presence: dict[int, npt.NDArray[np.bool_]] = {}
         self._boards: dict[int, TileBoard] = {}
         self._network: SparseNet | None = None
         self._classes: ClassTable | None = None
@@ -59,6 +63,8 @@ class LivePredictor:
         self._boards.clear()
         self._glanced.clear()
         self.labels.fill(0)
+        for found in self.presence.values():
+            found.fill(False)
 
     def restore(self, frame: int, box: Box, labels: npt.NDArray[np.uint8]) -> TileUpdate:
         """Take labels that were predicted at an earlier time; they are shown until they are predicted again."""
@@ -107,7 +113,8 @@ class LivePredictor:
         self._glanced.add((frame, box))
         with torch.no_grad():
             logits = self._network.at_a_glance(feature_map.glance(box))
-        return self._take(frame, box, logits.softmax(-1).movedim(-1, 0), kept=self.board(frame).known(box))
+        probabilities = logits.exp() if self._network.overlapping else logits.softmax(-1)
+        return self._take(frame, box, probabilities.movedim(-1, 0), kept=self.board(frame).known(box))
 
     def tile(self, frame: int, index: Shape3D, feature_map: FeatureMap) -> TileUpdate:
         """Predict a tile of the board with the current weights."""
@@ -135,23 +142,41 @@ class LivePredictor:
         assert self._classes is not None  # noqa: S101 - there is a generation
         assert self.generation is not None  # noqa: S101
         where = (frame, *box.slices)
-        channels = probabilities.max(0)[1].cpu().numpy().astype(np.uint8)
-        self._narrow(channels, probabilities, self._store.codes[where].copy())
-        labels = self._classes.labels_of(channels).astype(np.uint8)
+        labels = best_labels(probabilities, self._classes).astype(np.uint8)
+        self._narrow(labels, probabilities, self._store.codes[where].copy())
         if kept is not None:
             labels[kept] = self.labels[where][kept]
         self.labels[where] = labels
+        self._note_presence(where, probabilities, kept)
         return TileUpdate(
             frame,
             box,
             labels,
             self.generation.number,
             probability=self._probability(probabilities),
-            uncertainty=_entropy(probabilities) if self.wants_uncertainty else None,
+            uncertainty=_uncertainty(probabilities, self._classes) if self.wants_uncertainty else None,
         )
 
-    def _narrow(self, channels: npt.NDArray[np.uint8], probabilities: Tensor, codes: npt.NDArray[np.uint8]) -> None:
-        """Where a set of classes was painted, take the best class of the set."""
+    def keep_presence_of(self, class_ids: frozenset[int]) -> None:
+        """Keep where these classes are from now on, and of no others; it is filled as tiles are predicted."""
+        if class_ids != self.presence.keys():
+            kept = self.presence
+            self.presence = {i: kept[i] if i in kept else np.zeros(self.labels.shape, np.bool_) for i in class_ids}
+
+    def _note_presence(self, where: tuple[Any, ...], probabilities: Tensor, kept: npt.NDArray[np.bool_] | None) -> None:
+        if not self.presence or self._classes is None:
+            return
+        of_channel = present_of(probabilities, self._classes)
+        for class_id, found in self.presence.items():
+            if class_id in self._classes.ids:
+                now = of_channel[self._classes.ids.index(class_id)]
+                found[where] = now if kept is None else np.where(kept, found[where], now)
+
+    def _narrow(self, labels: npt.NDArray[np.uint8], probabilities: Tensor, codes: npt.NDArray[np.uint8]) -> None:
+        """Where a set of classes was painted, take the best class of the set; where they may overlap, if it is likely.
+
+        Classes that were said to be there need not be likely.
+        """
         ids = self._classes.ids if self._classes else ()
         painted = np.unique(codes[codes >= FIRST_SET]).tolist()
         sets = self._store.sets if painted else {}
@@ -161,8 +186,12 @@ class LivePredictor:
             possible = [channel for channel, class_id in enumerate(ids) if class_id in allowed]
             if possible:
                 where = codes == code
-                best = probabilities[possible][:, torch.from_numpy(where).to(probabilities.device)].argmax(0)
-                channels[where] = np.asarray(possible, np.uint8)[best.cpu().numpy()]
+                likely = probabilities[possible][:, torch.from_numpy(where).to(probabilities.device)]
+                found = np.asarray(ids, np.uint8)[possible][likely.argmax(0).cpu().numpy()]
+                if self._classes and self._classes.overlapping and not (code in sets and sets[code].present):
+                    is_likely = (likely.max(0)[0] > PRESENT_FROM).cpu().numpy()
+                    found = np.where(is_likely, found, np.uint8(self._classes.background))
+                labels[where] = found
 
     def _probability(self, probabilities: Tensor) -> npt.NDArray[np.uint8] | None:
         if self.probability_of is None:
@@ -184,8 +213,11 @@ def glance_parts(view: View, shape: Shape3D) -> Iterator[Box]:
     yield from tile_grid(around, (edges[0], edges[1], edges[2]))
 
 
-def _entropy(probabilities: Tensor) -> npt.NDArray[np.uint8]:
-    """Uncertainty: entropy over its maximum."""
+def _uncertainty(probabilities: Tensor, classes: ClassTable) -> npt.NDArray[np.uint8]:
+    """Entropy over its maximum; of classes that may overlap, that of the most uncertain one."""
+    if classes.overlapping:
+        both = torch.special.entr(probabilities) + torch.special.entr(1 - probabilities)
+        return _as_bytes(both.max(0)[0] / math.log(2))
     n_classes = max(2, probabilities.shape[0])
     return _as_bytes(torch.special.entr(probabilities).sum(0) / math.log(n_classes))
 

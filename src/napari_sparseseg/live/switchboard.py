@@ -32,8 +32,8 @@ class Wishes:
     """What is wanted of one image.
 
     `once` is the number of the "update once" that is asked for, 0 if none. `hot` is where the latest stroke was made:
-    frame, voxel. `find` is where objects are looked for, `table` which objects are measured. `is_halted` after a
-    failure.
+    frame, voxel. `find` is where objects are looked for, `table` which objects are measured. `presence_of` are classes
+    of which it is kept where they are, beside the likeliest one. `is_halted` after a failure.
     """
 
     is_training: bool = False
@@ -46,6 +46,7 @@ class Wishes:
     table: Tabulate | None = None
     probability_of: int | None = None
     wants_uncertainty: bool = False
+    presence_of: frozenset[int] = frozenset()
 
 
 class Switchboard:

@@ -250,11 +250,18 @@ class AnnotationStore:
 
     def statements(self, class_ids: Collection[int], background: int | None) -> tuple[Statement, ...]:
         """All that the paint says of overlapping classes, with what follows from it, and no matter where."""
-        codes = np.flatnonzero(self._voxels.n_of_code[:, 1:].any(axis=0)) + 1
-        said = [self._palette.statement(code, class_ids) for code in codes.tolist()]
+        codes = set((np.flatnonzero(self._voxels.n_of_code[:, 1:].any(axis=0)) + 1).tolist())
         if self._complete and background is not None:
-            said.append(Statement(frozenset((background,))))
-        return tuple(each.completed(class_ids, background) for each in said if each.present or each.absent)
+            codes.add(background)
+        said = self.meanings(codes, class_ids, background).values()
+        return tuple(each for each in said if each.present or each.absent)
+
+    def meanings(
+        self, codes: Iterable[int], class_ids: Collection[int], background: int | None
+    ) -> dict[int, Statement]:
+        """What each of these codes says of overlapping classes, with what follows from it."""
+        palette = self._palette
+        return {code: palette.statement(code, class_ids).completed(class_ids, background) for code in codes}
 
     def state(self) -> StoreState:
         """Everything, as of one moment; any thread."""

@@ -1,0 +1,51 @@
+"""Classes that may overlap: which can be learnt from what was painted, and what is shown of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_sparseseg.live.classes import ClassList
+from napari_sparseseg.storage.overlapping import absent_nowhere
+from napari_sparseseg.storage.strokes import AnnotationStore
+
+if TYPE_CHECKING:
+    from napari_sparseseg.config import PaintConfig
+
+Presence = npt.NDArray[np.bool_]
+
+
+def learnable(store: AnnotationStore, classes: ClassList, paint: PaintConfig) -> tuple[int, ...]:
+    """Ids of the overlapping classes that were painted; none unless it is known of each where it is not."""
+    said = store.statements(classes.ids, classes.background)
+    painted = sorted({class_id for each in said for class_id in each.present})
+    return () if absent_nowhere(said, is_missing_absent=paint.missing_weight > 0) else tuple(painted)
+
+
+def missing_paint(store: AnnotationStore, classes: ClassList, paint: PaintConfig) -> str:
+    """What has to be painted before overlapping classes can be learnt."""
+    said = store.statements(classes.ids, classes.background)
+    everywhere = absent_nowhere(said, is_missing_absent=paint.missing_weight > 0)
+    if not everywhere:
+        return "Paint a little of a class"
+    name = next(info.name for info in classes.all if info.class_id == everywhere[0])
+    return f"Show where {name} is not: paint background, another class, or erase on its layer"
+
+
+def shown_presence(
+    store: AnnotationStore, class_id: int, predicted: Presence, codes: npt.NDArray[np.uint8], classes: ClassList
+) -> Presence:
+    """Where a class is, as predicted and as painted over it."""
+    found = predicted.copy()
+    for code, said in store.meanings(_painted(codes), classes.ids, classes.background).items():
+        if class_id in said.present | said.absent:
+            found[codes == code] = class_id in said.present
+    return found
+
+
+def _painted(codes: npt.NDArray[np.uint8]) -> Iterable[int]:
+    found: list[int] = np.unique(codes[codes > 0]).tolist()
+    return found
