@@ -15,7 +15,7 @@ export QT_API := $(QT)
 
 BIN := .venv/bin
 # Code in which a mistake costs somebody's annotation or result is tested almost line by line.
-GATED := */engine/*,*/storage/*
+GATED := --cov=napari_sparseseg.engine --cov=napari_sparseseg.storage
 MIN_COVERAGE := 95
 # Tests that open windows get a virtual screen, where there is one; Linux without it has the real one, if any.
 SCREEN = $(if $(filter Linux,$(shell uname -s)),$(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1600x1000x24"))
@@ -35,9 +35,9 @@ demo: venv ## learn from three painted slices of a generated volume; DEMO_ARGS="
 
 test: venv system-packages ## run all tests and hold the coverage, or some tests: ARGS="-k sampler"
 ifeq ($(strip $(ARGS)),)
-	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --cov=napari_sparseseg --cov-report=
+	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --durations=40 $(GATED) --cov-report=
 	@echo "Coverage of the engine and the storage ($(MIN_COVERAGE) % or more):"
-	@$(BIN)/python -m coverage report --include='$(GATED)' --fail-under=$(MIN_COVERAGE)
+	@$(BIN)/python -m coverage report --fail-under=$(MIN_COVERAGE)
 else
 	$(SCREEN) $(BIN)/python -m pytest $(ARGS)
 endif
