@@ -1,13 +1,15 @@
 """Slices of three orientations against slices of one, at the same number of painted voxels.
 
 Each of three slices carries the same number of voxels, in squares of 16 pixels at random places; scored is what lies on
-none of the five slices.
+none of the five slices. `whole_0` and `whole_1` are whole slices of three orientations, of which the largest has most
+paint, with `orientation_balance` 0 and 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +27,12 @@ def compare(volume_names: Sequence[str], seeds: Sequence[int], quick: bool) -> R
     return compare_cases(_measure, volume_names, seeds, quick)
 
 
-def _measure(case: Case, quick: bool) -> tuple[float, float]:
-    one, mixed, _ = paintings(case)
-    return dice_after(one, quick), dice_after(mixed, quick)
+def _measure(case: Case, quick: bool) -> tuple[float, float, dict[str, Any]]:
+    one, mixed, whole = paintings(case)
+    more = {}
+    if not quick:
+        more = {f"whole_{b:.0f}": dice_after(whole, quick, training__orientation_balance=b) for b in (0.0, 1.0)}
+    return dice_after(one, quick), dice_after(mixed, quick), more
 
 
 def paintings(case: Case) -> tuple[Case, Case, Case]:

@@ -18,7 +18,7 @@ import sparsebench
 from sparsebench import Case
 from weak.common import Result, compare_cases, dice_after, fit, repainted, rng_of
 
-_BAND = 2  # pixels on either side of an outline
+_BANDS = (2, 1)  # pixels on either side of an outline; the first that leaves half of every class on painted slices
 _DRIFT = 2  # times the drift of a hurried hand
 _FIRST_CODE = 128
 
@@ -39,10 +39,10 @@ def doubtful(case: Case) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], 
     rng = rng_of(case)
     guessed, marked = case.annotation.copy(), case.annotation.copy()
     allowed: dict[int, set[int]] = {}
-    around = ndimage.generate_binary_structure(2, 1)
+    width = _width_of_band(case)
     for z in np.flatnonzero(case.annotation.any((1, 2))).tolist():
         plane = case.truth[z]
-        reached = [ndimage.binary_dilation(plane == c, around, iterations=_BAND) for c in range(1, case.n_classes + 1)]
+        reached = _reached(plane, case.n_classes, width)
         possible = np.sum([near.astype(np.uint8) << k for k, near in enumerate(reached)], axis=0)
         band = np.sum(reached, axis=0) > 1
         guess = plane
@@ -53,6 +53,22 @@ def doubtful(case: Case) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], 
         for bits in np.unique(possible[band]).tolist():
             allowed[_FIRST_CODE + bits] = {c for c in range(1, case.n_classes + 1) if bits >> (c - 1) & 1}
     return guessed, marked, allowed
+
+
+def _width_of_band(case: Case) -> int:
+    painted = np.flatnonzero(case.annotation.any((1, 2))).tolist()
+    for width in _BANDS:
+        certain = [np.sum(_reached(case.truth[z], case.n_classes, width), axis=0) == 1 for z in painted]
+        left = [np.mean(np.stack(certain)[case.truth[painted] == c]) for c in range(1, case.n_classes + 1)]
+        if min(left) >= 0.5:
+            return width
+    return _BANDS[-1]
+
+
+def _reached(plane: npt.NDArray[np.uint8], n_classes: int, width: int) -> list[npt.NDArray[np.bool_]]:
+    """For each class what lies in it or near it."""
+    around = ndimage.generate_binary_structure(2, 1)
+    return [ndimage.binary_dilation(plane == c, around, iterations=width) for c in range(1, n_classes + 1)]
 
 
 def _as_class(case: Case, quick: bool) -> float:

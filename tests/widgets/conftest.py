@@ -84,6 +84,9 @@ class FakeLive:
     def allowed(self, code: int) -> frozenset[int]:
         return self.store.allowed(code, self.class_ids)
 
+    def code_for_any_of(self, class_ids: Sequence[int]) -> int:
+        return self.store.code_for(any_of=class_ids)
+
     def annotate(self, region: Region, class_id: int, *, plane: Plane | None = None, object_id: int = 0) -> None:
         self._tell(self.store.annotate(region, class_id, plane, object_id=object_id))
 

@@ -7,11 +7,10 @@ import pytest
 from app_model.types import KeyBinding
 
 from napari_sparseseg._types import Plane
-from napari_sparseseg.widgets.keys import CLASS_KEYS, NEXT_OBJECT_KEY, OUTLINES_KEY, PICK_OBJECT_KEY, PREDICTION_KEY
+from napari_sparseseg.widgets.keys import CLASS_KEYS, LETTER_KEYS
 
 BACKGROUND, OBJECT, OTHER = 1, 2, 3
-LETTERS = (PREDICTION_KEY, OUTLINES_KEY, NEXT_OBJECT_KEY, PICK_OBJECT_KEY)
-OURS = {KeyBinding.from_str(key) for key in (*CLASS_KEYS, *LETTERS)}
+OURS = {KeyBinding.from_str(key) for key in (*CLASS_KEYS, *LETTER_KEYS)}
 DIGITS = {KeyBinding.from_str(key) for key in CLASS_KEYS}
 
 

@@ -22,6 +22,7 @@ from napari_sparseseg.widgets.pair import LayerPair, axis_map, remove_left_over
 from napari_sparseseg.widgets.results import add_everything, add_slice
 from napari_sparseseg.widgets.sources import unwrapped
 from napari_sparseseg.widgets.tools import Mode, ToolSync
+from napari_sparseseg.widgets.unsure import UnsureTool
 from napari_sparseseg.widgets.view import ViewWatcher, current_plane, show_plane, view_of
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class LayerBridge(QObject):
         self.objects = ObjectTool(viewer, live, self)
         self.found = FoundTool(viewer, live, self)
         self._losses = LossWatch(viewer, self._lose, self)
-        for tool in (self.objects, self.found):
+        self.unsure = UnsureTool(live, self)
+        for tool in (self.objects, self.found, self.unsure):
             tool.problem.connect(self.problem)
         self._losses.told.connect(self.layers_lost)
         self._feed.drained.connect(self._on_feed_drained)
@@ -98,6 +100,7 @@ class LayerBridge(QObject):
         remove_left_over(viewer, axis_map(source), self._live.codes)
         self._connect(viewer)
         self._pair, self._tools = self._new_pair(viewer, source)
+        self.unsure.open(self._pair, self._tools)
         self._show_classes(self._live.classes)
         self._pair.sync_all()
         self.restore_layers()
@@ -191,6 +194,7 @@ class LayerBridge(QObject):
         self._extras.close()
         self.objects.close()
         self.found.close()
+        self.unsure.close()
         if self._pair is None or self._tools is None:
             return
         self._tools.close()
@@ -244,16 +248,6 @@ class LayerBridge(QObject):
         classes = self._live.classes
         if 1 <= number <= len(classes):
             self.set_class(classes[number - 1].class_id)
-
-    # --- objects ---
-
-    def next_object(self) -> None:
-        """Go on with an object of which nothing is painted yet."""
-        self.objects.take_next()
-
-    def pick_object(self) -> None:
-        """Go on with the object under the brush."""
-        self.objects.pick()
 
     # --- history ---
 
@@ -343,6 +337,7 @@ class LayerBridge(QObject):
             return
         self._tools.show_classes(classes)  # before the colours, with which napari announces the label again
         self._pair.show_classes(classes)
+        self.unsure.show_classes(classes)
 
     def _on_predictions_cleared(self) -> None:
         self._feed.clear()

@@ -28,6 +28,7 @@ from napari_sparseseg.widgets.session import session_of
 from napari_sparseseg.widgets.settings_panel import SettingsPanel
 from napari_sparseseg.widgets.sources import ImageSource
 from napari_sparseseg.widgets.train_panel import TrainPanel
+from napari_sparseseg.widgets.unsure_panel import UnsurePanel
 from napari_sparseseg.widgets.wishes import Wishes
 
 WIDTH = 350
@@ -88,7 +89,7 @@ class SparseSegDock(QWidget):
         self.project_panel = ProjectPanel()
         self.class_panel, self.paint_panel, self.object_panel = ClassPanel(), PaintPanel(), ObjectPanel()
         self.train_panel, self.result_panel = TrainPanel(), ResultPanel()
-        self.found_panel = FoundPanel()
+        self.found_panel, self.unsure_panel = FoundPanel(), UnsurePanel()
         self.settings_panel = SettingsPanel()
         column = QWidget()
         layout = QVBoxLayout(column)
@@ -96,7 +97,7 @@ class SparseSegDock(QWidget):
         layout.setSpacing(8)
         groups: tuple[tuple[QWidget, ...], ...] = (
             (self.image_panel, self.project_panel),
-            (self.class_panel, self.paint_panel, self.object_panel),
+            (self.class_panel, self.paint_panel, self.unsure_panel, self.object_panel),
             (self.train_panel,),
             (self.result_panel, self.found_panel),
             (self.settings_panel,),
@@ -155,6 +156,7 @@ class SparseSegDock(QWidget):
             (session.bridge.brush_resized, self.paint_panel.show_brush),
             (session.bridge.view_changed, self._show_plane),
             (session.bridge.objects.changed, self._show_objects),
+            (session.bridge.unsure.changed, self._show_unsure),
             (session.bridge.found.changed, self._show_found),
             (session.bridge.found.changed, self._show_undo),
             (session.bridge.extra_removed, self._on_extra_removed),
@@ -165,6 +167,7 @@ class SparseSegDock(QWidget):
         wiring.connect_project(self.project_panel, self._project_wishes, self.session)
         wiring.connect_classes(self.class_panel, self._wishes, self.session.bridge)
         wiring.connect_paint(self.paint_panel, self.object_panel, self._wishes, self.session.bridge)
+        wiring.connect_unsure(self.unsure_panel, self.session.bridge)
         wiring.connect_training(self.train_panel, self._wishes, self.session.live)
         wiring.connect_results(self.result_panel, self._wishes, self.session.bridge)
         wiring.connect_found(self.found_panel, self._wishes, self.session)
@@ -185,6 +188,7 @@ class SparseSegDock(QWidget):
         self.paint_panel.show_mode(session.bridge.mode)
         self.paint_panel.show_brush(session.bridge.brush_size)
         self._show_objects()
+        self._show_unsure()
         self._show_found()
         self.train_panel.show_auto_start(session.live.auto_start)
         self.train_panel.add_points(session.curve)
@@ -226,6 +230,10 @@ class SparseSegDock(QWidget):
     def _show_objects(self) -> None:
         tool = self.session.bridge.objects
         self.object_panel.show_objects(tool.object_id, tool.hovered)
+
+    def _show_unsure(self) -> None:
+        tool = self.session.bridge.unsure
+        self.unsure_panel.show_unsure(tool.is_on, tool.classes or self.session.live.classes, tool.class_ids)
 
     def _show_found(self) -> None:
         found = self.session.bridge.found

@@ -8,13 +8,14 @@ from typing import Any, Protocol
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 
+from napari_sparseseg._types import MAX_CLASSES
 from napari_sparseseg.live.events import ClassInfo
 
 RGBA = tuple[float, float, float, float]
 
 CLEAR: RGBA = (0.0, 0.0, 0.0, 0.0)
 SET_COLOR: RGBA = (0.55, 0.55, 0.55, 0.7)
-"""Paint that rules classes out instead of naming one."""
+"""Paint that leaves several classes possible."""
 BACKGROUND_ALPHA = 0.45
 
 
@@ -62,7 +63,7 @@ class SharedHistoryLabels(Labels):  # type: ignore[misc]  # napari has no types
 
 
 class AnnotationLayer(SharedHistoryLabels):
-    """What the user has painted: classes, and in grey the sets of classes that are left where one was ruled out."""
+    """What the user has painted: classes, and in grey the sets of classes that are still possible."""
 
 
 class PredictionLayer(SharedHistoryLabels):
@@ -108,8 +109,11 @@ def annotation_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
 
 
 def prediction_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
-    """Colours of the prediction: the classes'; the background and whatever is no class are not seen."""
-    colors: dict[int | None, RGBA] = {None: CLEAR, 0: CLEAR}
+    """Colours of the prediction: the classes'; the background, and classes that have gone, are not seen.
+
+    Sets of classes are grey: so they are seen while they are painted.
+    """
+    colors: dict[int | None, RGBA] = {None: CLEAR, 0: CLEAR, **dict.fromkeys(range(MAX_CLASSES + 1, 255), SET_COLOR)}
     for info in classes:
         colors[info.class_id] = CLEAR if info.is_background else (*info.color, 1.0)
     return DirectLabelColormap(color_dict=colors)

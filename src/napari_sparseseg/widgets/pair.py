@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_sparseseg._types import NO_OBJECT, Box, Plane, Region
+from napari_sparseseg._types import NO_OBJECT, UNPAINTED, Box, Plane, Region
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.live.events import ClassInfo, TileUpdate
 from napari_sparseseg.widgets.axes import AxisMap
@@ -47,6 +47,8 @@ class LayerPair(QObject):
         self.prediction = PaintLayer(viewer, self.axes, PredictionLayer, f"{source.name} prediction")
         self._viewer = weakref.ref(viewer)
         self._live = live
+        self.set_code = UNPAINTED
+        """The code of the set of classes that may be painted, 0 if only classes may."""
         self._object_id = NO_OBJECT
         self._class_ids: set[int] = set()
         self._background: int | None = None
@@ -167,13 +169,14 @@ class LayerPair(QObject):
         """Hand a stroke to `live`; then both layers show what it holds there, whatever became of the stroke."""
         region, plane = Region(stroke.frame, stroke.box, stroke.mask), self._plane_of(painted, stroke)
         shown = painted.array.shown(stroke.frame, stroke.box)
-        object_id = NO_OBJECT if stroke.label in (0, self._background) else self._object_id
+        is_set = stroke.label == self.set_code != UNPAINTED
+        object_id = NO_OBJECT if is_set or stroke.label in (0, self._background) else self._object_id
         painted.release(stroke)
         self._is_taking = True
         try:
-            if stroke.label and stroke.label not in self._class_ids:
+            if stroke.label and not is_set and stroke.label not in self._class_ids:
                 self.problem.emit(f"There is no class {stroke.label}; what was painted with it is dropped")
-            elif painted is self.annotation:
+            elif is_set or painted is self.annotation:
                 self._live.annotate(region, stroke.label, plane=plane, object_id=object_id)
             else:
                 self._live.correct(region, stroke.label, shown=shown, plane=plane, object_id=object_id)

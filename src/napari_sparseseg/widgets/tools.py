@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_sparseseg._types import UNPAINTED
 from napari_sparseseg.live.events import ClassInfo
 from napari_sparseseg.widgets.paint_layer import PaintLayer
 
@@ -19,6 +20,8 @@ class ToolSync(QObject):
     mode_changed = Signal(str)
     class_changed = Signal(int)
     brush_resized = Signal(int)
+    code_changed = Signal(int)
+    """The code of a set of classes that is painted instead of the class, 0 for the class again."""
     problem = Signal(str)
 
     def __init__(
@@ -35,6 +38,7 @@ class ToolSync(QObject):
         self.mode: Mode = mode
         self.class_id = class_id
         self.brush_size = brush_size
+        self._code = UNPAINTED
         self._viewer = weakref.ref(viewer)
         self._layers: dict[Mode, PaintLayer] = {"paint": annotation, "correct": prediction}
         self._class_ids: tuple[int, ...] = ()
@@ -61,9 +65,17 @@ class ToolSync(QObject):
         """Paint with this class from now on, on both layers."""
         is_new = class_id != self.class_id
         self.class_id = class_id
-        self._set_labels()
+        self.set_code(UNPAINTED)
         if is_new:
             self.class_changed.emit(class_id)
+
+    def set_code(self, code: int) -> None:
+        """Paint with this set of classes from now on, on both layers; 0 paints with the class again."""
+        is_new = code != self._code
+        self._code = code
+        self._set_labels()
+        if is_new:
+            self.code_changed.emit(code)
 
     def set_mode(self, mode: Mode) -> None:
         """Select the layer of this mode, with the brush in hand; both must be there."""
@@ -99,7 +111,7 @@ class ToolSync(QObject):
         try:
             for painted in self._layers.values():
                 if painted.layer is not None:
-                    painted.layer.selected_label = self.class_id
+                    painted.layer.selected_label = self._code or self.class_id
         finally:
             self._is_syncing = False
 
@@ -114,7 +126,7 @@ class ToolSync(QObject):
                 self._note_mode(mode)
 
     def _on_label_chosen(self, label: int) -> None:
-        if self._is_syncing or label == 0:
+        if self._is_syncing or label in (UNPAINTED, self._code):
             return  # 0 erases (key X, or picking what is unpainted) until a class is chosen again
         if label in self._class_ids:
             self.set_class(label)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.widgets.session import Session
     from napari_sparseseg.widgets.settings_panel import SettingsPanel
     from napari_sparseseg.widgets.train_panel import TrainPanel
+    from napari_sparseseg.widgets.unsure_panel import UnsurePanel
     from napari_sparseseg.widgets.wishes import Wishes
 
 
@@ -63,6 +64,12 @@ def connect_paint(panel: PaintPanel, objects: ObjectPanel, wishes: Wishes, bridg
     panel.redo_requested.connect(lambda: wishes.obey(bridge.redo))
     objects.toggled.connect(lambda wished: bridge.objects.switch(wished))
     objects.next_requested.connect(lambda: bridge.objects.take_next())
+
+
+def connect_unsure(panel: UnsurePanel, bridge: LayerBridge) -> None:
+    """Painting sets of classes."""
+    panel.toggled.connect(lambda wished: bridge.unsure.switch(wished))
+    panel.allowed.connect(lambda class_id, possible: bridge.unsure.allow(class_id, possible))
 
 
 def connect_training(panel: TrainPanel, wishes: Wishes, live: LiveSegmenter) -> None:
