@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.segmenter import SparseSegmenter
     from napari_sparseseg.storage.project.project import Project
     from napari_sparseseg.storage.series import time_points
+    from napari_sparseseg.suggesting import suggest_between, suggest_grown, with_suggestions
 
 _HOMES = {
     "SparseSegmenter": "segmenter",
@@ -57,7 +58,10 @@ _HOMES = {
     "SparseSegError": "errors",
     "TrainingError": "errors",
     "measure_objects": "measuring",
+    "suggest_between": "suggesting",
+    "suggest_grown": "suggesting",
     "time_points": "storage.series",
+    "with_suggestions": "suggesting",
 }
 
 __all__ = [
@@ -86,7 +90,10 @@ __all__ = [
     "View",
     "__version__",
     "measure_objects",
+    "suggest_between",
+    "suggest_grown",
     "time_points",
+    "with_suggestions",
 ]
 
 

@@ -195,6 +195,36 @@ class PaintConfig(_Config):
         description="The same for a class that is absent. Lower it where outlines are certain and the rest may have "
         "been overlooked.",
     )
+    suggestion_weight: float = Field(
+        0.3,
+        gt=0,
+        le=1,
+        title="Weight of suggestions",
+        description="How much a suggestion that was accepted counts, where paint counts 1. Lower it where suggestions "
+        "are often wrong at outlines.",
+    )
+    growth: Literal["walker", "superpixels"] = Field(
+        "walker",
+        title="Strokes grow by",
+        description="Walker: to where most random walks end on strokes of one class; best in general. Superpixels: to "
+        "the small patches that they touch; where objects are textured and outlines sharp.",
+    )
+    growth_reach: float = Field(
+        12.0,
+        ge=2,
+        le=64,
+        title="Growth of strokes",
+        description="How far strokes may grow, in units of the finest voxel edge of the slice. About the radius of the "
+        "objects.",
+    )
+    growth_certainty: float = Field(
+        0.9,
+        ge=0.5,
+        lt=1,
+        title="Certainty of growth",
+        description="Share of the walks, and probability by its look, from which a voxel is suggested. Higher suggests "
+        "less, and less that is wrong.",
+    )
     candidates: float = Field(
         0.0,
         ge=0,

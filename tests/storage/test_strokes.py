@@ -987,3 +987,49 @@ def test_sets_forget_and_exclude():
     assert any_of([1, 2]).excluding(2) == any_of([1])
     assert none_of([1, 2]).forgetting(2) == none_of([1])
     assert 130 not in Palette()
+
+
+# ---------------------------------------------------------------- suggestions that were accepted
+
+
+def weights_in(store, frame=0, **options):
+    """Weight of each voxel, (z, y, x), 0 where nothing is learnt."""
+    annotation = store.snapshot(frame, classes=(1, 2, 3), background=1, **options)
+    weights = np.zeros(store.shape[1:], np.float32)
+    weights[tuple(annotation.coordinates.T)] = annotation.weights
+    return weights
+
+
+def test_a_suggestion_weighs_what_is_said_and_paint_over_it_weighs_one(store):
+    where = box((0, 1), (2, 4), (2, 6))
+    store.annotate(Region(0, where), 2, by=StrokeAuthor.SUGGESTION)
+    assert (weights_in(store, suggestion_weight=0.25)[where.slices] == 0.25).all()
+    assert (weights_in(store)[where.slices] == 1).all()
+    half = box((0, 1), (2, 4), (2, 4))
+    assert store.annotate(Region(0, half), 2) is not None
+    weights = weights_in(store, suggestion_weight=0.25)
+    assert (weights[half.slices] == 1).all()
+    assert weights[0, 2, 5] == np.float32(0.25)
+    assert store.annotate(Region(0, half), 2) is None
+    store.undo()
+    assert (weights_in(store, suggestion_weight=0.25)[where.slices] == 0.25).all()
+
+
+def test_a_confirmation_on_the_prediction_makes_paint_of_a_suggestion(store):
+    where = box((0, 1), (2, 4), (2, 6))
+    store.annotate(Region(0, where), 2, by=StrokeAuthor.SUGGESTION)
+    shown = np.full(where.shape, 2, np.uint8)
+    assert store.correct(Region(0, where), 2, shown, class_ids=(1, 2), background=1) is not None
+    assert (weights_in(store, suggestion_weight=0.25)[where.slices] == 1).all()
+
+
+def test_suggestions_keep_their_weight_when_strokes_are_merged(store, monkeypatch):
+    monkeypatch.setattr("napari_sparseseg.storage.strokes.MAX_STROKES", 12)
+    for x in range(6):
+        by = StrokeAuthor.SUGGESTION if x % 2 else StrokeAuthor.HUMAN
+        store.annotate(Region(0, box((0, 1), (0, 1), (x, x + 1))), 2, by=by)
+    for y in range(1, 20):
+        store.annotate(Region(0, box((0, 1), (1, 2), (y % 6, y % 6 + 1))), 1 + y % 2)
+    assert len(store.strokes) <= 12
+    expected = [1, 0.5, 1, 0.5, 1, 0.5]
+    np.testing.assert_array_equal(weights_in(store, suggestion_weight=0.5)[0, 0, :6], expected)

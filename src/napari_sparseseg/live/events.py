@@ -126,6 +126,28 @@ class ObjectTable:
     rows: pd.DataFrame
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Suggestion:
+    """Paint that the program proposes: `codes` (z, y, x) of a box of a frame, 0 where nothing is suggested.
+
+    `plane` is the slice that strokes were grown on, None where slices between painted ones are filled.
+    """
+
+    frame: int
+    box: Box
+    codes: npt.NDArray[np.uint8]
+    plane: Plane | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestionState:
+    """What is suggested (None: nothing), whether a suggestion is being computed, and why there is none."""
+
+    suggestion: Suggestion | None = None
+    is_busy: bool = False
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class PaintedSlice:
     """A slice that carries paint, for the list of slices."""
@@ -190,6 +212,8 @@ class LiveEvents(SignalGroup):
     """After objects were found (compute thread), corrected, or a correction was taken back (caller's thread)."""
     objects_measured = Signal(ObjectTable)
     """When the objects whose table is wanted were measured, at first and after each change; compute thread."""
+    suggestion_changed = Signal(SuggestionState, reemission="queued")
+    """When paint is suggested, was accepted or refused; compute thread or caller's."""
     classes_changed = Signal(tuple)
     """After a class was added, renamed, recoloured or removed: tuple of `ClassInfo`; caller's thread."""
     curve_extended = Signal(CurvePoint)

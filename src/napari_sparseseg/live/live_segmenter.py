@@ -34,6 +34,7 @@ from napari_sparseseg.live.overlap import learnable, shown_presence
 from napari_sparseseg.live.saving import Saver, class_infos, settings_of
 from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.shown import with_paint
+from napari_sparseseg.live.suggestions import Suggestions
 from napari_sparseseg.live.switchboard import Switchboard, Wishes
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
@@ -73,6 +74,8 @@ class LiveSegmenter:
         Whether training starts by itself once two classes are painted, unless it was paused.
     found
         `FoundObjects`: finds objects, and merges, splits, deletes and fills them.
+    suggestions
+        `Suggestions`: proposes paint around strokes and between slices, to be accepted or refused.
 
     Examples
     --------
@@ -110,6 +113,9 @@ class LiveSegmenter:
         self._was_paused = False
         self._n_updates = 0
         self.found = FoundObjects(lambda: self._work, self._classes, self.labels, self._take, self._wish)
+        self.suggestions = Suggestions(
+            lambda: self._work, self._classes, lambda: self._settings.paint, self._take, self._worker.compute
+        )
 
     @property
     def status(self) -> LiveStatus:
@@ -163,6 +169,7 @@ class LiveSegmenter:
         if saver is not None:
             saver.start(self._work)
         tell(self.events.saving_changed, self.saving)
+        self.suggestions.refuse()
         self._worker.open(self._work)
 
     @property

@@ -198,6 +198,7 @@ class LiveLoop:
                 background=background,
                 correction_weight=paint.correction_weight,
                 halving=paint.correction_halving,
+                suggestion_weight=paint.suggestion_weight,
                 overlapping=classes.overlapping,
             )
             for frame in store.frames_with_paint()

@@ -72,6 +72,10 @@ class Worker:
         """Have the loop changed between two pieces of work; one that has not begun takes everything as it is then."""
         self._ask(lambda: function(self.loop) if self.loop else None)
 
+    def compute(self, function: Callable[[], T]) -> Future[T]:
+        """Have something computed between two pieces of work, whatever the loop is at. Any thread."""
+        return self._runner.call(function)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, between two steps. Waits; raises what that raises."""
         try:

@@ -62,6 +62,7 @@ class StrokeTable:
         self._strokes: list[Stroke] = list(strokes)
         self._next_number = self._strokes[-1].number + 1 if self._strokes else 1
         self._objects = _objects_of(self._strokes)
+        self._is_suggested = _suggested_of(self._strokes)
 
     def __len__(self) -> int:
         return len(self._strokes)
@@ -75,6 +76,11 @@ class StrokeTable:
         """The object that each stroke id belongs to, (65536,)."""
         return self._objects
 
+    @property
+    def is_suggested(self) -> npt.NDArray[np.bool_]:
+        """Whether the program proposed the stroke of each id, (65536,)."""
+        return self._is_suggested
+
     def numbered(self, strokes: Iterable[NewStroke]) -> tuple[Stroke, ...]:
         """Strokes of these kinds, times, slices, sizes, authors and objects, with the next numbers."""
         return tuple(Stroke(self._next_number + i, *stroke) for i, stroke in enumerate(strokes))
@@ -82,6 +88,7 @@ class StrokeTable:
     def add(self, strokes: tuple[Stroke, ...]) -> None:
         first = len(self._strokes) + 1
         self._objects[first : first + len(strokes)] = [stroke.object_id for stroke in strokes]
+        self._is_suggested[first : first + len(strokes)] = [_is_suggested(stroke) for stroke in strokes]
         self._strokes.extend(strokes)
         self._next_number = strokes[-1].number + 1
 
@@ -89,17 +96,23 @@ class StrokeTable:
         """Drop the latest strokes, which must be these."""
         del self._strokes[-len(strokes) :]
         self._objects[len(self._strokes) + 1 :][: len(strokes)] = NO_OBJECT
+        self._is_suggested[len(self._strokes) + 1 :][: len(strokes)] = False
         self._next_number = strokes[0].number
 
-    def weights(self, correction_weight: float, halving: float) -> npt.NDArray[np.float32]:
-        """Weight of each id: that of a correction halves its distance to 1 with each `halving` strokes made since."""
-        weights = np.ones(len(self._strokes) + 1, np.float32)
+    def weights(
+        self, correction_weight: float, halving: float, suggestion_weight: float = 1.0
+    ) -> npt.NDArray[np.float32]:
+        """Weight of each id: that of a correction halves its distance to 1 with each `halving` strokes made since.
+
+        Suggestions that were accepted weigh `suggestion_weight`.
+        """
+        weights = np.where(self._is_suggested[: len(self._strokes) + 1], suggestion_weight, 1).astype(np.float32)
         for stroke_id in range(len(self._strokes), 0, -1):
             stroke = self._strokes[stroke_id - 1]
             age = self._next_number - 1 - stroke.number
             if age > _FADED * halving:
                 break
-            if stroke.kind is StrokeKind.CORRECTION:
+            if stroke.kind is StrokeKind.CORRECTION and not _is_suggested(stroke):
                 weights[stroke_id] = 1 + (correction_weight - 1) * 0.5 ** (age / halving)
         return weights
 
@@ -115,17 +128,18 @@ class StrokeTable:
         """Forget strokes without voxels, keep the newest third of `limit`, merge the older by kind, slice and object.
 
         If that leaves more than a third of merged ones, they are merged whatever their slice, and if need be whatever
-        the kind of an object's. Different objects are never merged.
+        the kind of an object's. Different objects are never merged, nor suggestions with what somebody painted, unless
+        both are of one object.
         Returns the new id of each old. Raises `InputError`, and changes nothing, if that leaves no room for `n_new`.
         """
         n_kept = limit // 3
         alive = [stroke_id for stroke_id in range(1, len(self._strokes) + 1) if n_of_id[stroke_id]]
         n_old = max(0, len(alive) - n_kept)
-        groups = self._grouped(alive[:n_old], lambda stroke: (stroke.kind, stroke.plane, stroke.object_id))
+        groups = self._grouped(alive[:n_old], lambda stroke: (*_sort_of(stroke), stroke.plane, stroke.object_id))
         if len(groups) > n_kept:
-            groups = self._grouped(alive[:n_old], lambda stroke: (stroke.kind, stroke.object_id))
+            groups = self._grouped(alive[:n_old], lambda stroke: (*_sort_of(stroke), stroke.object_id))
         if len(groups) > n_kept:
-            groups = self._grouped(alive[:n_old], lambda stroke: stroke.object_id or stroke.kind)
+            groups = self._grouped(alive[:n_old], lambda stroke: stroke.object_id or _sort_of(stroke))
         table = np.zeros(2**16, np.uint16)
         kept = []
         for members in [*groups, *([stroke_id] for stroke_id in alive[n_old:])]:
@@ -135,7 +149,7 @@ class StrokeTable:
             raise InputError(
                 f"the annotation holds more strokes than {limit} that cannot be merged; use an intact copy"
             )
-        self._strokes, self._objects = kept, _objects_of(kept)
+        self._strokes, self._objects, self._is_suggested = kept, _objects_of(kept), _suggested_of(kept)
         return table
 
     def _grouped(self, ids: list[int], key: Callable[[Stroke], object]) -> list[list[int]]:
@@ -170,3 +184,18 @@ def _objects_of(strokes: list[Stroke]) -> Objects:
     objects = np.zeros(2**16, np.int32)
     objects[1 : len(strokes) + 1] = [stroke.object_id for stroke in strokes]
     return objects
+
+
+def _suggested_of(strokes: list[Stroke]) -> npt.NDArray[np.bool_]:
+    suggested = np.zeros(2**16, np.bool_)
+    suggested[1 : len(strokes) + 1] = [_is_suggested(stroke) for stroke in strokes]
+    return suggested
+
+
+def _is_suggested(stroke: Stroke) -> bool:
+    return stroke.by is StrokeAuthor.SUGGESTION
+
+
+def _sort_of(stroke: Stroke) -> tuple[StrokeKind, bool]:
+    """What strokes must have in common to be merged: they weigh alike then."""
+    return stroke.kind, _is_suggested(stroke)

@@ -222,20 +222,22 @@ class AnnotationStore:
         background: int | None = None,
         correction_weight: float = 2.0,
         halving: float = 8.0,
+        suggestion_weight: float = 1.0,
         overlapping: bool = False,
     ) -> Annotation:
         """What can be learnt from a frame, for the engine; any thread.
 
         Paint of other classes than `classes`, and sets that leave none or all of them possible, are left out. Unpainted
         voxels of complete slices are `background`. A correction weighs
-        `1 + (correction_weight - 1) * 0.5 ** (age / halving)`, its age being the number of strokes made since; all else
-        weighs 1. `objects` is None where no voxel belongs to one.
+        `1 + (correction_weight - 1) * 0.5 ** (age / halving)`, its age being the number of strokes made since; a
+        suggestion that was accepted weighs `suggestion_weight`, all else 1. `objects` is None where no voxel belongs to
+        one.
         """
         check_frame(frame, self._shape)
         with self._lock:
             painted = self._voxels.read_painted(frame)
             palette = self._palette
-            weights = self._table.weights(correction_weight, halving)
+            weights = self._table.weights(correction_weight, halving, suggestion_weight)
             objects = self._table.objects.copy() if self._table.objects.any() else None
         return annotation_of(
             painted,
@@ -286,7 +288,8 @@ class AnnotationStore:
         """Paint a class or a set, or one code for each voxel of the region's box; 0 erases.
 
         With an `object_id` what is painted belongs to this object; without, voxels that have the class already stay
-        with theirs. None if nothing changed by it. Raises `InputError` for a region outside the image, codes that
+        with theirs. What somebody paints over a suggestion is paint of full weight, of the same class too. None if
+        nothing changed by it. Raises `InputError` for a region outside the image, codes that
         stand for nothing, impossible ids, and sets of classes as objects.
         """
         with self._lock:
@@ -296,6 +299,8 @@ class AnnotationStore:
             changed = self._voxels.codes[region.frame][box.slices] != wanted
             if object_id != NO_OBJECT:
                 changed |= (wanted != UNPAINTED) & (self.objects(region.frame, box) != object_id)
+            if by is StrokeAuthor.HUMAN:
+                changed |= (wanted != UNPAINTED) & self._is_suggested(region.frame, box)
             if mask is not None:
                 changed &= mask
             erases, kinds = wanted == UNPAINTED, (StrokeKind.PAINT, StrokeKind.ERASURE)
@@ -340,6 +345,8 @@ class AnnotationStore:
             changed = before != wanted
             if object_id != NO_OBJECT and class_id != UNPAINTED:
                 changed |= self.objects(region.frame, box) != object_id
+            if class_id != UNPAINTED:
+                changed |= self._is_suggested(region.frame, box)
             if mask is not None:
                 changed &= mask
             return self._edit(region.frame, box, changed, wanted, second, kinds, plane, object_id=object_id)
@@ -426,6 +433,13 @@ class AnnotationStore:
             marks = (numbers + 1).astype(np.uint8)
             codes_inside = _single(wanted[bounds][inner])
             return self._commit(region.frame, box_within(box, bounds), inner, codes_inside, _single(marks), strokes)
+
+    def _is_suggested(self, frame: int, box: Box) -> Mask:
+        """Which voxels of a box were suggested by the program."""
+        if not self._table.is_suggested.any():
+            return np.zeros((1, 1, 1), np.bool_)
+        suggested: Mask = self._table.is_suggested.take(self._voxels.ids[frame][box.slices])
+        return suggested
 
     @property
     def latest_stroke(self) -> Stroke | None:
