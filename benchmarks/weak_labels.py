@@ -64,7 +64,7 @@ METHODS = {
     "where_next": Method("advice", "slices at fixed intervals / where it is least sure"),
     "hints": Method("hints", "strokes / strokes that grew"),
     "average_k": Method("average_k", "thresholded softmax / head for sets", "coverage of the truth"),
-    "metric_learning": Method("novelty", "1 - largest probability / distance in the embedding", "AUROC"),
+    "metric_learning": Method("novelty", "1 - largest probability / distance from the paint", "AUROC"),
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 import sparsebench
 from napari_sparseseg import SparseSegmenter
@@ -79,6 +80,16 @@ def rng_of(case: Case, salt: int = 0) -> np.random.Generator:
 def repainted(case: Case, annotation: npt.NDArray[np.uint8]) -> Case:
     """The case with other paint; what is scored stays, so that all paint of a case is scored on the same voxels."""
     return replace(case, annotation=annotation)
+
+
+def with_rim(case: Case, protocol: str = "slices3") -> Case:
+    """The case with three classes at least: of two, the rim of the second becomes the third."""
+    if case.n_classes > 2:
+        return case
+    inner = ndimage.binary_erosion(case.truth == 2, np.ones((1, 3, 3)))
+    truth = np.where((case.truth == 2) & ~inner, 3, case.truth).astype(np.uint8)
+    annotation, _ = sparsebench.paint(truth, protocol, np.random.default_rng(case.seed))
+    return replace(case, truth=truth, annotation=annotation)
 
 
 def steps_of(quick: bool) -> int:

@@ -62,37 +62,44 @@ def _check_apart(path: Path, source: Path | str) -> None:
         raise InputError(f"{path} holds the input {source}, and inputs are never replaced; choose another name")
 
 
-def check_holds_time(labels: Path, probabilities: Path | None) -> None:
+def check_holds_time(labels: Path, probabilities: Path | None = None) -> None:
     """Raise `InputError` if an output cannot hold the time points of a series."""
     from napari_sparseseg.storage.series import check_series_output
 
     check_series_output(labels)
-    if probabilities is not None and probabilities.suffix != ".npy":
-        raise InputError(
-            f"probabilities of a time series cannot be written as OME-Zarr; choose {probabilities.with_suffix('.npy')}"
-        )
+    if probabilities is not None:
+        check_map_holds_time(probabilities, "probabilities")
 
 
-def check_probabilities(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
-    """As `check_labels`, for probabilities."""
+def check_map_holds_time(path: Path, name: str) -> None:
+    """As `check_holds_time`, for values of all voxels, which are called `name`."""
+    if path.suffix != ".npy":
+        raise InputError(f"{name} of a time series cannot be written as OME-Zarr; choose {path.with_suffix('.npy')}")
+
+
+def check_map(path: Path, name: str, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
+    """As `check_labels`, for probabilities and other values of all voxels, which are called `name`."""
     if path.suffix not in (".npy", ".zarr"):
-        raise InputError(f"probabilities are written as .ome.zarr or .npy, but {path} is neither; choose one of these")
+        verb = "is" if name == "novelty" else "are"
+        raise InputError(f"{name} {verb} written as .ome.zarr or .npy, but {path} is neither; choose one of these")
     check_labels(path, overwrite=overwrite, inputs=inputs)
 
 
-def write_probabilities(
-    path: Path, probabilities: Sequence[npt.NDArray[np.float32]], image: Image, *, overwrite: bool
-) -> None:
-    """Write probabilities of each time point, class axis first: as they are to .npy, as 0 to 255 to OME-Zarr."""
+def write_map(path: Path, frames: Sequence[npt.NDArray[Any]], image: Image, *, overwrite: bool) -> None:
+    """Write values of each time point: as they are to .npy; to OME-Zarr truth as 1 and 0, shares as 0 to 255.
+
+    A frame has the image's axes of space, and before them maybe one of the classes.
+    """
     if path.suffix == ".npy":
-        values = probabilities[0] if image.file.time_axis is None else np.stack(probabilities)
+        values = frames[0] if image.file.time_axis is None else np.stack(frames)
         with _written(path, overwrite) as partial, partial.open("wb") as file:
             np.save(file, values)
         return
     from napari_sparseseg.storage.ome import write_image
 
-    scaled = np.rint(probabilities[0] * np.float32(255)).astype(np.uint8)
-    write_image(path, scaled, channel_axis=0, **image.place(), overwrite=overwrite)
+    is_truth, has_classes = frames[0].dtype == bool, frames[0].ndim > len(image.file.spatial_axes)
+    scaled = frames[0].astype(np.uint8) if is_truth else np.rint(frames[0] * np.float32(255)).astype(np.uint8)
+    write_image(path, scaled, channel_axis=0 if has_classes else None, **image.place(), overwrite=overwrite)
 
 
 def write_model(path: Path, segmenter: SparseSegmenter, *, overwrite: bool) -> None:

@@ -74,7 +74,7 @@ class Work:
     def predict(self, path: str, output: Path, probabilities: Path | None = None) -> Done:
         """Segment one image and write its labels."""
         from napari_sparseseg.cli._images import warn_of_other_voxels
-        from napari_sparseseg.cli._outputs import check_holds_time, write_probabilities
+        from napari_sparseseg.cli._outputs import check_holds_time, write_map
         from napari_sparseseg.storage.formats import write_labels
         from napari_sparseseg.storage.series import write_series
 
@@ -103,9 +103,25 @@ class Work:
         else:
             write_labels(output, next(frames), **image.place(), overwrite=self._overwrite)
         if probabilities is not None and likely is not None:
-            write_probabilities(probabilities, likely, image, overwrite=self._overwrite)
+            write_map(probabilities, likely, image, overwrite=self._overwrite)
         written = [output] if probabilities is None else [output, probabilities]
         return Done(image, written, n_voxels, time.perf_counter() - started)
+
+    def write_maps(self, path: str, output: Path, maps: Mapping[str, Path]) -> None:
+        """Write what else the model tells of one image, "candidates" or "novelty"; `output` is that of the labels."""
+        if not maps:
+            return
+        from napari_sparseseg.cli._outputs import check_holds_time, check_map_holds_time, write_map
+
+        image = self._open(path)
+        if image.file.time_axis is not None:
+            check_holds_time(output)
+            for name, file in maps.items():
+                check_map_holds_time(file, name)
+        self._segmenter.set_params(channel_axis=image.channel_axis)
+        tell = {"candidates": self._segmenter.predict_candidates, "novelty": self._segmenter.predict_novelty}
+        for name, file in maps.items():
+            write_map(file, [tell[name](image.volume(t)) for t in image.times], image, overwrite=self._overwrite)
 
     def _open(self, path: str) -> Image:
         from napari_sparseseg.cli._images import Image, matching_level_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +32,7 @@ def register() -> None:
         "napari-sparseseg predict m.safetensors images/ -o results --table amounts.csv",
         "napari-sparseseg predict m.safetensors s3://b/a.zarr -o a.zarr --level auto",
         "napari-sparseseg predict m.safetensors a.tif -o b.tif --probabilities p.zarr",
+        "napari-sparseseg predict m.safetensors a.tif -o b.tif --novelty new.ome.zarr",
     )
 
 
@@ -64,6 +65,26 @@ def predict(
         typer.Option(
             metavar="FILE",
             help="Of one image, also write how likely each class is: .ome.zarr (0 to 255) or .npy (float32).",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of one image, also write which classes come into question, 1 or 0 for each: .ome.zarr or .npy. For "
+            "models trained with --set paint.candidates=1.2 or the like.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    novelty: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of one image, also write what is like nothing that was painted: .ome.zarr (0 to 255) or .npy "
+            "(float32, 0 to 1). For models trained with --set paint.novelty=features.",
             show_default=False,
             rich_help_panel=_OUTPUT,
         ),
@@ -139,16 +160,19 @@ def predict(
 
     paths = images_of(images)
     in_folder = paths != images or len(paths) > 1 or suffix is not None or _is_folder(output)
-    if in_folder and probabilities is not None:
-        raise typer.BadParameter("probabilities are written for a single image only", param_hint="--probabilities")
+    maps = {"probabilities": probabilities, "candidates": candidates, "novelty": novelty}
+    asked = {name: path for name, path in maps.items() if path is not None}
+    for name in asked if in_folder else ():
+        verb = "is" if name == "novelty" else "are"
+        raise typer.BadParameter(f"{name} {verb} written for a single image only", param_hint=f"--{name}")
     if in_folder:
         _check_folder(output, images)
     outputs = _outputs_in(output, paths, _SUFFIX if suffix is None else suffix) if in_folder else [output]
     if in_folder:
         output.mkdir(parents=True, exist_ok=True)
-    _check_outputs(outputs, probabilities, overwrite=overwrite, inputs=[model, *paths])
+    _check_outputs(outputs, asked, overwrite=overwrite, inputs=[model, *paths])
     if table is not None:
-        check_file(table, overwrite=overwrite, inputs=[model, *paths, *outputs], example="amounts.csv")
+        check_file(table, overwrite=overwrite, inputs=[model, *paths, *outputs, *asked.values()], example="amounts.csv")
 
     segmenter = open_model(model, device=device)
     if tile_voxels is not None:
@@ -161,8 +185,10 @@ def predict(
     if in_folder:
         done, failed = _predict_all(work, paths, outputs)
     else:
+        others = {name: path for name, path in asked.items() if name != "probabilities"}
+        work.write_maps(paths[0], output, others)  # first: a model that cannot tell them says so at once
         done, failed = [work.predict(paths[0], output, probabilities)], []
-        _print_result(done[0])
+        _print_result(done[0], asked)
     if table is not None and done:
         from napari_sparseseg.storage.table import write_amounts
 
@@ -216,15 +242,17 @@ def _stem(image: str) -> str:
 
 
 def _check_outputs(
-    outputs: Sequence[Path], probabilities: Path | None, *, overwrite: bool, inputs: Sequence[Path | str]
+    outputs: Sequence[Path], maps: Mapping[str, Path], *, overwrite: bool, inputs: Sequence[Path | str]
 ) -> None:
-    """Check everything that will be written."""
-    from napari_sparseseg.cli._outputs import check_labels, check_probabilities
+    """Check everything that will be written; `maps` are named by what they tell."""
+    from napari_sparseseg.cli._outputs import check_labels, check_map
 
     for output in outputs:
         check_labels(output, overwrite=overwrite, inputs=inputs)
-    if probabilities is not None:
-        check_probabilities(probabilities, overwrite=overwrite, inputs=[*inputs, *outputs])
+    written = [*inputs, *outputs]
+    for name, path in maps.items():
+        check_map(path, name, overwrite=overwrite, inputs=written)
+        written.append(path)
 
 
 def _predict_all(work: Work, images: Sequence[str], outputs: Sequence[Path]) -> tuple[list[Done], list[str]]:
@@ -246,7 +274,7 @@ def _predict_all(work: Work, images: Sequence[str], outputs: Sequence[Path]) -> 
     return done, failed
 
 
-def _print_result(done: Done) -> None:
+def _print_result(done: Done, maps: Mapping[str, Path]) -> None:
     file = done.image.file
     axes = ", ".join(f"{letter} {n}" for letter, n in zip(file.axes, file.array.shape, strict=True) if letter != "C")
     n_voxels = done.total()
@@ -256,6 +284,7 @@ def _print_result(done: Done) -> None:
             ("Image", f"{done.image.path} ({axes})"),
             ("Classes", ", ".join(f"{class_id}: {n / total:.1%}" for class_id, n in n_voxels.items())),
             ("Predicting", f"{done.seconds:.1f} s"),
-            *(("Labels" if not number else "Probabilities", str(path)) for number, path in enumerate(done.outputs)),
+            ("Labels", str(done.outputs[0])),
+            *((name.capitalize(), str(path)) for name, path in maps.items()),
         ]
     )
