@@ -3,11 +3,13 @@
     python benchmarks/weak_labels.py --quick
     python benchmarks/weak_labels.py --seeds 0 1 2 --out rows.jsonl
     python benchmarks/weak_labels.py --only label_smoothing orientations --volumes nuclei walls --out rows.jsonl
+    python benchmarks/weak_labels.py --fill docs/weak-labels.md rows.jsonl
 
 Real volumes are painted sparsely, wrongly, or half-heartedly, as the method is made for; then the same network learns
 from that paint for a fixed number of steps without and with the method. The metric is Dice (mean over all classes but
 the first, on planes without paint) where the table names no other; more is better. Gains and losses are printed as they
-are. With --out the rows are kept as JSON lines, and those that are there already are not measured again.
+are. With --out the rows are kept as JSON lines, and those that are there already are not measured again. --fill writes
+the tables of a file of rows into a page, between "<!-- table: METHOD -->" and "<!-- end -->", and measures nothing.
 
 --quick takes two small volumes, one seed and few steps. The last line is a JSON object: for each method the mean
 `without` and `with` it, and `reference_tests`, 1 if every loss agrees with its plain numpy reference in value and
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -32,6 +35,7 @@ from weak import reference
 from weak.common import FULL_VOLUMES, QUICK_VOLUMES, VOLUMES, Result, Row
 
 Column = npt.NDArray[np.float64]
+_HEAD = "volume | without | with | gain"
 
 
 @dataclass(frozen=True)
@@ -96,21 +100,45 @@ def _keep(rows: Sequence[Row], out: Path | None) -> None:
 
 
 def table(rows: dict[str, list[Row]]) -> str:
-    """Means over the seeds ± standard deviation; in the rows of means the gain's over the volumes."""
-    lines = ["| method | volume | without | with | gain |", "| --- | --- | --- | --- | --- |"]
-    for name, of_method in rows.items():
-        by_volume: dict[str, list[Row]] = {}
-        for row in of_method:
-            by_volume.setdefault(row["volume"], []).append(row)
-        for volume, of_volume in by_volume.items():
-            without, with_it, gain = _columns(of_volume)
-            cells = [f"{v.mean():.3f} ± {v.std():.3f}" for v in (without, with_it)]
-            lines.append(f"| {name} | {volume} | {' | '.join(cells)} | {gain.mean():+.3f} ± {gain.std():.3f} |")
-        if len(by_volume) > 1:
-            means = [column.mean() for column in _columns(of_method)]
-            spread = np.std([_columns(of_volume)[2].mean() for of_volume in by_volume.values()])
-            lines.append(f"| **{name}** | mean | {means[0]:.3f} | {means[1]:.3f} | {means[2]:+.3f} ± {spread:.3f} |")
+    """The tables of all methods as one, with a column that names them."""
+    lines = [f"| method | {_HEAD} |", "| --- | --- | --- | --- | --- |"]
+    lines += [f"| {name} | {cells} |" for name, of_method in rows.items() for cells in _lines(of_method)]
     return "\n".join(lines)
+
+
+def table_of(rows: Sequence[Row]) -> str:
+    """The table of one method."""
+    return "\n".join([f"| {_HEAD} |", "| --- | --- | --- | --- |", *(f"| {cells} |" for cells in _lines(rows))])
+
+
+def _lines(rows: Sequence[Row]) -> list[str]:
+    """Means over the seeds ± standard deviation; in the line of means the gain's over the volumes."""
+    by_volume: dict[str, list[Row]] = {}
+    for row in rows:
+        by_volume.setdefault(row["volume"], []).append(row)
+    lines = []
+    for volume, of_volume in by_volume.items():
+        without, with_it, gain = _columns(of_volume)
+        cells = [f"{v.mean():.3f} ± {v.std():.3f}" for v in (without, with_it)]
+        lines.append(f"{volume} | {' | '.join(cells)} | {gain.mean():+.3f} ± {gain.std():.3f}")
+    if len(by_volume) > 1:
+        means = [column.mean() for column in _columns(rows)]
+        spread = np.std([_columns(of_volume)[2].mean() for of_volume in by_volume.values()])
+        lines.append(f"mean | {means[0]:.3f} | {means[1]:.3f} | {means[2]:+.3f} ± {spread:.3f}")
+    return lines
+
+
+def fill(page: str, rows: Sequence[Row]) -> str:
+    """The page with the tables of these rows; a method without rows keeps what stands there."""
+    by_method: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["volume"], row["seed"])):
+        by_method.setdefault(row["method"], []).append(row)
+
+    def filled(found: re.Match[str]) -> str:
+        of_method = by_method.get(found["name"])
+        return f"{found['begin']}\n{table_of(of_method)}\n{found['end']}" if of_method else found[0]
+
+    return re.sub(r"(?s)(?P<begin><!-- table: (?P<name>\w+) -->).*?(?P<end><!-- end -->)", filled, page)
 
 
 def _columns(rows: Sequence[Row]) -> tuple[Column, Column, Column]:
@@ -135,7 +163,15 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--only", nargs="+", choices=[*METHODS], default=[*METHODS], metavar="METHOD")
     parser.add_argument("--out", type=Path, help="append the rows as JSON lines; what is there is not measured again")
+    parser.add_argument(
+        "--fill", nargs=2, type=Path, metavar=("PAGE", "ROWS"), help="write the tables of rows into a page"
+    )
     arguments = parser.parse_args()
+    if arguments.fill:
+        page, source = arguments.fill
+        rows_of_file = [json.loads(line) for line in source.read_text().splitlines()]
+        page.write_text(fill(page.read_text(), rows_of_file))
+        return
     volumes = arguments.volumes or (QUICK_VOLUMES if arguments.quick else FULL_VOLUMES)
     seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
     names = [name for name in arguments.only if METHODS[name].is_there]

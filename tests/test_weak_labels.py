@@ -62,6 +62,15 @@ def test_last_line_is_json_and_a_second_run_measures_nothing(a_method, tmp_path,
     assert capsys.readouterr().out.splitlines()[-1] == printed.splitlines()[-1]
 
 
+def test_fills_the_tables_of_a_page_and_leaves_those_without_rows():
+    page = "a\n<!-- table: one -->\nold\n<!-- end -->\nb\n<!-- table: two -->\nold\n<!-- end -->\n"
+    rows = [{"method": "one", "seed": seed, "volume": "v", "without": 0.5, "with": 0.6} for seed in (0, 1)]
+    filled = weak_labels.fill(page, rows)
+    assert "| v | 0.500 ± 0.000 | 0.600 ± 0.000 | +0.100 ± 0.000 |" in filled
+    assert filled.count("old") == 1
+    assert weak_labels.fill(filled, rows) == filled
+
+
 def test_only_corrections_weigh_more_and_the_newest_most(case):
     corrected, weight = weights.hurried_then_corrected(case)
     newest = max(np.flatnonzero(corrected.annotation.any((1, 2)) & ~case.annotation.any((1, 2))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
@@ -129,10 +131,37 @@ def test_panel_says_what_is_wished_and_changes_when_it_is_shown(qtbot):
     panel._menu.close()
 
 
-def test_in_the_dock_a_doubtful_stroke_is_grey(stage):
+def test_a_doubtful_stroke_is_grey(stage):
     stage.bridge.unsure.allow(BACKGROUND, False)
     stage.key("U")
     stage.drag((4, 12, 10), (4, 30, 40))
     color = stage.annotation.get_color(int(stage.live.codes[0].max()))
     np.testing.assert_allclose(color[0], color[1])
+
+
+def test_from_the_dock_into_the_annotation(make_napari_viewer, request):
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1200, 900)
+    rng = np.random.default_rng(0)
+    viewer.add_image(rng.integers(0, 100, (10, 48, 48)).astype(np.uint8), name="cells")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-sparseseg", "Sparse Segmentation")
+    QTest.qWait(50)
+    session = dock.session
+    shared = request.config.pluginmanager.get_plugin(str(Path(__file__).parent / "conftest.py"))
+    stage = shared.Stage(viewer, session.live, session.relay, session.bridge, session.source)
+    session.live.add_class("wall")
+    stage.settle()
+    stage.bridge.go_to(Plane(0, 0, 4))
+    stage.tools("paint", OBJECT, brush=5)
+    panel = dock.unsure_panel
+    QTest.mouseClick(panel._switch, Qt.MouseButton.LeftButton, pos=panel._switch.rect().center())
+    assert panel._switch.isChecked()
+    panel._menu.actions()[0].trigger()
+    assert panel._text.text() == "object or wall"
+    stage.drag((4, 12, 10), (4, 30, 40))
+    stage.settle()
     stage.screenshot("unsure")
+    assert possible_at(stage, 12, 10) == {OBJECT, OTHER}
+    dock.class_panel.class_chosen.emit(OTHER)
+    assert not panel._switch.isChecked()
+    stage.screenshot("unsure-ended")
