@@ -151,6 +151,14 @@ class PaintConfig(_Config):
         description="Share of each painted voxel's say that goes to all classes its paint allows alike. Try 0.1 where "
         "strokes are sloppy or neighbours disagree about the outline.",
     )
+    class_weights: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
+        (),
+        max_length=127,
+        title="Class weights",
+        description="How much paint of each class counts, one number for each class in the order of their ids; 1 for "
+        "those left out. Raise that of a class which is missed, lower that of one which is found too often. Where "
+        "classes overlap, the weights of present and absent do this.",
+    )
     correction_weight: float = Field(
         2.0,
         ge=1,

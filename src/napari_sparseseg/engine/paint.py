@@ -63,11 +63,20 @@ class Paint:
         return members
 
 
-def prepare_paint(annotation: Annotation, classes: ClassTable, *, share: float, balance: float, seed: int) -> Paint:
+def prepare_paint(
+    annotation: Annotation,
+    classes: ClassTable,
+    *,
+    share: float,
+    balance: float,
+    seed: int,
+    class_weights: Sequence[float] = (),
+) -> Paint:
     """Order the paint by slices and hold out about `share` of it, in squares with a gap around them.
 
     The choice depends on the paint, the share and the seed only. `balance` 0..1 raises the weight of rare classes
-    to the power of their rarity.
+    to the power of their rarity. Where classes exclude each other, `class_weights` multiply it, one for each class, 1
+    for those left out; a set takes the mean.
     """
     coordinates = annotation.coordinates
     present = None
@@ -81,10 +90,13 @@ def prepare_paint(annotation: Annotation, classes: ClassTable, *, share: float, 
     along = np.take_along_axis(coordinates, axis[:, None].astype(np.int64), axis=1)[:, 0].astype(np.int64)
     slice_id = axis.astype(np.int64) * (max(annotation.shape) + 1) + along
     held_out = choose_held_out(coordinates, kinds, is_definite, axis, slice_id, share=share, seed=seed)
+    weights = annotation.weights * balancing_weight(kinds, balance, is_definite)
+    if class_weights and present is None:
+        weights = weights * (allowed @ weight_of_classes(class_weights, len(classes)) / allowed.sum(1))
     return Paint(
         coordinates,
         allowed,
-        annotation.weights * balancing_weight(kinds, balance, is_definite),
+        weights.astype(np.float32, copy=False),
         axis,
         slice_id,
         learnt=~(held_out | _near(coordinates, held_out)),
@@ -119,6 +131,11 @@ def balancing_weight(
         weight = weight / weight.mean()
     balanced: npt.NDArray[np.float32] = weight.astype(np.float32)
     return balanced
+
+
+def weight_of_classes(weights: Sequence[float], n_classes: int) -> npt.NDArray[np.float32]:
+    """One weight for each class, in the order of their ids; 1 for those that have none, none for those that are not."""
+    return np.asarray([*weights, *[1.0] * n_classes][:n_classes], np.float32)
 
 
 def painted_axis(coordinates: npt.NDArray[np.int32], shape: tuple[int, int, int]) -> npt.NDArray[np.int8]:

@@ -13,18 +13,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_sparseseg.engine.paint import Paint
+from napari_sparseseg.engine.paint import Paint, weight_of_classes
 
 _ROUNDS = 50
 _LARGEST_SHIFT = 1.1  # of a log-probability, a factor of three: a class that is seldom recognised must not vanish
 
 
 def painted_share(paints: Sequence[Paint]) -> Tensor:
-    """Share of each class in what is learnt, (classes,); a set of classes says nothing about it."""
+    """Share of each class in what is learnt, (classes,), by weight; a set of classes says nothing about it."""
     definite = [p.learnt & (p.allowed.sum(1) == 1) for p in paints]
     amounts = [(p.allowed[d] * p.weights[d, None]).sum(0) for p, d in zip(paints, definite, strict=True)]
     amount = np.maximum(np.sum(amounts, axis=0), 1.0)
     return torch.from_numpy((amount / amount.sum()).astype(np.float32))
+
+
+def without_class_weights(painted: Tensor, class_weights: Sequence[float]) -> Tensor:
+    """What `painted_share` would be if every class weighed 1, (classes,).
+
+    A model answers as if classes were as common as their weight in what it learnt, so that `prevalence` needs to know
+    the weighted share. But if the answers were shifted from there to the true shares, a class that the user lets weigh
+    more would lose exactly what it gained. Shifted from the unweighted share instead, the answers become those of a
+    model that learnt from the classes as common as they are, weighted as the user wants.
+    """
+    amount = painted / torch.from_numpy(weight_of_classes(class_weights, len(painted))).to(painted)
+    return amount / amount.sum()
 
 
 def prevalence(log_probabilities: Tensor, painted: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from napari_sparseseg.engine.objects.offsets import default_offsets
 from napari_sparseseg.engine.optimiser import AdamW
 from napari_sparseseg.engine.paint import Paint, prepare_paint, scarcity, surrounded
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
-from napari_sparseseg.engine.prevalence import painted_share, prevalence, shift_towards
+from napari_sparseseg.engine.prevalence import painted_share, prevalence, shift_towards, without_class_weights
 from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_shapes
 from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet, untested_context
 from napari_sparseseg.engine.weak.heads import Surroundings, calibrate_heads, lessons_of_heads
@@ -229,6 +229,7 @@ class Trainer:
                 share=held_out,
                 balance=self.config.class_balance,
                 seed=self._seed + 1000 * self._round + number,
+                class_weights=self.paint.class_weights,
             )
             for number, annotation in enumerate(self._annotations)
         ]
@@ -411,7 +412,8 @@ class Trainer:
         locations = self._sampler.survey(_PREVALENCE_PATCHES, rng)
         with torch.no_grad():
             answers = [self.averaged(self._maps[at.volume].read(at.box)).flatten(0, 2) for at in locations]
-        found = shift_towards(prevalence(torch.cat(answers), painted), painted) * self._strokes
+        unweighted = without_class_weights(painted, self.paint.class_weights) if self.paint.class_weights else painted
+        found = shift_towards(prevalence(torch.cat(answers), painted), unweighted) * self._strokes
         # four patches tell it roughly: half of what was known before counts on
         self.averaged.shift.copy_(found if not before.any() else (before + found) / 2)
 

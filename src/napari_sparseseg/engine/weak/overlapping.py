@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.losses import multi_label_loss
+from napari_sparseseg.engine.paint import weight_of_classes
 
 
 def entry_weights(present: Tensor, absent: Tensor, weights: Tensor, config: PaintConfig) -> tuple[Tensor, Tensor]:
@@ -26,17 +25,13 @@ def entry_weights(present: Tensor, absent: Tensor, weights: Tensor, config: Pain
         said_present = (1 - config.label_smoothing) * said_present + half
         said_absent = (1 - config.label_smoothing) * said_absent + half
     n_classes, voxel = present.shape[1], weights[:, None]
-    return (
-        voxel * said_present * _of_classes(config.present_weight, n_classes).to(weights),
-        voxel * said_absent * _of_classes(config.absent_weight, n_classes).to(weights),
+    of_present, of_absent = (
+        torch.from_numpy(weight_of_classes(given, n_classes)).to(weights)
+        for given in (config.present_weight, config.absent_weight)
     )
+    return voxel * said_present * of_present, voxel * said_absent * of_absent
 
 
 def overlapping_loss(logits: Tensor, present: Tensor, absent: Tensor, weights: Tensor, config: PaintConfig) -> Tensor:
     """`multi_label_loss` of logits (n, classes), with the weights that the settings give to what was painted."""
     return multi_label_loss(logits, *entry_weights(present, absent, weights, config))
-
-
-def _of_classes(weights: Sequence[float], n_classes: int) -> Tensor:
-    """One weight for each class; 1 for those that have none."""
-    return torch.tensor([*weights, *[1.0] * n_classes][:n_classes])
