@@ -162,7 +162,7 @@ class StrokeRecorder:
         if self._is_encircling or (is_flat and layer.mode == "paint" and event.button == 2):
             self._is_encircling = True
             return
-        if is_flat and layer.mode == "paint":
+        if is_flat and layer.mode in ("paint", "erase"):
             self._track = BrushTrack.begin(layer, event)
         self._is_pressed = True
         yield
@@ -205,7 +205,8 @@ class BrushTrack:
         """A track that begins where the mouse was pressed."""
         missing = len(event.position) - layer.ndim
         painted = [axis - missing for axis in event.dims_displayed]
-        track = cls(int(layer.selected_label), painted, layer.brush_size, layer.scale)
+        label = 0 if layer.mode == "erase" else int(layer.selected_label)
+        track = cls(label, painted, layer.brush_size, layer.scale)
         track.extend(layer.world_to_data(event.position))
         return track
 

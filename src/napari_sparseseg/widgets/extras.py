@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_sparseseg.live.events import TileUpdate
+from napari_sparseseg._types import Box
+from napari_sparseseg.live.events import ClassInfo, TileUpdate
+from napari_sparseseg.widgets.class_layers import ClassLayers
 from napari_sparseseg.widgets.overlays import FreshnessOverlay, IntensityOverlay, TileMap
 
 if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
+    from napari_sparseseg.widgets.layers import History
     from napari_sparseseg.widgets.pair import LayerPair
 
-Extra = Literal["freshness", "probability", "uncertainty"]
+Extra = Literal["freshness", "probability", "uncertainty", "class_layers"]
 
 
 class Extras(QObject):
     """Freshness, probability and uncertainty as layers, each there only while it is wanted."""
 
     removed = Signal(str)
-    """The user has removed one of the layers: its name in `Extra`."""
+    """The user has removed one of the layers, or the last one of a kind: its name in `Extra`."""
+    problem = Signal(str)
 
     def __init__(self, viewer: Any, live: LiveSegmenter, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -30,6 +34,7 @@ class Extras(QObject):
         self._freshness: FreshnessOverlay | None = None
         self._probability: IntensityOverlay | None = None
         self._uncertainty: IntensityOverlay | None = None
+        self.of_classes: ClassLayers | None = None
 
     def show_freshness(self, pair: LayerPair | None, wanted: bool) -> None:
         """Colour the tiles that are fresh and those that are not."""
@@ -64,8 +69,30 @@ class Extras(QObject):
         if wanted:
             self._uncertainty = self._intensity(pair, "uncertainty", "yellow")
 
+    def show_class_layers(self, pair: LayerPair | None, history: History, wanted: bool) -> None:
+        """Show where each class is, which may overlap others, in a layer of its own."""
+        viewer, layers = self._viewer(), self.of_classes
+        self.of_classes = None
+        if layers is not None:
+            layers.close()
+        if wanted and viewer is not None and pair is not None:
+            self.of_classes = ClassLayers(viewer, self._live, pair, history)
+            self.of_classes.problem.connect(self.problem)
+
+    def show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
+        """Have layers of these classes, if they are shown."""
+        if self.of_classes is not None:
+            self.of_classes.show_classes(classes)
+
+    def sync(self, frame: int, box: Box) -> None:
+        """Show what was painted within a box."""
+        if self.of_classes is not None:
+            self.of_classes.sync(frame, box)
+
     def write(self, tile: TileUpdate) -> None:
         """Take what a tile tells beside its labels."""
+        if self.of_classes is not None:
+            self.of_classes.write(tile.frame, tile.box)
         if self._probability is not None and tile.probability is not None:
             self._probability.write(tile, tile.probability)
         if self._uncertainty is not None and tile.uncertainty is not None:
@@ -75,15 +102,22 @@ class Extras(QObject):
         """Draw what was written."""
         for overlay in self._intensities():
             overlay.redraw()
+        if self.of_classes is not None:
+            self.of_classes.redraw()
 
     def clear(self) -> None:
         """Forget what was predicted."""
         for overlay in self._intensities():
             overlay.clear()
+        if self.of_classes is not None:
+            self.of_classes.sync_all()
         self.update_freshness()
 
     def close(self) -> None:
         """Take all of them out of the viewer."""
+        if self.of_classes is not None:
+            layers, self.of_classes = self.of_classes, None
+            layers.close()
         self.show_freshness(None, False)
         self.show_probability(None, None)
         self.show_uncertainty(None, False)
@@ -99,6 +133,9 @@ class Extras(QObject):
         elif self._uncertainty is not None and layer is self._uncertainty.layer:
             self.show_uncertainty(None, False)
             self.removed.emit("uncertainty")
+        elif self.of_classes is not None and self.of_classes.on_layer_removed(layer) and not len(self.of_classes):
+            self.of_classes = None
+            self.removed.emit("class_layers")
 
     def _intensity(self, pair: LayerPair | None, name: Extra, colormap: str) -> IntensityOverlay | None:
         viewer = self._viewer()

@@ -70,12 +70,16 @@ class PredictionLayer(SharedHistoryLabels):
     """What the network predicts, with the user's paint over it; painting on it corrects."""
 
 
+class ClassLayer(SharedHistoryLabels):
+    """Where one class is that may overlap others; the brush says that it is there, the eraser that it is not."""
+
+
 class FoundLayer(SharedHistoryLabels):
     """The objects that were found; points on it correct them."""
 
 
 # napari tells what kind of layer it has (icon, menus, writers, duplicates) by the name of its class.
-for _layer_class in (SharedHistoryLabels, AnnotationLayer, PredictionLayer, FoundLayer):
+for _layer_class in (SharedHistoryLabels, AnnotationLayer, PredictionLayer, ClassLayer, FoundLayer):
     _layer_class.__name__ = "Labels"
 
 

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_sparseseg._types import Box
 from napari_sparseseg.widgets.axes import AxisMap, Index
 from napari_sparseseg.widgets.capture import Stroke, StrokeRecorder, differences, is_written, joined, strokes_of
-from napari_sparseseg.widgets.layers import History, PredictionLayer, SharedHistoryLabels, set_colormap
+from napari_sparseseg.widgets.layers import ClassLayer, History, PredictionLayer, SharedHistoryLabels, set_colormap
 from napari_sparseseg.widgets.redraw import redraw
 from napari_sparseseg.widgets.shadow import ShadowedArray, Values
 from napari_sparseseg.widgets.view import current_plane
@@ -38,8 +38,10 @@ class PaintLayer(QObject):
         self.name = name
         self.array = ShadowedArray(axes)
         self.layer: SharedHistoryLabels | None = None
-        self.tells_same = kind is PredictionLayer
+        self.tells_same = kind in (PredictionLayer, ClassLayer)
         """Whether painting what is there already says something: it confirms a prediction, or names an object."""
+        self.tells_absence = kind is ClassLayer
+        """Whether erasing where nothing is does, too."""
         self._viewer = weakref.ref(viewer)
         self._kind = kind
         self._recorder: StrokeRecorder | None = None
@@ -145,7 +147,7 @@ class PaintLayer(QObject):
         if self._recorder is None or not self.tells_same:
             return None
         track = self._recorder.track()
-        if track is None or not track.label:
+        if track is None or not (track.label or self.tells_absence):
             return None
         return track.where(self.array.current(track.frame, track.box) == track.label)
 

@@ -167,7 +167,7 @@ class LayerPair(QObject):
 
     def _take(self, painted: PaintLayer, stroke: Stroke) -> None:
         """Hand a stroke to `live`; then both layers show what it holds there, whatever became of the stroke."""
-        region, plane = Region(stroke.frame, stroke.box, stroke.mask), self._plane_of(painted, stroke)
+        region, plane = Region(stroke.frame, stroke.box, stroke.mask), self.plane_of(painted, stroke)
         shown = painted.array.shown(stroke.frame, stroke.box)
         is_set = stroke.label == self.set_code != UNPAINTED
         object_id = NO_OBJECT if is_set or stroke.label in (0, self._background) else self._object_id
@@ -187,7 +187,7 @@ class LayerPair(QObject):
         self.sync(stroke.frame, stroke.box)
         self.painted_at.emit(stroke.center)
 
-    def _plane_of(self, painted: PaintLayer, stroke: Stroke) -> Plane | None:
+    def plane_of(self, painted: PaintLayer, stroke: Stroke) -> Plane | None:
         """The slice that a stroke was made on: the one across the slider's axis, if it lies in one such."""
         viewer = self._viewer()
         if viewer is None or painted.layer is None:
