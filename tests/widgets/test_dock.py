@@ -910,3 +910,24 @@ def test_six_clicks_lead_from_an_empty_napari_to_a_prediction(
     assert session.live.status.is_training
     QTest.qWait(300)
     stage.screenshot("six-clicks")
+
+
+class TestOverlappingClasses:
+    def test_the_setting_offers_a_layer_for_each_class_which_goes_with_another_image(
+        self, viewer: Any, open_dock: Callable[[Any], SparseSegDock]
+    ) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        box = dock.result_panel._class_layers
+        assert box.isHidden()
+        dock.settings_panel.forms["paint"].field("overlapping").click()
+        assert dock.session.live.is_overlapping
+        assert not box.isHidden()
+        box.click()
+        layer = viewer.layers["cells object"]
+        paint(dock)
+        QTest.qWait(100)
+        assert (layer.data[LEFT.slices] == 2).all()
+        assert dock.session.owns(layer)
+        viewer.layers.remove(layer)
+        assert not box.isChecked()

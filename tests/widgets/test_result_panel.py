@@ -76,14 +76,14 @@ def test_probability_is_of_an_object_at_first(panel: ResultPanel, qtbot: Any) ->
 
 def test_probability_of_a_class_that_was_removed_moves_to_another(panel: ResultPanel, qtbot: Any) -> None:
     wished: list[Any] = []
-    panel.show_maps(probability=5, uncertainty=False, freshness=False)
+    panel.show_maps(probability=5, uncertainty=False, freshness=False, class_layers=False)
     panel.probability_chosen.connect(wished.append)
     panel.show_classes(CLASSES[:2])
     assert wished == [2]
 
 
 def test_renaming_a_class_keeps_the_choice(panel: ResultPanel, qtbot: Any) -> None:
-    panel.show_maps(probability=5, uncertainty=False, freshness=False)
+    panel.show_maps(probability=5, uncertainty=False, freshness=False, class_layers=False)
     with qtbot.assertNotEmitted(panel.probability_chosen):
         panel.show_classes((*CLASSES[:2], ClassInfo(5, "membrane", (0, 0, 1))))
     assert panel._class.currentText() == "membrane"
@@ -104,7 +104,7 @@ def test_shows_which_maps_there_are_and_emits_nothing(panel: ResultPanel, qtbot:
         qtbot.assertNotEmitted(panel.freshness_toggled),
         qtbot.assertNotEmitted(panel.probability_chosen),
     ):
-        panel.show_maps(probability=None, uncertainty=True, freshness=True)
+        panel.show_maps(probability=None, uncertainty=True, freshness=True, class_layers=True)
     assert (panel._probability.isChecked(), panel._uncertainty.isChecked(), panel._freshness.isChecked()) == (
         False,
         True,
@@ -120,3 +120,15 @@ def test_each_control_has_a_tooltip(panel: ResultPanel) -> None:
 
 def test_fits_into_a_narrow_dock(panel: ResultPanel) -> None:
     assert panel.minimumSizeHint().width() <= 330
+
+
+def test_a_layer_for_each_class_is_offered_where_they_overlap(panel: ResultPanel, qtbot: Any) -> None:
+    panel.show_overlapping(False)
+    assert panel._class_layers.isHidden()
+    panel.show_overlapping(True)
+    assert not panel._class_layers.isHidden()
+    with qtbot.waitSignal(panel.class_layers_toggled) as told:
+        panel._class_layers.click()
+    assert told.args == [True]
+    panel.show_overlapping(False)
+    assert not panel._class_layers.isHidden(), "what is switched on can be switched off"

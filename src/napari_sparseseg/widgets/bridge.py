@@ -83,6 +83,7 @@ class LayerBridge(QObject):
         self._losses.told.connect(self.layers_lost)
         self._feed.drained.connect(self._on_feed_drained)
         self._extras.removed.connect(self.extra_removed)
+        self._extras.problem.connect(self.problem)
         self._paint_changed.connect(self._on_paint_changed)
 
     # --- opening and closing ---
@@ -306,6 +307,10 @@ class LayerBridge(QObject):
         """Show how probable a class is, as an image; None takes it away."""
         self._extras.show_probability(self._pair, class_id)
 
+    def show_class_layers(self, wanted: bool) -> None:
+        """Show where each class is that may overlap others, in a layer of its own that is painted on."""
+        self._extras.show_class_layers(self._pair, self, wanted)
+
     def show_uncertainty(self, wanted: bool) -> None:
         """Show where the network is unsure, as an image."""
         self._extras.show_uncertainty(self._pair, wanted)
@@ -330,6 +335,7 @@ class LayerBridge(QObject):
     def _on_paint_changed(self, change: PaintChange) -> None:
         if self._pair is not None:
             self._pair.sync(change.frame, change.box)
+            self._extras.sync(change.frame, change.box)
             self.objects.update()
 
     def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
@@ -337,6 +343,7 @@ class LayerBridge(QObject):
             return
         self._tools.show_classes(classes)  # before the colours, with which napari announces the label again
         self._pair.show_classes(classes)
+        self._extras.show_classes(classes)
         self.unsure.show_classes(classes)
 
     def _on_predictions_cleared(self) -> None:

@@ -177,6 +177,7 @@ class SparseSegDock(QWidget):
         self.result_panel.probability_chosen.connect(lambda class_id: self._show_map(probability=class_id))
         self.result_panel.uncertainty_toggled.connect(lambda wished: self._show_map(uncertainty=wished))
         self.result_panel.freshness_toggled.connect(lambda wished: self._show_map(freshness=wished))
+        self.result_panel.class_layers_toggled.connect(lambda wished: self._show_map(class_layers=wished))
 
     # --- showing ---
 
@@ -249,6 +250,7 @@ class SparseSegDock(QWidget):
 
     def _show_settings(self) -> None:
         self.settings_panel.show_settings(self.session.live.settings)
+        self.result_panel.show_overlapping(self.session.live.is_overlapping)
 
     def _show_project(self) -> None:
         image = self.session.live.project
@@ -268,7 +270,10 @@ class SparseSegDock(QWidget):
     def _show_maps(self) -> None:
         session = self.session
         self.result_panel.show_maps(
-            probability=session.probability, uncertainty=session.uncertainty, freshness=session.freshness
+            probability=session.probability,
+            uncertainty=session.uncertainty,
+            freshness=session.freshness,
+            class_layers=session.class_layers,
         )
 
     def _show_message(self, text: str, is_error: bool) -> None:

@@ -37,6 +37,7 @@ class ResultPanel(QWidget):
     """Class id, or None for no probability."""
     uncertainty_toggled = Signal(bool)
     freshness_toggled = Signal(bool)
+    class_layers_toggled = Signal(bool)
     save_model_requested = Signal()
     load_model_requested = Signal()
     export_requested = Signal()
@@ -84,7 +85,11 @@ class ResultPanel(QWidget):
         if self._probability.isChecked() and self._class.currentData() != chosen:
             self._emit_probability()
 
-    def show_maps(self, *, probability: int | None, uncertainty: bool, freshness: bool) -> None:
+    def show_overlapping(self, overlapping: bool) -> None:
+        """Offer a layer for each class where they may overlap."""
+        self._class_layers.setVisible(overlapping or self._class_layers.isChecked())
+
+    def show_maps(self, *, probability: int | None, uncertainty: bool, freshness: bool, class_layers: bool) -> None:
         """Show which of the extra layers there are; emits nothing."""
         self._probability.setChecked(probability is not None)
         if probability is not None:
@@ -92,6 +97,7 @@ class ResultPanel(QWidget):
         self._class.setEnabled(probability is not None)
         self._uncertainty.setChecked(uncertainty)
         self._freshness.setChecked(freshness)
+        self._class_layers.setChecked(class_layers)
 
     # --- building ---
 
@@ -117,12 +123,19 @@ class ResultPanel(QWidget):
             widget.setToolTip("An image layer with the predicted probability of a class.")
         self._uncertainty.setToolTip("An image layer that is bright where the network cannot decide: paint there.")
         self._freshness.setToolTip("A layer that tells which tiles show your latest paint and which are older.")
+        self._class_layers = QCheckBox("A layer for each class")
+        self._class_layers.setToolTip(
+            "Classes may overlap: shows where each of them is. Paint there to say that it is there, erase to say that "
+            "it is not."
+        )
+        self._class_layers.hide()
         grid = QGridLayout()
         grid.setColumnStretch(1, 1)
         grid.addWidget(self._probability, 0, 0)
         grid.addWidget(self._class, 0, 1)
         grid.addWidget(self._uncertainty, 1, 0, 1, 2)
         grid.addWidget(self._freshness, 2, 0, 1, 2)
+        grid.addWidget(self._class_layers, 3, 0, 1, 2)
         section.body.addLayout(grid)
         return section
 
@@ -148,6 +161,7 @@ class ResultPanel(QWidget):
         self._class.activated.connect(lambda _: self._emit_probability())
         self._uncertainty.clicked.connect(lambda wished: self.uncertainty_toggled.emit(wished))
         self._freshness.clicked.connect(lambda wished: self.freshness_toggled.emit(wished))
+        self._class_layers.clicked.connect(lambda wished: self.class_layers_toggled.emit(wished))
 
     # --- wishes ---
 

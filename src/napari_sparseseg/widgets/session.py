@@ -98,7 +98,7 @@ class Session(QObject):
         self.source: ImageSource | None = None
         self.curve: list[CurvePoint] = []
         self.probability: int | None = None
-        self.uncertainty = self.freshness = False
+        self.uncertainty = self.freshness = self.class_layers = False
         prefer_own_reader()
         self.live = LiveSegmenter()
         self.relay = GuiRelay(self.live.events, self)
@@ -141,7 +141,8 @@ class Session(QObject):
             self._remember()
         self.source = source
         self.bridge.open(source)
-        wished = {"probability": self.probability, "uncertainty": self.uncertainty, "freshness": self.freshness}
+        names = ("probability", "uncertainty", "freshness", "class_layers")
+        wished = {name: getattr(self, name) for name in names}
         self.show_maps(**{name: wish for name, wish in wished.items() if wish not in (None, False)})
         self.source_changed.emit(source)
         self._offer(find_earlier(taken) if taken is not None and is_new else None)
@@ -207,13 +208,14 @@ class Session(QObject):
     # --- layers ---
 
     def show_maps(self, **wished: Any) -> None:
-        """Switch the layers of `probability` (of a class id, or None), `uncertainty` and `freshness` on and off."""
+        """Switch these layers on and off; `probability` is that of a class id, or None."""
         viewer = self._viewer()
         self._before = [] if viewer is None else [weakref.ref(layer) for layer in viewer.layers]
         shows: dict[str, Callable[[Any], None]] = {
             "probability": self.bridge.show_probability,
             "uncertainty": self.bridge.show_uncertainty,
             "freshness": self.bridge.show_freshness,
+            "class_layers": self.bridge.show_class_layers,
         }
         try:
             for name, wish in wished.items():
