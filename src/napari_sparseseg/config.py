@@ -103,6 +103,22 @@ class TrainingConfig(_Config):
     warm_start_steps: int = Field(
         300, ge=1, le=10000, title="Warm start", description="Steps of the pixel head before the U-Net starts."
     )
+    warm_up_steps: int = Field(
+        0,
+        ge=0,
+        le=100000,
+        title="Warm-up on the volume",
+        description="Steps in which the U-Net fills in hidden parts of the volume before it learns from paint; 0 is "
+        "without. Try 200 where very little is painted and there is time.",
+    )
+    consistency: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        title="Consistency",
+        description="How much the network must agree with its own average where nothing is painted, against the paint; "
+        "0 is without. Try 1 where few strokes must do for a large volume. A step takes longer.",
+    )
     held_out: float = Field(
         0.1,
         ge=0,

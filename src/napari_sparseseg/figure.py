@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart with any colour vision; classes take them in ascending order and then again.
 COLOURS = ("#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#F0E442")
 _ROWS = ("Image", "Paint", "Prediction", "Truth")
-_PHASES = {"pixel": "pixel head", "unet": "U-Net"}
+_PHASES = {"pixel": "pixel head", "warm-up": "warm-up", "unet": "U-Net"}
 _INK = "#333333"
 _FAINT = "#B8B8B8"
 

@@ -135,6 +135,7 @@ class SparseSegmenter:
         max_seconds: float | None = None,
         max_steps: int | None = None,
         callback: Callable[[TrainingStep], object] | None = None,
+        start: SparseSegmenter | str | os.PathLike[str] | None = None,
     ) -> Self:
         """Learn anew from one volume, or from lists of volumes and annotations.
 
@@ -153,9 +154,17 @@ class SparseSegmenter:
         the pixel classifier. Without either, learning ends at a plateau or after two minutes. `callback` is called
         after each step, on the calling thread; learning ends when it returns False.
 
-        Raises `InputError` or `InputTypeError` (of ValueError and TypeError) for what cannot be used.
+        `start` is another model to begin with, fitted or saved (a file or a project), of other volumes and maybe of
+        other classes: what it knows of images stays, its classes go. It must have as many channels and voxels of about
+        the same shape; `model` takes its shape from it. To go on with the same classes, load it and `partial_fit`.
+
+        Raises `InputError` or `InputTypeError` (of ValueError and TypeError) for what cannot be used, and of `start`
+        `ModelFileError` or `NotFittedError`.
         """
-        return self._learn(None, image, annotation, allowed, weight, objects, max_seconds, max_steps, callback)
+        previous = None if start is None else self._as_start(start)
+        return self._learn(
+            None, image, annotation, allowed, weight, objects, max_seconds, max_steps, callback, start=previous
+        )
 
     def partial_fit(
         self,
@@ -433,13 +442,11 @@ class SparseSegmenter:
         Raises `ModelFileError` if the file cannot be trusted or understood, or if there is no model in the project.
         """
         from napari_sparseseg import config
-        from napari_sparseseg.engine.checkpoint import load_model
         from napari_sparseseg.engine.device import choose_device
         from napari_sparseseg.engine.trainer import TrainingStep
-        from napari_sparseseg.storage.project.project import is_project
 
         chosen = choose_device(device).device
-        fitted, header, tensors = load_model(path) if not is_project(path) else _load_newest(path)
+        fitted, header, tensors = _read_model(path)
         fitted.network.to(chosen)
         try:
             settings = header["settings"]
@@ -519,6 +526,8 @@ class SparseSegmenter:
         max_seconds: float | None,
         max_steps: int | None,
         callback: Callable[[TrainingStep], object] | None,
+        *,
+        start: FittedModel | None = None,
     ) -> Self:
         started = time.perf_counter()
         check_budget(max_seconds, max_steps)
@@ -535,7 +544,7 @@ class SparseSegmenter:
         )
         from napari_sparseseg.engine.budget import Budget
 
-        trainer, maps = self._prepare(previous, volumes, classes)
+        trainer, maps = self._prepare(previous, volumes, classes, start)
         trainer.learn_from(maps, paint)
         self._take(replace(self._check_fitted(), classes=trainer.classes))
         budget = Budget(trainer.config, max_seconds, max_steps, trainer.step, started)
@@ -543,7 +552,11 @@ class SparseSegmenter:
         return self
 
     def _prepare(
-        self, previous: FittedModel | None, volumes: Sequence[ArrayVolume], classes: Sequence[int]
+        self,
+        previous: FittedModel | None,
+        volumes: Sequence[ArrayVolume],
+        classes: Sequence[int],
+        start: FittedModel | None,
     ) -> tuple[Trainer, list[FeatureMap]]:
         """Make or continue the trainer, and the features of each volume."""
         from napari_sparseseg.engine.model import FittedModel
@@ -551,8 +564,8 @@ class SparseSegmenter:
 
         history: list[TrainingStep] = []
         if previous is None:
-            fitted = self._new_model(volumes, classes)
-            trainer = self._new_trainer(fitted, seed_of(self.random_state))
+            fitted = self._new_model(volumes, classes, start)
+            trainer = self._new_trainer(fitted, seed_of(self.random_state), is_started=start is not None)
         else:
             fitted, history = previous, self.history_
             for volume in volumes:
@@ -583,10 +596,13 @@ class SparseSegmenter:
         background = previous.classes.background if previous else self.background or 0
         return Overlapping(background, config.missing_weight > 0)
 
-    def _new_model(self, volumes: Sequence[ArrayVolume], classes: Sequence[int]) -> FittedModel:
+    def _new_model(
+        self, volumes: Sequence[ArrayVolume], classes: Sequence[int], start: FittedModel | None
+    ) -> FittedModel:
         from napari_sparseseg.engine.classes import ClassTable
         from napari_sparseseg.engine.device import choose_device
         from napari_sparseseg.engine.model import FittedModel, ModelSpec
+        from napari_sparseseg.engine.weak.transfer import started_from
 
         overlapping = self._config("paint").overlapping
         background = (0 if overlapping else classes[0]) if self.background is None else self.background
@@ -594,9 +610,20 @@ class SparseSegmenter:
             raise InputError(f"background={background} is not among the painted classes {tuple(classes)}")
         z, y, x = (all(v.shape[axis] == 1 for v in volumes) for axis in range(3))
         spacing = checked_spacing(self.spacing, n_axes=len(volumes[0].spatial_shape))
-        spec = ModelSpec(self._config("model"), spacing, volumes[0].n_channels, (z, y, x))
+        config = self._config("model") if start is None or self.model is not None else start.spec.config
+        spec = ModelSpec(config, spacing, volumes[0].n_channels, (z, y, x))
         table = ClassTable(tuple(classes), int(background), overlapping=overlapping)
-        return FittedModel.fresh(spec, table, choose_device(self.device).device, seed_of(self.random_state))
+        fresh = FittedModel.fresh(spec, table, choose_device(self.device).device, seed_of(self.random_state))
+        return fresh if start is None else started_from(start, fresh)
+
+    def _as_start(self, start: SparseSegmenter | str | os.PathLike[str]) -> FittedModel:
+        if isinstance(start, SparseSegmenter):
+            return start._check_fitted()  # noqa: SLF001 - of the same class
+        if not isinstance(start, str | os.PathLike):
+            raise InputTypeError(
+                f"start must be a SparseSegmenter or the path of a saved model, not {type(start).__name__}"
+            )
+        return _read_model(start)[0]
 
     def _run(self, trainer: Trainer, budget: Budget, callback: Callable[[TrainingStep], object] | None) -> None:
         with open_bar("Learning  ", self.progress) as bar:
@@ -613,10 +640,17 @@ class SparseSegmenter:
         self._fitted = fitted
         self.classes_ = np.asarray(fitted.classes.ids)
 
-    def _new_trainer(self, fitted: FittedModel, seed: int) -> Trainer:
+    def _new_trainer(self, fitted: FittedModel, seed: int, *, is_started: bool = False) -> Trainer:
         from napari_sparseseg.engine.trainer import Trainer
 
-        return Trainer(fitted.network, fitted.classes, self._config("training"), paint=self._config("paint"), seed=seed)
+        return Trainer(
+            fitted.network,
+            fitted.classes,
+            self._config("training"),
+            paint=self._config("paint"),
+            seed=seed,
+            is_started=is_started,
+        )
 
     def _tiles(self, volume: ArrayVolume) -> Iterator[tuple[Any, Tensor]]:
         for tile in self._tiles_with(None, volume):
@@ -699,6 +733,14 @@ class SparseSegmenter:
         }
 
 
+def _read_model(path: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any], dict[str, Tensor]]:
+    """A model file, or the newest model of a project."""
+    from napari_sparseseg.engine.checkpoint import load_model
+    from napari_sparseseg.storage.project.project import is_project
+
+    return _load_newest(path) if is_project(path) else load_model(path)
+
+
 def _load_newest(project: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any], dict[str, Tensor]]:
     """The newest model of a project that can be read."""
     from napari_sparseseg.engine.checkpoint import load_model
@@ -746,5 +788,5 @@ def _describe(step: TrainingStep, budget: Budget, share: float) -> str:
     if left is None:
         left = budget.elapsed * (1 - share) / share if share else None
     time_left = f", {duration(left)} left" if left is not None else ""
-    name = "pixel classifier" if step.phase == "pixel" else f"step {step.step}"
+    name = {"pixel": "pixel classifier", "warm-up": "warm-up"}.get(step.phase, f"step {step.step}")
     return f"{name}, loss {step.loss:.3f}{dice}{time_left}"

@@ -140,6 +140,8 @@ class TestBeforeTheWork:
             (["--background", "255"], "--background"),
             (["--continue", "x", "--spacing", "1,1,1"], "fixes this already"),
             (["--continue", "x", "--set", "model.width=8"], "--set model.width"),
+            (["--continue", "x", "--start", "y"], "--start"),
+            (["--start", "x", "--set", "model.width=8"], "--set model.width"),
         ],
     )
     def test_usage_of_train(self, invoke, files, tmp_path, options, text):
@@ -159,6 +161,7 @@ class TestBeforeTheWork:
             (["--axes", "QYX"], "axes"),
             (["--device", "gpu"], "is not a device"),
             (["--continue", "nowhere"], "no model file"),
+            (["--start", "nowhere"], "no model file"),
         ],
     )
     def test_input_of_train(self, invoke, files, tmp_path, monkeypatch, options, text):

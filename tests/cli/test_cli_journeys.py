@@ -66,6 +66,14 @@ class TestTrain:
         assert result.exit_code == 0, result.output
         assert table(result.stdout)["Classes"] == "1, 2, 3"
 
+    def test_a_model_of_other_classes_is_a_start(self, invoke, files, tmp_path):
+        ink = write_tiff(tmp_path / "p.tif", (tifffile.imread(files.annotation) * 4).astype(np.uint8))
+        model, options = tmp_path / "m", ["--steps", 2, "--seed", 0, "--set", "training.patch_voxels=2048"]
+        result = invoke("train", files.image, ink, "-o", model, "--start", files.model, *options)
+        assert result.exit_code == 0, result.output
+        found = SparseSegmenter.load(model)
+        assert (found.classes_.tolist(), found.n_steps_, found.model.width) == ([4, 8], 2, 4)
+
     def test_a_model_is_continued_with_a_new_class(self, invoke, files, tmp_path):
         annotation = tifffile.imread(files.annotation)
         annotation[0, :6, :6] = 9

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import CUBES, SMALL, make_annotation
 
+from napari_sparseseg._types import Box
 from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.heads import CandidateHead, Heads
@@ -90,7 +91,8 @@ def test_voxels_that_say_nothing_teach_nothing():
     paint.weights[paint.allowed[:, 2] & ~paint.allowed[:, 0]] = 0
     network = ModelSpec(SMALL, CUBES, 1, (False,) * 3).build(3, heads=Heads(candidates=True))
     decoded = torch.randn(4, SMALL.width, requires_grad=True)
-    patches = Patches([(0, np.arange(4))], [np.zeros((4, 3), np.int64)], decoded, torch.randn(4, 3))
+    unseen = torch.zeros(1, 1, 1, 1, 1), Box.whole((1, 1, 1)), torch.zeros(1, 3, 1, 1, 1)
+    patches = Patches([(0, np.arange(4))], [np.zeros((4, 3), np.int64)], decoded, torch.randn(4, 3), *unseen)
     with torch.no_grad():
         network.unet.candidates.weight.normal_()
     CandidateLesson([paint], 1.5).loss(network, patches).backward()

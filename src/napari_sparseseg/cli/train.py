@@ -93,7 +93,16 @@ def train(
         typer.Option(
             "--continue",
             metavar="MODEL",
-            help="Start from this model. The annotations are all the paint that counts, old and new.",
+            help="Go on with this model. The annotations are all the paint that counts, old and new.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Begin with what this model of other images, maybe of other classes, knows of images.",
             show_default=False,
             rich_help_panel=_LEARNING,
         ),
@@ -130,17 +139,19 @@ def train(
     values = _options.parse_settings(settings or [])
     reading = _Reading(axes, _options.parse_spacing(spacing), _options.parse_level(level))
     if continue_from is not None:
-        _refuse_what_the_model_fixes(values, spacing=spacing, background=background)
+        _refuse_what_the_model_fixes(values, spacing=spacing, background=background, start=start)
+    if start is not None:
+        _refuse_what_the_model_fixes(values)
 
     from napari_sparseseg.cli._outputs import check_model, write_model
     from napari_sparseseg.cli._pairs import read_pairs
 
     pairs = read_pairs(files)
     check_model(output, overwrite=overwrite, inputs=[*files, *(file for pair in pairs for file in pair)])
-    model = _open_model(continue_from, device)
+    model, begin = (_open_model(path, device) for path in (continue_from, start))
     paint = _open_pairs(pairs, reading, has_classes=_may_overlap(values, model))
     segmenter = _make_segmenter(paint, values, model, device=device, seed=seed, background=background)
-    _fit(segmenter, paint, seconds=_SECONDS if seconds is None and steps is None else seconds, steps=steps)
+    _fit(segmenter, paint, begin, seconds=_SECONDS if seconds is None and steps is None else seconds, steps=steps)
     write_model(output, segmenter, overwrite=overwrite)
     _print_result(segmenter, output, paint.images[0].unit)
     _warn_of_result(segmenter, steps)
@@ -169,7 +180,7 @@ def _refuse_what_the_model_fixes(values: dict[str, Any], **options: object) -> N
     given += [f"--set model.{name}" for name in values.get("model", ())]
     if given:
         raise typer.BadParameter(
-            "the model that is continued fixes this already; leave it out, or train a new model", param_hint=given[0]
+            "the model that is given fixes this already; leave it out, or train a new model", param_hint=given[0]
         )
 
 
@@ -282,12 +293,23 @@ def _spacing_of(images: Sequence[Image]) -> tuple[float, ...] | None:
     return None
 
 
-def _fit(segmenter: SparseSegmenter, paint: _Paint, *, seconds: float | None, steps: int | None) -> None:
+def _fit(
+    segmenter: SparseSegmenter,
+    paint: _Paint,
+    start: SparseSegmenter | None,
+    *,
+    seconds: float | None,
+    steps: int | None,
+) -> None:
     budget = " or ".join(
         text for text in (f"{seconds:g} s" if seconds else "", f"{steps} steps" if steps is not None else "") if text
     )
     note(f"Learning for {budget} from {counted(len(paint.volumes), 'painted volume')}.")
-    segmenter.partial_fit(list(paint.volumes), list(paint.annotations), max_seconds=seconds, max_steps=steps)
+    volumes, annotations = list(paint.volumes), list(paint.annotations)
+    if start is not None:
+        segmenter.fit(volumes, annotations, max_seconds=seconds, max_steps=steps, start=start)
+    else:
+        segmenter.partial_fit(volumes, annotations, max_seconds=seconds, max_steps=steps)
 
 
 def _warn_of_result(segmenter: SparseSegmenter, steps: int | None) -> None:

@@ -53,7 +53,7 @@ class Budget:
         self._last = now
         if self.seconds is not None and now + self._longest_step > self.seconds:
             return True
-        if step.phase == "pixel":
+        if step.phase != "unet":
             return False
         if self.max_steps is not None:
             return step.step - self.first_step >= self.max_steps

@@ -70,12 +70,26 @@ class Patches:
     `members` holds for each patch its volume and the numbers of the voxels in that volume's paint, `positions` where
     they lie in the patch as it was turned and mirrored. `decoded` (n, width) is what the U-Net's heads look at,
     `logits` (n, classes) what its class head says.
+
+    `image` (patches, z, y, x, features) are the patches with all their features. Of them only the box `inner` is
+    decoded: `dense` (patches, classes, z, y, x) is what the class head says of all its voxels.
     """
 
     members: Sequence[tuple[int, npt.NDArray[np.intp]]]
     positions: Sequence[npt.NDArray[np.int64]]
     decoded: Tensor
     logits: Tensor
+    image: Tensor
+    inner: Box
+    dense: Tensor
+
+    @property
+    def painted(self) -> Tensor:
+        """Which voxels of `inner` the others are about, (patches, z, y, x) bool."""
+        found = np.zeros((len(self.positions), *self.inner.shape), bool)
+        for number, positions in enumerate(self.positions):
+            found[(number, *(positions - self.inner.start).T)] = True
+        return torch.from_numpy(found).to(self.dense.device)
 
 
 class Lesson(Protocol):

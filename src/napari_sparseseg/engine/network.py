@@ -150,6 +150,10 @@ class SparseNet(nn.Module):
             return (1 - share) * pixel + share * unet
         return (1 - share) * pixel.log_softmax(-1) + share * unet.log_softmax(-1)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of one head's logits, (n, classes, ...)."""
+        return logits.sigmoid() if self.overlapping else logits.softmax(1)
+
     def forward(self, features: Tensor, inner: Box | None = None) -> Tensor:
         """Raw features of one tile (z, y, x, features) -> log-probabilities (z, y, x, classes), of `inner` only."""
         whole = _box_of(features)

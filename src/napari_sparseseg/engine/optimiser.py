@@ -7,7 +7,7 @@ the pixel head needs to learn. This one starts at once, and its state is plain t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,17 @@ _EPSILON = 1e-8
 
 
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101).
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float) -> None:
+    `paces` says for each parameter which part of the step size it takes; all of it without.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], *, weight_decay: float, paces: Sequence[float] | None = None
+    ) -> None:
         self.parameters = list(parameters)
         self.weight_decay = weight_decay
+        self.paces = [1.0] * len(self.parameters) if paces is None else list(paces)
         self.means = [torch.zeros_like(p) for p in self.parameters]
         self.squares = [torch.zeros_like(p) for p in self.parameters]
         self.n_steps = 0
@@ -30,15 +36,16 @@ class AdamW:
         """Move the parameters against the gradient of `loss`."""
         gradients = torch.autograd.grad(loss, self.parameters)
         self.n_steps += 1
-        scale = -step_size / (1 - _BETAS[0] ** self.n_steps)
         correction = math.sqrt(1 - _BETAS[1] ** self.n_steps)
         with torch.no_grad():
-            for weights, gradient, mean, square in zip(
-                self.parameters, gradients, self.means, self.squares, strict=True
+            for weights, gradient, mean, square, pace in zip(
+                self.parameters, gradients, self.means, self.squares, self.paces, strict=True
             ):
+                own_size = pace * step_size
+                scale = -own_size / (1 - _BETAS[0] ** self.n_steps)
                 mean.lerp_(gradient, 1 - _BETAS[0])
                 square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-                weights.mul_(1 - step_size * self.weight_decay)
+                weights.mul_(1 - own_size * self.weight_decay)
                 weights.addcdiv_(mean, square.sqrt().div_(correction).add_(_EPSILON), value=scale)
 
 

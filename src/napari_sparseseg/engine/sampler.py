@@ -81,6 +81,15 @@ class PatchSampler:
             found.append(self._within(volume, start, shape))
         return found
 
+    def anywhere(self, n_patches: int, rng: np.random.Generator) -> list[PatchLocation]:
+        """Patches of one shape anywhere in the painted volumes."""
+        shape = np.asarray(self._patch_shapes[int(rng.choice(sorted(self._slices)))])
+        found = []
+        for volume in rng.choice(list(self._spans), n_patches).tolist():
+            start = rng.integers(0, np.maximum(np.asarray(self._shapes[volume]) - shape, 0), endpoint=True)
+            found.append(self._within(volume, start, shape))
+        return found
+
     def _around(self, chosen: _Slice, axis: int, rng: np.random.Generator) -> PatchLocation:
         members = chosen.by_class[_choose([len(m) for m in chosen.by_class], rng)]
         voxel = self._paints[chosen.volume].coordinates[members[rng.integers(len(members))]]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_sparseseg._types import Annotation
+from napari_sparseseg._types import Annotation, Box
 from napari_sparseseg.config import PaintConfig, TrainingConfig
 from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn, turns_of
 from napari_sparseseg.engine.classes import ClassTable
@@ -35,7 +35,9 @@ from napari_sparseseg.engine.pixelfit import fit_pixel_head
 from napari_sparseseg.engine.prevalence import painted_share, prevalence, shift_towards, without_class_weights
 from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_shapes
 from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet, untested_context
+from napari_sparseseg.engine.weak.consistency import ConsistencyLesson, margin
 from napari_sparseseg.engine.weak.heads import Surroundings, calibrate_heads, lessons_of_heads
+from napari_sparseseg.engine.weak.warm_up import warm_up
 
 RELEASE_AT = 0.7  # share of a known budget after which held-out paint is given back
 _ANNEAL_FROM = 0.7
@@ -43,6 +45,9 @@ _WARM_UP = 20  # steps over which the step size rises
 _PIXEL_SHARE = 0.2  # of a budget that one fit of the pixel head may take
 _PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
 _PREVALENCE_PATCHES = 4
+_WARM_UP_STREAM = 1  # of random numbers
+_WARM_UP_SHARE = 0.2  # of a budget that warming up on the volume may take
+_STARTED_PACE = 0.1  # of the step size, for a trunk that was learnt elsewhere: little paint would spoil it
 
 Progress = Callable[[int], float]
 """Share of the budget that is used after so many steps, 0..1; 0 if nobody knows."""
@@ -52,7 +57,8 @@ Progress = Callable[[int], float]
 class TrainingStep:
     """What one step did.
 
-    `step` counts the U-Net's steps over all fits, `phase` is "pixel" during the warm start, then "unet".
+    `step` counts the U-Net's steps over all fits, `phase` is "pixel" during the warm start, "warm-up" while it learns
+    from the volume itself, then "unet".
     `dice` is the latest estimate on held-out paint, mean over the classes but the background, or None.
     `seconds` is set by whoever drives the trainer.
     """
@@ -68,7 +74,7 @@ class Trainer:
     """Trains a `SparseNet` on the paint of one or several volumes.
 
     The network that is passed in keeps the averaged weights, which predict; its copy learns. `seed` fixes every
-    random choice. Not thread-safe.
+    random choice. `is_started` says that its trunk was learnt elsewhere: then that changes slowly. Not thread-safe.
     """
 
     def __init__(
@@ -79,22 +85,24 @@ class Trainer:
         *,
         seed: int,
         paint: PaintConfig | None = None,
+        is_started: bool = False,
     ) -> None:
         self.averaged = network
         self.network = copy.deepcopy(network)
         self.classes = classes
         self.config = config
         self.paint = paint or PaintConfig()
+        self.is_started = is_started
         self.step = 0
         self.score: HeldOutScore | None = None
         self.is_released = False
         self._round = 0
         self._seed = seed
         self._rng = np.random.default_rng(seed)
-        self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=config.weight_decay)
+        self._optimiser = self._new_optimiser()
         self._pixel_loss = 0.0
         self._maps: Sequence[FeatureMap] = ()
-        self._lessons: Sequence[Lesson] = ()
+        self._lessons: list[Lesson] = []
         self._turns: list[tuple[int, int, int]] = []
 
     def learn_from(
@@ -147,7 +155,7 @@ class Trainer:
                 change_outputs(network, sources)
             change_heads(network, heads)
         n_steps = self._optimiser.n_steps
-        self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=self.config.weight_decay)
+        self._optimiser = self._new_optimiser()
         self._optimiser.n_steps = n_steps
         remember(self._optimiser, self.network.unet, moments, sources)
         self.classes = classes
@@ -167,6 +175,8 @@ class Trainer:
             self._check()
         elif burst and self.step == 0:
             self._choose_mix()
+        if with_context and self.config.warm_up_steps and self.step == 0 and not self.is_started:
+            yield from self._warm_up(progress)
         while with_context:
             used = progress(self.step)
             if used >= RELEASE_AT and not self.is_released:
@@ -198,6 +208,7 @@ class Trainer:
             "seed": self._seed,
             "optimiser_steps": self._optimiser.n_steps,
             "pixel_loss": self._pixel_loss,
+            "is_started": self.is_started,
         }
         latest = {f"latest.{name}": value for name, value in self.network.unet.state_dict().items()}
         moments = {
@@ -211,12 +222,19 @@ class Trainer:
         """Continue from what `state` returned; `tensors` may hold others as well."""
         self._rng.bit_generator.state = plain["random"]
         self.step, self._round, self._seed = plain["step"], plain["round"], plain["seed"]
+        self.is_started = plain.get("is_started", False)  # absent from models of older programs
+        self._optimiser = self._new_optimiser()
         self._optimiser.n_steps = plain["optimiser_steps"]
         self._pixel_loss = plain.get("pixel_loss", 0.0)  # older files have none
         self.network.unet.load_state_dict({name: tensors[f"latest.{name}"] for name in self.network.unet.state_dict()})
         for kind in ("means", "squares"):
             for number, value in enumerate(getattr(self._optimiser, kind)):
                 value.copy_(tensors[f"optimiser.{kind}.{number}"])
+
+    def _new_optimiser(self) -> AdamW:
+        unet, pace = self.network.unet, _STARTED_PACE if self.is_started else 1.0
+        paces = [pace if name.partition(".")[0] in unet.TRUNK else 1.0 for name, _ in unet.named_parameters()]
+        return AdamW(unet.parameters(), weight_decay=self.config.weight_decay, paces=paces)
 
     def _volumes(self) -> Iterator[tuple[FeatureMap, Paint]]:
         return zip(self._maps, self._paints, strict=True)
@@ -244,6 +262,8 @@ class Trainer:
             *self._lessons_on_objects(),
             *lessons_of_heads(self.network.heads, self._paints, self.paint),
         ]
+        if self.config.consistency:
+            self._lessons.append(ConsistencyLesson(self.averaged, self.config.consistency, lambda: self.step))
         self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes, balance=self.config.orientation_balance)
         self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
@@ -301,6 +321,21 @@ class Trainer:
             self._pixel_loss = loss
             yield TrainingStep(self.step, "pixel", loss, self.dice)
 
+    def _warm_up(self, progress: Progress) -> Iterator[TrainingStep]:
+        """Let the trunk learn from the volumes themselves; whoever interrupts it begins it anew."""
+        used_before = progress(self.step)
+        rng = np.random.default_rng((self._seed, self._round, _WARM_UP_STREAM))  # not ours: it may be interrupted
+
+        def draw() -> Tensor:
+            places = self._sampler.anywhere(self.config.batch_size, rng)
+            return torch.stack([self._patch(place, Augmentation()) for place in places])
+
+        for loss in warm_up(self.network.unet, draw, self._maps[0].bank.spacing, self.config, rng):
+            self.averaged.unet.load_state_dict(self.network.unet.state_dict())
+            yield TrainingStep(self.step, "warm-up", loss, self.dice)
+            if progress(self.step) - used_before > _WARM_UP_SHARE:
+                break
+
     def _unet_step(self, step_size: float) -> float:
         axis, locations = self._sampler.draw(self.config.batch_size, self._rng)
         turn = self._draw_turn(axis)
@@ -311,7 +346,7 @@ class Trainer:
             where, numbers = self._painted(location, augmentation)
             positions.append(where)
             members.append((location.volume, numbers))
-        loss = self._loss(self._without_some_features(torch.stack(patches)), positions, members)
+        loss = self._loss(torch.stack(patches), positions, members)
         self._optimiser.step(loss, step_size)
         self.step += 1
         self._average()
@@ -346,11 +381,16 @@ class Trainer:
         members: Sequence[tuple[int, npt.NDArray[np.intp]]],
     ) -> Tensor:
         inner = box_of(np.concatenate(positions))
+        if self.config.consistency:
+            z, y, x = patches.shape[1:-1]
+            inner = inner.grown(margin(self._maps[0].bank.spacing)).clipped(Box.whole((z, y, x)))
+        seen = self._without_some_features(patches)
         with mixed_precision(patches.device):
-            decoded = self.network.unet.decoded(self.network.unet.stem(patches.movedim(-1, 1)), inner)
+            decoded = self.network.unet.decoded(self.network.unet.stem(seen.movedim(-1, 1)), inner)
             logits = self.network.unet.classify(decoded)
         where = [tuple(torch.from_numpy((p - inner.start).T.copy()).to(patches.device)) for p in positions]
-        learnt = Patches(members, positions, gathered(decoded, where).float(), gathered(logits, where).float())
+        of_painted = gathered(decoded, where).float(), gathered(logits, where).float()
+        learnt = Patches(members, positions, *of_painted, patches, inner, logits)
         first, *others = self._lessons
         loss = first.loss(self.network, learnt)
         for lesson in others:
@@ -399,7 +439,7 @@ class Trainer:
             self.score = self._held_out.score(self.averaged, self._maps, self.classes, has_context=self.step > 0)
         context = self.score.context if self.score else None
         if context is None:
-            context = untested_context(self._paints, self.step, self._pixel_loss)
+            context = untested_context(self._paints, self.step, self._pixel_loss, is_started=self.is_started)
         self.averaged.context = context
 
     def _adapt_to_prevalence(self) -> None:

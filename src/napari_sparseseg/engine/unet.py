@@ -51,9 +51,12 @@ def plan_levels(spacing: Spacing, depth: int, flat: tuple[bool, bool, bool]) -> 
 class UNet3D(nn.Module):
     """Features (n, features, z, y, x) -> logits (n, classes, z, y, x); sizes are multiples of `stride`.
 
-    Beside `classify` it has the `heads` that are asked for, on the same decoded features.
+    Beside `classify` it has the `heads` that are asked for, on the same decoded features. All but heads are
+    its `TRUNK`, which knows images, not classes.
     Source: Çiçek et al. 2016, arXiv:1606.06650, with one convolution a level and added skips.
     """
+
+    TRUNK = ("stem", "encoders", "widen", "narrow", "decoders")
 
     affinity: AffinityHead | None
     candidates: CandidateHead | None

@@ -27,6 +27,7 @@ _MOST_PATCHES = 8
 _GROWN_UP = 200  # steps after which the U-Net has its full say
 _EXPLAINED = 0.1  # loss of the pixel head below which there is little left for context to explain
 _ENOUGH_PAINT = 500  # voxels of the rarest class
+_FITTED = 50  # steps after which new outputs on a trunk that was learnt elsewhere have their full say
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +117,15 @@ class HeldOutSet:
         return network.pixel(known[where]), unet[where]
 
 
-def untested_context(paints: Sequence[Paint], step: int, pixel_loss: float) -> float:
+def untested_context(paints: Sequence[Paint], step: int, pixel_loss: float, *, is_started: bool = False) -> float:
     """Share of the U-Net where too little paint can be held out to choose.
 
     It grows as the U-Net learns. It stays low where a class has little paint, which the U-Net would learn by heart, and
-    where the pixel head explains the paint already: then context has nothing to add.
+    where the pixel head explains the paint already: then context has nothing to add. A U-Net whose trunk was learnt
+    elsewhere (`is_started`) knows more than what was painted here.
     """
+    if is_started:
+        return 0.75 * min(1.0, step / _FITTED)
     painted = np.concatenate([p.allowed[p.is_definite] if p.present is None else p.present for p in paints]).sum(0)
     grown = min(1.0, step / _GROWN_UP)
     return 0.75 * grown * min(1.0, pixel_loss / _EXPLAINED) * min(1.0, float(painted.min()) / _ENOUGH_PAINT)

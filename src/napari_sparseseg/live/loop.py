@@ -390,4 +390,5 @@ class LiveLoop:
 
 
 def _activity(step: TrainingStep) -> str:
-    return "Fitting the pixel classifier" if step.phase == "pixel" else f"Training, step {step.step}"
+    before = {"pixel": "Fitting the pixel classifier", "warm-up": "Warming up on the volume"}
+    return before.get(step.phase, f"Training, step {step.step}")
