@@ -2,8 +2,12 @@
 
 Uncertainty is the entropy of a voxel's probabilities over its maximum, H = -sum p log p / log(classes), 0..1:
 uncertainty sampling (Lewis and Gale 1994, arXiv:cmp-lg/9407020), on slices of volumes (Top, Hamarneh and Abugharbieh,
-MICCAI 2011). A slice has the mean of its voxels times min(1, d / r): it lies d slices from the nearest painted one
-of the same orientation, and r is half the distance at which evenly spread slices would lie, this one included.
+MICCAI 2011). A slice is worth what it tells about the slices around it that no painted one tells yet,
+
+    sum over slices j of u_j max(0, k(i, j) - max over painted p of k(p, j)) / r,    k(i, j) = max(0, 1 - |i - j| / r)
+
+with the mean uncertainty u of a slice and the distance r at which evenly spread slices would lie, this one included:
+facility location, weighted (Wei, Iyer and Bilmes, ICML 2015). Taken alone, u would choose the ends of the volume.
 """
 
 from __future__ import annotations
@@ -34,7 +38,8 @@ Painted: TypeAlias = Mapping[int, Collection[int]]
 """Indices of the slices that carry paint, by the axis that they lie across."""
 
 _SPOT = 4.0  # radius of what is looked at together for the spot, in units of the finest voxel edge
-_SURE = 1e-6  # of the distance counts as uncertainty: it decides where all else is equal
+_SURE = 1e-6  # uncertainty that every slice has: where the network is sure of all, they are spread evenly
+_MOST_CANDIDATES = 512  # slices of an orientation that are compared, evenly spread over it
 _PART = 96  # edge of the parts of a slice in which a spot is looked for, in voxels
 _LONGEST_VOXEL = 3.0  # relative to its width on a slice that can be painted well
 
@@ -44,7 +49,7 @@ class SliceAdvice:
     """A slice that is worth painting: the plane at `index` across `axis` (0 z, 1 y, 2 x), to begin at `spot` (z, y, x).
 
     `score` 0..1 compares slices of one method: the share of the orientation that the gap around the slice takes, or the
-    mean uncertainty of its voxels, less near painted slices.
+    mean uncertainty of the voxels around it of which no painted slice tells.
     """
 
     axis: int
@@ -187,7 +192,7 @@ def by_intervals(shape: Shape3D, painted: Painted, axes: Sequence[int]) -> Itera
 def by_uncertainty(
     shape: Shape3D, profiles: Mapping[int, npt.NDArray[np.float64]], painted: Painted
 ) -> Iterator[SliceAdvice]:
-    """The most uncertain slice, then, as if that were painted, the next; near painted slices uncertainty counts less.
+    """The slice that tells most about uncertain ones; then, as if that were painted, the next.
 
     `profiles` are uncertainties 0..1 of the slices of each orientation, nan for those that are not to be suggested.
     Ends when no slice is left.
@@ -196,23 +201,30 @@ def by_uncertainty(
     while True:
         best, index, axis = 0.0, 0, 0
         for across, profile in profiles.items():
-            distance = distances(len(profile), taken[across])
-            near = np.minimum(1.0, 2 * (len(taken[across]) + 1) * distance)
-            scores = np.nan_to_num(profile * near + _SURE * distance)
-            if len(scores) and scores.max() > best:
-                best, index, axis = float(scores.max()), int(scores.argmax()), across
+            worth = worth_of_slices(profile, taken[across])
+            if len(worth) and worth.max() > best:
+                best, index, axis = float(worth.max()), int(worth.argmax()), across
         if not best:
             return
         yield SliceAdvice(axis, index, _middle_of(shape, axis, index), min(1.0, best))
         taken[axis].add(index)
 
 
-def distances(n_slices: int, painted: Collection[int]) -> npt.NDArray[np.float64]:
-    """From each slice of an orientation to the nearest painted one, as a share of all slices; 1 where none is."""
-    if not painted:
-        return np.ones(n_slices)
-    nearest: npt.NDArray[np.float64] = np.abs(np.arange(n_slices)[:, None] - np.asarray(sorted(painted))).min(1)
-    return nearest / n_slices
+def worth_of_slices(profile: npt.NDArray[np.float64], painted: Collection[int]) -> npt.NDArray[np.float64]:
+    """What each slice of an orientation is worth, (slices,): 0 where it is painted or its uncertainty unknown (nan)."""
+    n = len(profile)
+    reach = n / (len(painted) + 1)
+    known = np.flatnonzero(~np.isnan(profile))
+    candidates = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), _MOST_CANDIDATES)).astype(int))]
+
+    def near(slices: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        kernel: npt.NDArray[np.float64] = np.maximum(0.0, 1 - np.abs(np.subtract.outer(slices, known)) / reach)
+        return kernel
+
+    told = near(np.array(sorted(painted), np.int64)).max(0, initial=0.0)
+    worth = np.zeros(n)
+    worth[candidates] = np.maximum(0.0, near(candidates) - told) @ (profile[known] + _SURE) / reach
+    return worth
 
 
 def spread_tiles(region: Box, tile_shape: Shape3D, most: int) -> list[Box]:
