@@ -216,13 +216,14 @@ class SparseSegmenter:
         """How unsure the model is of each voxel, 0..1, of the image's spatial shape; raises as `predict`.
 
         The entropy of the classes' probabilities over its maximum: 0 where one is certain, 1 where all are as likely.
+        Of classes that may overlap, the mean of each one's.
         """
         from napari_sparseseg.engine.weak.advice import uncertainty
 
-        _, volume = self._ready_for(image)
+        fitted, volume = self._ready_for(image)
         found = np.empty(volume.shape, np.float32)
         for box, probabilities in self._tiles(volume):
-            found[box.slices] = uncertainty(probabilities).cpu().numpy()
+            found[box.slices] = uncertainty(probabilities, overlapping=fitted.classes.overlapping).cpu().numpy()
         return found.reshape(volume.spatial_shape)
 
     def suggest_slices(
@@ -257,7 +258,7 @@ class SparseSegmenter:
         advisor = Advisor(
             volume.shape,
             spacing,
-            painted_slices(read_annotation(annotation, volume)),
+            painted_slices(read_annotation(annotation, volume, overlapping=self._config("paint").overlapping)),
             axes=paintable_axes(volume.shape, spacing) if axes is None else sorted(axes),
             method=chosen,
             predictor=predictor,

@@ -41,7 +41,7 @@ def sure_but_in(*boxes, shape=SHAPE):
         looked_at.append(box)
         return torch.from_numpy(probabilities[(slice(None), *box.slices)])
 
-    return SimpleNamespace(tile=tile, tile_shape=TILE, looked_at=looked_at)
+    return SimpleNamespace(tile=tile, overlapping=False, tile_shape=TILE, looked_at=looked_at)
 
 
 def advise(predictor, painted=None, *, method="uncertainty", shape=SHAPE, axes=(0,), **options):
@@ -69,6 +69,11 @@ class TestUncertainty:
 
         assert uncertainty(certain).tolist() == [0] * n_classes
         assert uncertainty(alike).item() == pytest.approx(1)
+
+    def test_of_classes_that_may_overlap_it_is_the_mean_of_each(self):
+        p = torch.tensor([[0.5, 1.0, 0.5], [0.5, 1.0, 0.0]])
+
+        assert uncertainty(p, overlapping=True).tolist() == pytest.approx([1, 0, 0.5])
 
 
 class TestIntervals:
@@ -243,7 +248,7 @@ class TestAdvisor:
             looked_at.append(box)
             return torch.full((2, *box.shape), 0.5)
 
-        predictor = SimpleNamespace(tile=tile, tile_shape=TILE)
+        predictor = SimpleNamespace(tile=tile, overlapping=False, tile_shape=TILE)
 
         found = advise(predictor, method=method, shape=shape, n=3, most_tiles=9)
 

@@ -45,6 +45,11 @@ class Predictor:
         self.tile_shape: Shape3D = tile_shape_for(feature_map.shape, self._stride, self._halo, tile_voxels)
 
     @property
+    def overlapping(self) -> bool:
+        """Whether each class has a probability of its own."""
+        return self._network.overlapping
+
+    @property
     def n_tiles(self) -> int:
         return sum(1 for _ in tile_grid(Box.whole(self._features.shape), self.tile_shape))
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import EmitLoopError, Signal, SignalGroup, SignalInstance
 
-from napari_sparseseg._types import Box, Plane
+from napari_sparseseg._types import Box, Plane, Shape3D
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,8 +58,8 @@ class LiveStatus:
     `dice` estimates the agreement, 0..1, or None; `dice_source` says on what it rests. `n_tiles` counts the tiles of
     the time point on screen, `n_fresh` those that show the latest paint and (nearly) the latest weights.
     `seconds_left` is the time until all tiles are fresh, None if unknown or not predicting. `revision` counts the
-    changes of the annotation. `is_finding`: objects are being looked for. `error` is the sentence of the failure that
-    ended the last run, until the next start.
+    changes of the annotation. `is_finding`: objects are being looked for, `is_suggesting`: a slice to paint. `error` is
+    the sentence of the failure that ended the last run, until the next start.
     """
 
     state: LiveState = LiveState.NO_IMAGE
@@ -79,6 +79,7 @@ class LiveStatus:
     revision: int = 0
     has_model: bool = False
     is_finding: bool = False
+    is_suggesting: bool = False
     error: str = ""
 
 
@@ -149,6 +150,19 @@ class SuggestionState:
 
 
 @dataclass(frozen=True, slots=True)
+class SuggestedSlice:
+    """A slice to paint next, and the voxel (z, y, x) on it to begin at; `score` is that of `SliceAdvice`.
+
+    `method` is what was asked for: "intervals" or "uncertainty".
+    """
+
+    plane: Plane
+    spot: Shape3D
+    score: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
 class PaintedSlice:
     """A slice that carries paint, for the list of slices."""
 
@@ -214,6 +228,8 @@ class LiveEvents(SignalGroup):
     """When the objects whose table is wanted were measured, at first and after each change; compute thread."""
     suggestion_changed = Signal(SuggestionState, reemission="queued")
     """When paint is suggested, was accepted or refused; compute thread or caller's."""
+    slice_suggested = Signal(SuggestedSlice)
+    """When the slice to paint next was found; compute thread."""
     classes_changed = Signal(tuple)
     """After a class was added, renamed, recoloured or removed: tuple of `ClassInfo`; caller's thread."""
     curve_extended = Signal(CurvePoint)

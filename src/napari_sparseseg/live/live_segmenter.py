@@ -35,7 +35,7 @@ from napari_sparseseg.live.saving import Saver, class_infos, settings_of
 from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.live.suggestions import Suggestions
-from napari_sparseseg.live.switchboard import Switchboard, Wishes
+from napari_sparseseg.live.switchboard import Suggest, Switchboard, Wishes
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.palette import FIRST_SET
@@ -508,6 +508,21 @@ class LiveSegmenter:
         self._worker.reset()
         if self._saver is not None:  # after that, so that the old model is not saved once more
             self._saver.forget_model()
+
+    def suggest_slice(self) -> None:
+        """Look for the slice to paint next, of the orientation and the time point on screen.
+
+        Returns at once; `LiveEvents.slice_suggested` brings the answer. `PredictionConfig.next_slice` chooses the
+        method; while there is no model, it is fixed intervals. Raises `InputError` if there is no other slice.
+        """
+        opened = self._opened()
+        view = opened.switch.wishes.view
+        plane = view.plane if view else Plane(0, 0, 0)
+        if opened.image.shape[1 + plane.axis] == 1:
+            raise InputError("this is a single slice, so there is no other one to suggest")
+        painted = [s.plane.index for s in self.painted_slices() if s.plane == replace(plane, index=s.plane.index)]
+        method = self._settings.prediction.next_slice
+        self._wish(suggest=Suggest(plane.frame, plane.axis, tuple(painted), method), is_halted=False)
 
     def set_live(self, live: bool) -> None:
         """Whether predictions are kept fresh."""

@@ -20,6 +20,7 @@ from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.model import FittedModel
 from napari_sparseseg.engine.trainer import TrainingStep
 from napari_sparseseg.errors import TrainingError
+from napari_sparseseg.live.advising import SliceSearch
 from napari_sparseseg.live.board import Generation
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import LiveState, TileUpdate
@@ -62,6 +63,7 @@ class LiveLoop:
         self._search: tuple[Find, ObjectSearch, Iterator[float]] | None = None
         self._tables = ObjectTables(opened, self._shown_labels)
         self._told_table: Tabulate | None = None
+        self._slices = SliceSearch(opened, learner, self.reporter)
         self._once = (0, 0.0)  # the "update once" that is going on, and until when it learns
 
     def prepare(self) -> None:
@@ -85,6 +87,8 @@ class LiveLoop:
         if wishes.is_halted:
             return False
         if self._learn(wishes) or self._find(wishes.find) or self._measure(wishes.table):
+            return True
+        if self._slices.work(wishes.suggest):
             return True
         can_train = self._can_train(wishes)
         is_turn_of_training = can_train and (self.learner.has_news or self._owed > 0)

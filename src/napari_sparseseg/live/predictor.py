@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -19,6 +18,7 @@ from napari_sparseseg.engine.labelling import PRESENT_FROM, best_labels, present
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.predictor import Predictor
 from napari_sparseseg.engine.tiles import tile_grid
+from napari_sparseseg.engine.weak.advice import uncertainty
 from napari_sparseseg.live.board import EXPIRED, Generation, TileBoard, live_tile_shape
 from napari_sparseseg.live.events import TileUpdate, View
 from napari_sparseseg.storage.palette import FIRST_SET
@@ -214,12 +214,7 @@ def glance_parts(view: View, shape: Shape3D) -> Iterator[Box]:
 
 
 def _uncertainty(probabilities: Tensor, classes: ClassTable) -> npt.NDArray[np.uint8]:
-    """Entropy over its maximum; of classes that may overlap, that of the most uncertain one."""
-    if classes.overlapping:
-        both = torch.special.entr(probabilities) + torch.special.entr(1 - probabilities)
-        return _as_bytes(both.max(0)[0] / math.log(2))
-    n_classes = max(2, probabilities.shape[0])
-    return _as_bytes(torch.special.entr(probabilities).sum(0) / math.log(n_classes))
+    return _as_bytes(uncertainty(probabilities, overlapping=classes.overlapping))
 
 
 def _as_bytes(share: Tensor) -> npt.NDArray[np.uint8]:

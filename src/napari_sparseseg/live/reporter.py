@@ -10,7 +10,7 @@ from napari_sparseseg._types import Box
 from napari_sparseseg.engine.trainer import TrainingStep
 from napari_sparseseg.live.board import FRESH
 from napari_sparseseg.live.classes import ClassList
-from napari_sparseseg.live.events import CurvePoint, LiveState, ObjectsChange, ObjectTable, TileUpdate
+from napari_sparseseg.live.events import CurvePoint, LiveState, ObjectsChange, ObjectTable, SuggestedSlice, TileUpdate
 from napari_sparseseg.live.learner import Learner
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
@@ -89,6 +89,10 @@ class Reporter:
     def table(self, table: ObjectTable) -> None:
         """Tell of the objects that were measured."""
         self._switch.tell(self._events.objects_measured, table)
+
+    def suggestion(self, suggested: SuggestedSlice) -> None:
+        """Tell of the slice to paint next."""
+        self._switch.tell(self._events.slice_suggested, suggested)
 
     def at_work(self, state: LiveState, activity: str = "") -> None:
         """Tell what is being computed: at once if the state is another one, else now and then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from threading import RLock
-from typing import Any
+from typing import Any, Literal
 
 from psygnal import SignalInstance
 
@@ -27,13 +27,24 @@ class Tabulate:
     frame: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Suggest:
+    """A wish for a slice to paint next across an axis of a frame, `painted` the indices there are; each is another."""
+
+    frame: int
+    axis: int
+    painted: tuple[int, ...]
+    method: Literal["intervals", "uncertainty"]
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What is wanted of one image.
 
     `once` is the number of the "update once" that is asked for, 0 if none. `hot` is where the latest stroke was made:
-    frame, voxel. `find` is where objects are looked for, `table` which objects are measured. `presence_of` are classes
-    of which it is kept where they are, beside the likeliest one. `is_halted` after a failure.
+    frame, voxel. `find` is where objects are looked for, `table` which objects are measured, `suggest` for what a
+    slice is looked for. `presence_of` are classes of which it is kept where they are, beside the likeliest one.
+    `is_halted` after a failure.
     """
 
     is_training: bool = False
@@ -44,6 +55,7 @@ class Wishes:
     hot: tuple[int, Shape3D] | None = None
     find: Find | None = None
     table: Tabulate | None = None
+    suggest: Suggest | None = None
     probability_of: int | None = None
     wants_uncertainty: bool = False
     presence_of: frozenset[int] = frozenset()
@@ -79,7 +91,12 @@ class Switchboard:
             if not self._is_retired:
                 self.wishes = replace(self.wishes, **changes)
                 wishes = self.wishes
-                self.publish(is_training=wishes.is_training, is_live=wishes.is_live, is_finding=wishes.find is not None)
+                self.publish(
+                    is_training=wishes.is_training,
+                    is_live=wishes.is_live,
+                    is_finding=wishes.find is not None,
+                    is_suggesting=wishes.suggest is not None,
+                )
 
     def finish_once(self, number: int) -> None:
         """Take back the wish to update once, unless it has been made anew."""
@@ -92,6 +109,12 @@ class Switchboard:
         with self._lock:
             if self.wishes.find is find:
                 self.wish(find=None)
+
+    def finish_suggestion(self, suggest: Suggest) -> None:
+        """Take back the wish for a slice, unless it has been made anew."""
+        with self._lock:
+            if self.wishes.suggest is suggest:
+                self.wish(suggest=None)
 
     def publish(self, **changes: Any) -> None:
         """Change the status, and tell it if it is another one now."""

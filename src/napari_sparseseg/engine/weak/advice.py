@@ -58,11 +58,15 @@ class SliceAdvice:
     score: float
 
 
-def uncertainty(probabilities: Tensor) -> Tensor:
-    """Entropy over its maximum, 0..1: (classes, ...) -> (...), float32."""
-    n_classes = max(2, probabilities.shape[0])
-    share: Tensor = (torch.special.entr(probabilities).sum(0) / math.log(n_classes)).clamp_(0, 1)
-    return share
+def uncertainty(probabilities: Tensor, *, overlapping: bool = False) -> Tensor:
+    """Entropy over its maximum, 0..1: (classes, ...) -> (...), float32; the mean of each class if they may overlap."""
+    entropy = torch.special.entr(probabilities)
+    if overlapping:
+        share = (entropy + torch.special.entr(1 - probabilities)).mean(0) / math.log(2)
+    else:
+        share = entropy.sum(0) / math.log(max(2, len(probabilities)))
+    found: Tensor = share.clamp_(0, 1)
+    return found
 
 
 def painted_slices(annotation: Annotation) -> dict[int, set[int]]:
@@ -117,7 +121,8 @@ class Advisor:
         if self._predictor is not None:
             tiles = self._tiles()
             for number, tile in enumerate(tiles):
-                self._survey.add(tile, uncertainty(self._predictor.tile(tile)).cpu().numpy())
+                unsure = uncertainty(self._predictor.tile(tile), overlapping=self._predictor.overlapping)
+                self._survey.add(tile, unsure.cpu().numpy())
                 yield (number + 1) / len(tiles)
         if self._method == "uncertainty":
             profiles = {axis: self._survey.profile(axis) for axis in self._axes}
