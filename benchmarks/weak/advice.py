@@ -1,7 +1,8 @@
 """Where to paint next, in a simulated corrective loop: slices at fixed intervals against the most uncertain ones.
 
 One slice is painted by the truth; in each round a slice is added and learning goes on for a fixed number of steps. Both
-ways begin with the same model. Scored are the planes that neither way has painted by that round.
+ways begin with the same model; there are many fits, so patches are always the small ones. Scored are the planes that
+neither way has painted by that round.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def _correct(volume: str, seed: int, quick: bool) -> Row:
     case = load(volume, seed)
     steps = _QUICK_STEPS if quick else _STEPS
     planes = {method: [first_slice(case)] for method in _METHODS}
-    begun = segmenter_for(case, quick).fit(case.image, painted(case.truth, planes["intervals"]), max_steps=steps)
+    begun = segmenter_for(case, True).fit(case.image, painted(case.truth, planes["intervals"]), max_steps=steps)
     segmenters = {method: copy.deepcopy(begun) for method in _METHODS}
     dice: dict[str, list[float]] = {method: [] for method in _METHODS}
     for _ in range(_QUICK_ROUNDS if quick else _ROUNDS):

@@ -931,3 +931,18 @@ class TestOverlappingClasses:
         assert dock.session.owns(layer)
         viewer.layers.remove(layer)
         assert not box.isChecked()
+
+
+def test_where_next_is_asked_and_answered_on_the_slice(viewer: Any, open_dock: Any, stage_of: Any) -> None:
+    viewer.window._qt_window.show()
+    add_image(viewer)
+    dock = open_dock(viewer)
+    paint(dock)
+    QTest.mouseClick(dock.paint_panel._next, Qt.MouseButton.LeftButton)
+    for _ in range(400):
+        if dock.session.bridge.spot.layer is not None and dock.paint_panel._next.isEnabled():
+            break
+        QTest.qWait(50)
+    assert dock.session.bridge.current_plane() == Plane(0, 0, 7)
+    assert shown_message(dock) == ("Paint next: z 7, amid the largest unpainted gap; begin at the ring.", False)
+    stage_of(viewer).screenshot("where-next-dock")

@@ -21,6 +21,7 @@ from napari_sparseseg.widgets.objects import ObjectTool
 from napari_sparseseg.widgets.pair import LayerPair, axis_map, remove_left_over
 from napari_sparseseg.widgets.results import add_everything, add_slice
 from napari_sparseseg.widgets.sources import unwrapped
+from napari_sparseseg.widgets.spot import SpotMarker
 from napari_sparseseg.widgets.tools import Mode, ToolSync
 from napari_sparseseg.widgets.unsure import UnsureTool
 from napari_sparseseg.widgets.view import ViewWatcher, current_plane, show_plane, view_of
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
     from napari_sparseseg.widgets.relay import GuiRelay
     from napari_sparseseg.widgets.sources import ImageSource
-
 
 ANNOTATION_LOST = "The layer '{name}' was removed. Your paint is kept; Paint brings the layer back"
 PREDICTION_LOST = "The layer '{name}' was removed. Predictions go on; Correct brings the layer back"
@@ -66,8 +66,7 @@ class LayerBridge(QObject):
         self._pair: LayerPair | None = None
         self._tools: ToolSync | None = None
         self._mode: Mode = "paint"
-        self._class_id = 2
-        self._brush_size = 10
+        self._class_id, self._brush_size = 2, 10
         self._eye: tuple[float, float, float] | None = None
         self._watcher: ViewWatcher | None = None
         self._relay = relay
@@ -76,6 +75,7 @@ class LayerBridge(QObject):
         self._extras = Extras(viewer, live, self)
         self.objects = ObjectTool(viewer, live, self)
         self.found = FoundTool(viewer, live, self)
+        self.spot = SpotMarker(viewer, self)
         self._losses = LossWatch(viewer, self._lose, self)
         self.unsure = UnsureTool(live, self)
         for tool in (self.objects, self.found, self.unsure):
@@ -107,6 +107,7 @@ class LayerBridge(QObject):
         self.restore_layers()
         self.objects.open(self._pair)
         self.found.open(self._pair, self)
+        self.spot.open(self._pair)
         self.set_mode(self._mode)
         self._on_view_changed()
 
@@ -152,6 +153,8 @@ class LayerBridge(QObject):
             (self._relay.predictions_cleared, self._on_predictions_cleared),
             (self._relay.freshness, self._on_freshness_changed),
             (self._relay.objects, self.found.update),
+            (self._relay.suggested, self.spot.show),
+            (self._relay.paint, self.spot.on_paint),
         ]
 
     def _new_pair(self, viewer: Any, source: ImageSource) -> tuple[LayerPair, ToolSync]:
@@ -192,10 +195,8 @@ class LayerBridge(QObject):
 
     def _leave_pair(self) -> None:
         self._feed.clear()
-        self._extras.close()
-        self.objects.close()
-        self.found.close()
-        self.unsure.close()
+        for part in (self._extras, self.objects, self.found, self.unsure, self.spot):
+            part.close()
         if self._pair is None or self._tools is None:
             return
         self._tools.close()
@@ -287,14 +288,12 @@ class LayerBridge(QObject):
 
     def toggle_prediction(self) -> None:
         """Hide the prediction, or show it."""
-        layer = self.prediction_layer
-        if layer is not None:
+        if (layer := self.prediction_layer) is not None:
             layer.visible = not layer.visible
 
     def toggle_outlines(self) -> None:
         """Show the prediction as outlines, or filled."""
-        layer = self.prediction_layer
-        if layer is not None:
+        if (layer := self.prediction_layer) is not None:
             layer.contour = 0 if layer.contour else 1
 
     # --- extras and results ---
@@ -389,9 +388,8 @@ class LayerBridge(QObject):
         self.brush_resized.emit(size)
 
     def _lose(self, layer: Any) -> None:
-        self._extras.on_layer_removed(layer)
-        self.objects.on_layer_removed(layer)
-        self.found.on_layer_removed(layer)
+        for part in (self._extras, self.objects, self.found, self.spot):
+            part.on_layer_removed(layer)
         if self._pair is None:
             return
         for painted, sentence in zip(self._pair.both, (ANNOTATION_LOST, PREDICTION_LOST), strict=True):

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from napari_sparseseg._types import Plane
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.live.events import ClassInfo, LiveStatus, PaintedSlice, SavingStatus
+from napari_sparseseg.live.events import ClassInfo, LiveStatus, PaintedSlice, SavingStatus, SuggestedSlice
 from napari_sparseseg.storage.project.reference import ImageState
 from napari_sparseseg.widgets import wiring
 from napari_sparseseg.widgets.class_panel import ClassPanel
@@ -27,6 +27,7 @@ from napari_sparseseg.widgets.result_panel import ResultPanel
 from napari_sparseseg.widgets.session import session_of
 from napari_sparseseg.widgets.settings_panel import SettingsPanel
 from napari_sparseseg.widgets.sources import ImageSource
+from napari_sparseseg.widgets.spot import sentence_of
 from napari_sparseseg.widgets.train_panel import TrainPanel
 from napari_sparseseg.widgets.unsure_panel import UnsurePanel
 from napari_sparseseg.widgets.wishes import Wishes
@@ -149,6 +150,7 @@ class SparseSegDock(QWidget):
             (session.relay.status, self._show_status),
             (session.relay.classes, self._show_classes),
             (session.relay.paint, self._on_paint),
+            (session.relay.suggested, self._on_suggested),
             (session.relay.curve, self.train_panel.add_points),
             (session.relay.curve_cleared, self.train_panel.clear_curve),
             (session.bridge.mode_changed, self.paint_panel.show_mode),
@@ -166,7 +168,7 @@ class SparseSegDock(QWidget):
         wiring.connect_image(self.image_panel, self.settings_panel, self._wishes)
         wiring.connect_project(self.project_panel, self._project_wishes, self.session)
         wiring.connect_classes(self.class_panel, self._wishes, self.session.bridge)
-        wiring.connect_paint(self.paint_panel, self.object_panel, self._wishes, self.session.bridge)
+        wiring.connect_paint(self.paint_panel, self.object_panel, self._wishes, self.session)
         wiring.connect_unsure(self.unsure_panel, self.session.bridge)
         wiring.connect_training(self.train_panel, self._wishes, self.session.live)
         wiring.connect_results(self.result_panel, self._wishes, self.session.bridge)
@@ -205,6 +207,7 @@ class SparseSegDock(QWidget):
         self.train_panel.show_status(status)
         self.result_panel.show_status(status)
         self.found_panel.show_status(status)
+        self.paint_panel.show_suggesting(status.is_suggesting)
         self.paint_panel.show_correct_enabled(status.has_model, "Nothing is predicted yet: paint two classes first.")
 
     def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
@@ -310,6 +313,9 @@ class SparseSegDock(QWidget):
         self._show_saving(self.session.live.saving)
         self._show_slices()
         self._show_undo()
+
+    def _on_suggested(self, suggested: SuggestedSlice) -> None:
+        self.session.tell(sentence_of(suggested, _axis_names(self.session.source)))
 
     def _on_class_changed(self, class_id: int) -> None:
         self.class_panel.show_classes(self.session.live.classes, class_id)

@@ -32,6 +32,10 @@ _HINTS = {
 }
 _HINT_IN_3D = "Painting works in 2D; leave the 3D view first."
 _CORRECT_TIP = "Paint over mistakes of the prediction: each stroke is kept, and learnt."
+_NEXT_TIP = (
+    "Go to the slice that is worth painting next, in the orientation on screen; a ring shows where the network is "
+    "least sure. Settings > Prediction says how it is chosen."
+)
 _COMPLETE_TIP = "Everything on this slice that you left unpainted is background. Can be taken back."
 
 
@@ -44,6 +48,8 @@ class PaintPanel(QWidget):
     complete_toggled = Signal(bool)
     slice_chosen = Signal(object)
     """The `Plane` to go to."""
+    suggestion_requested = Signal()
+    """Where to paint next is asked for."""
     undo_requested = Signal()
     redo_requested = Signal()
 
@@ -62,11 +68,13 @@ class PaintPanel(QWidget):
         layout.addWidget(self._build_hint())
         layout.addLayout(self._build_brush())
         layout.addLayout(self._build_complete())
+        layout.addWidget(self._build_next())
         layout.addWidget(self._build_slices())
         self._connect()
         self._is_in_3d = False
         self.show_mode("paint")
         self.show_brush(10)
+        self.show_suggesting(False)
 
     # --- what it shows ---
 
@@ -107,6 +115,11 @@ class PaintPanel(QWidget):
         """Enable the two buttons."""
         self._undo.setEnabled(can_undo)
         self._redo.setEnabled(can_redo)
+
+    def show_suggesting(self, is_suggesting: bool) -> None:
+        """Whether the slice to paint next is being looked for."""
+        self._next.setEnabled(not is_suggesting)
+        self._next.setText("Looking …" if is_suggesting else "Where next?")
 
     def show_slices(
         self,
@@ -174,6 +187,11 @@ class PaintPanel(QWidget):
         self._redo = IconButton("redo", "Redo (Ctrl+Shift+Z)")
         return row(self._complete, None, self._undo, self._redo, spacing=2)
 
+    def _build_next(self) -> QWidget:
+        self._next = QPushButton()
+        self._next.setToolTip(_NEXT_TIP)
+        return self._next
+
     def _build_slices(self) -> QWidget:
         self._section = Section("Painted slices", "Where you have painted; a click goes there.")
         self._list = QListWidget()
@@ -189,6 +207,7 @@ class PaintPanel(QWidget):
         self._modes.buttonClicked.connect(self._on_mode_clicked)
         self._brush.valueChanged.connect(self._on_brush_changed)
         self._complete.clicked.connect(self._on_complete_clicked)
+        self._next.clicked.connect(lambda: self.suggestion_requested.emit())
         self._undo.clicked.connect(lambda: self.undo_requested.emit())
         self._redo.clicked.connect(lambda: self.redo_requested.emit())
         self._list.itemClicked.connect(self._on_slice_chosen)

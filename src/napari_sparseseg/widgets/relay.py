@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ObjectsChange,
         PaintChange,
         SavingStatus,
+        SuggestedSlice,
         TileUpdate,
     )
 
@@ -45,6 +46,7 @@ class _Mail:
     notices: list[str] = field(default_factory=list)
     saving: SavingStatus | None = None
     objects: list[ObjectsChange] = field(default_factory=list)
+    suggested: SuggestedSlice | None = None
 
 
 class GuiRelay(QObject):
@@ -74,6 +76,8 @@ class GuiRelay(QObject):
     """SavingStatus."""
     objects = Signal(list)
     """ObjectsChange, in order."""
+    suggested = Signal(object)
+    """SuggestedSlice."""
 
     def __init__(self, events: LiveEvents, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -126,6 +130,7 @@ class GuiRelay(QObject):
             (events.noticed, self._collect_notice),
             (events.saving_changed, self._collect_saving),
             (events.objects_changed, self._collect_objects),
+            (events.slice_suggested, self._collect_suggested),
         ]
 
     # --- any thread; touches nothing of Qt, which may be gone ---
@@ -182,6 +187,10 @@ class GuiRelay(QObject):
         with self._lock:
             self._mail.objects.append(change)
 
+    def _collect_suggested(self, suggested: SuggestedSlice) -> None:
+        with self._lock:
+            self._mail.suggested = suggested
+
     # --- GUI thread ---
 
     def _deliveries(self, mail: _Mail) -> Iterator[tuple[Any, ...]]:
@@ -196,6 +205,8 @@ class GuiRelay(QObject):
         yield from ((self.freshness, frame) for frame in mail.frames)
         if mail.objects:
             yield self.objects, mail.objects
+        if mail.suggested is not None:
+            yield self.suggested, mail.suggested
         if mail.status is not None:
             yield self.status, mail.status
         if mail.curve_cleared:

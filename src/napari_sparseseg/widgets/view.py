@@ -103,6 +103,17 @@ def show_plane(viewer: Any, layer: Layer, axes: AxisMap, plane: Plane) -> None:
     viewer.dims.point = (*viewer.dims.point[:offset], *world.tolist())
 
 
+def center_on(viewer: Any, layer: Layer, point: Sequence[int]) -> None:
+    """Move the view to a voxel of the slice on screen, unless it is seen already."""
+    world = np.asarray(layer.data_to_world(point)) * _unit_ratio(viewer, layer)
+    offset, dims = viewer.dims.ndim - layer.ndim, viewer.dims
+    size, camera = canvas_size(viewer), camera_of(viewer)
+    wanted = [float(world[axis - offset]) for axis in dims.displayed]
+    reach = [pixels / camera.zoom / 2 for pixels in size or (0, 0)]
+    if any(abs(w - c) > r for w, c, r in zip(wanted, camera.center[-2:], reach, strict=True)):
+        camera.center = (*camera.center[:-2], *wanted)
+
+
 def _order_across(order: Sequence[int], axes: AxisMap, across: int, offset: int) -> tuple[int, ...]:
     """The order of axes nearest to `order` in which the two other axes of space are on screen."""
     on_screen = {axis + offset for axis in axes.spatial} - {across}

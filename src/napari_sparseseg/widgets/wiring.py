@@ -54,12 +54,14 @@ def connect_classes(panel: ClassPanel, wishes: Wishes, bridge: LayerBridge) -> N
     panel.background_chosen.connect(wishes.set_background)
 
 
-def connect_paint(panel: PaintPanel, objects: ObjectPanel, wishes: Wishes, bridge: LayerBridge) -> None:
+def connect_paint(panel: PaintPanel, objects: ObjectPanel, wishes: Wishes, session: Session) -> None:
     """Painting, of classes and of objects."""
+    bridge, live = session.bridge, session.live
     panel.mode_chosen.connect(bridge.set_mode)
     panel.brush_resized.connect(bridge.set_brush)
     panel.slice_chosen.connect(bridge.go_to)
     panel.complete_toggled.connect(wishes.set_complete)
+    panel.suggestion_requested.connect(lambda: wishes.obey(live.suggest_slice))
     panel.undo_requested.connect(lambda: wishes.obey(bridge.undo))
     panel.redo_requested.connect(lambda: wishes.obey(bridge.redo))
     objects.toggled.connect(lambda wished: bridge.objects.switch(wished))
