@@ -216,7 +216,7 @@ class SparseSegmenter:
         """How unsure the model is of each voxel, 0..1, of the image's spatial shape; raises as `predict`.
 
         The entropy of the classes' probabilities over its maximum: 0 where one is certain, 1 where all are as likely.
-        Of classes that may overlap, the mean of each one's.
+        Of classes that may overlap, that of the most uncertain one.
         """
         from napari_sparseseg.engine.weak.advice import uncertainty
 

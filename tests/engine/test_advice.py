@@ -70,10 +70,10 @@ class TestUncertainty:
         assert uncertainty(certain).tolist() == [0] * n_classes
         assert uncertainty(alike).item() == pytest.approx(1)
 
-    def test_of_classes_that_may_overlap_it_is_the_mean_of_each(self):
+    def test_of_classes_that_may_overlap_it_is_that_of_the_most_uncertain(self):
         p = torch.tensor([[0.5, 1.0, 0.5], [0.5, 1.0, 0.0]])
 
-        assert uncertainty(p, overlapping=True).tolist() == pytest.approx([1, 0, 0.5])
+        assert uncertainty(p, overlapping=True).tolist() == pytest.approx([1, 0, 1])
 
 
 class TestIntervals:

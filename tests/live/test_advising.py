@@ -22,7 +22,7 @@ def ask(live, suggested):
     """Ask for a slice, and wait for it."""
     n = len(suggested)
     live.suggest_slice()
-    live.heard.wait_until(lambda: len(suggested) > n and not live.status.is_suggesting, "for a slice")
+    live.heard.wait_until(lambda: len(suggested) > n and not live.status.is_advising, "for a slice")
     return suggested[-1]
 
 

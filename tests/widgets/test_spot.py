@@ -115,10 +115,10 @@ def test_the_button_asks_once_until_there_is_an_answer(qtbot):
     qtbot.addWidget(panel)
     panel.suggestion_requested.connect(lambda: asked.append(True))
     QTest.mouseClick(panel._next, Qt.MouseButton.LeftButton)
-    panel.show_suggesting(True)
+    panel.show_advising(True)
     QTest.mouseClick(panel._next, Qt.MouseButton.LeftButton)
     assert len(asked) == 1
-    panel.show_suggesting(False)
+    panel.show_advising(False)
     QTest.mouseClick(panel._next, Qt.MouseButton.LeftButton)
     assert len(asked) == 2
     assert panel._next.text() == "Where next?"

@@ -11,7 +11,7 @@ from napari_sparseseg.live.events import LiveState, SuggestedSlice
 from napari_sparseseg.live.learner import Learner
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.reporter import Reporter
-from napari_sparseseg.live.switchboard import Suggest
+from napari_sparseseg.live.switchboard import Advise
 
 _MOST_TILES = 12  # somebody waits
 
@@ -24,9 +24,9 @@ class SliceSearch:
 
     def __init__(self, opened: Opened, learner: Learner, reporter: Reporter) -> None:
         self._opened, self._learner, self._reporter = opened, learner, reporter
-        self._going_on: tuple[Suggest, Advisor, Iterator[float]] | None = None
+        self._going_on: tuple[Advise, Advisor, Iterator[float]] | None = None
 
-    def work(self, wish: Suggest | None) -> bool:
+    def work(self, wish: Advise | None) -> bool:
         """Do one piece; False if no slice is wished for."""
         if wish is None:
             self._going_on = None
@@ -39,7 +39,7 @@ class SliceSearch:
             self._reporter.at_work(LiveState.PREDICTING, "Looking where to paint next")
             return True
         self._going_on = None
-        self._opened.switch.finish_suggestion(wish)
+        self._opened.switch.finish_advice(wish)
         for advice in advisor.found:
             plane = Plane(wish.frame, advice.axis, advice.index)
             self._reporter.suggestion(SuggestedSlice(plane, advice.spot, advice.score, wish.method))
@@ -47,7 +47,7 @@ class SliceSearch:
             self._reporter.notice("There is paint on every slice of this orientation")
         return True
 
-    def _advisor(self, wish: Suggest) -> Advisor:
+    def _advisor(self, wish: Advise) -> Advisor:
         image, predictor = self._opened.image, None
         if self._learner.fitted is not None:
             predictor = Predictor(self._learner.weights(), self._learner.map(wish.frame), tile_voxels=TILE_VOXELS)

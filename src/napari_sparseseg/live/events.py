@@ -58,7 +58,7 @@ class LiveStatus:
     `dice` estimates the agreement, 0..1, or None; `dice_source` says on what it rests. `n_tiles` counts the tiles of
     the time point on screen, `n_fresh` those that show the latest paint and (nearly) the latest weights.
     `seconds_left` is the time until all tiles are fresh, None if unknown or not predicting. `revision` counts the
-    changes of the annotation. `is_finding`: objects are being looked for, `is_suggesting`: a slice to paint. `error` is
+    changes of the annotation. `is_finding`: objects are being looked for, `is_advising`: a slice to paint. `error` is
     the sentence of the failure that ended the last run, until the next start.
     """
 
@@ -79,7 +79,7 @@ class LiveStatus:
     revision: int = 0
     has_model: bool = False
     is_finding: bool = False
-    is_suggesting: bool = False
+    is_advising: bool = False
     error: str = ""
 
 

@@ -35,7 +35,7 @@ from napari_sparseseg.live.saving import Saver, class_infos, settings_of
 from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.live.suggestions import Suggestions
-from napari_sparseseg.live.switchboard import Suggest, Switchboard, Wishes
+from napari_sparseseg.live.switchboard import Advise, Switchboard, Wishes
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.palette import FIRST_SET
@@ -522,7 +522,7 @@ class LiveSegmenter:
             raise InputError("this is a single slice, so there is no other one to suggest")
         painted = [s.plane.index for s in self.painted_slices() if s.plane == replace(plane, index=s.plane.index)]
         method = self._settings.prediction.next_slice
-        self._wish(suggest=Suggest(plane.frame, plane.axis, tuple(painted), method), is_halted=False)
+        self._wish(advise=Advise(plane.frame, plane.axis, tuple(painted), method), is_halted=False)
 
     def set_live(self, live: bool) -> None:
         """Whether predictions are kept fresh."""

@@ -88,7 +88,7 @@ class LiveLoop:
             return False
         if self._learn(wishes) or self._find(wishes.find) or self._measure(wishes.table):
             return True
-        if self._slices.work(wishes.suggest):
+        if self._slices.work(wishes.advise):
             return True
         can_train = self._can_train(wishes)
         is_turn_of_training = can_train and (self.learner.has_news or self._owed > 0)

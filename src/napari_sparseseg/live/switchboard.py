@@ -28,7 +28,7 @@ class Tabulate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Suggest:
+class Advise:
     """A wish for a slice to paint next across an axis of a frame, `painted` the indices there are; each is another."""
 
     frame: int
@@ -42,7 +42,7 @@ class Wishes:
     """What is wanted of one image.
 
     `once` is the number of the "update once" that is asked for, 0 if none. `hot` is where the latest stroke was made:
-    frame, voxel. `find` is where objects are looked for, `table` which objects are measured, `suggest` for what a
+    frame, voxel. `find` is where objects are looked for, `table` which objects are measured, `advise` for what a
     slice is looked for. `presence_of` are classes of which it is kept where they are, beside the likeliest one.
     `is_halted` after a failure.
     """
@@ -55,7 +55,7 @@ class Wishes:
     hot: tuple[int, Shape3D] | None = None
     find: Find | None = None
     table: Tabulate | None = None
-    suggest: Suggest | None = None
+    advise: Advise | None = None
     probability_of: int | None = None
     wants_uncertainty: bool = False
     presence_of: frozenset[int] = frozenset()
@@ -95,7 +95,7 @@ class Switchboard:
                     is_training=wishes.is_training,
                     is_live=wishes.is_live,
                     is_finding=wishes.find is not None,
-                    is_suggesting=wishes.suggest is not None,
+                    is_advising=wishes.advise is not None,
                 )
 
     def finish_once(self, number: int) -> None:
@@ -110,11 +110,11 @@ class Switchboard:
             if self.wishes.find is find:
                 self.wish(find=None)
 
-    def finish_suggestion(self, suggest: Suggest) -> None:
+    def finish_advice(self, advise: Advise) -> None:
         """Take back the wish for a slice, unless it has been made anew."""
         with self._lock:
-            if self.wishes.suggest is suggest:
-                self.wish(suggest=None)
+            if self.wishes.advise is advise:
+                self.wish(advise=None)
 
     def publish(self, **changes: Any) -> None:
         """Change the status, and tell it if it is another one now."""

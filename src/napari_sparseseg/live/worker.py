@@ -160,7 +160,7 @@ class Worker:
         message = explain(error)
         if self._loop is not None:
             self._loop.recover(error)
-        opened.switch.wish(is_training=False, once=0, find=None, table=None, suggest=None, is_halted=True)
+        opened.switch.wish(is_training=False, once=0, find=None, table=None, advise=None, is_halted=True)
         opened.switch.publish(state=LiveState.FAILED, activity="Stopped by an error", error=message)
         opened.switch.tell(opened.switch.events.failed, message)
 

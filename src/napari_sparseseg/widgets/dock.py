@@ -207,7 +207,7 @@ class SparseSegDock(QWidget):
         self.train_panel.show_status(status)
         self.result_panel.show_status(status)
         self.found_panel.show_status(status)
-        self.paint_panel.show_suggesting(status.is_suggesting)
+        self.paint_panel.show_advising(status.is_advising)
         self.paint_panel.show_correct_enabled(status.has_model, "Nothing is predicted yet: paint two classes first.")
 
     def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:

@@ -74,7 +74,7 @@ class PaintPanel(QWidget):
         self._is_in_3d = False
         self.show_mode("paint")
         self.show_brush(10)
-        self.show_suggesting(False)
+        self.show_advising(False)
 
     # --- what it shows ---
 
@@ -116,10 +116,10 @@ class PaintPanel(QWidget):
         self._undo.setEnabled(can_undo)
         self._redo.setEnabled(can_redo)
 
-    def show_suggesting(self, is_suggesting: bool) -> None:
+    def show_advising(self, is_advising: bool) -> None:
         """Whether the slice to paint next is being looked for."""
-        self._next.setEnabled(not is_suggesting)
-        self._next.setText("Looking …" if is_suggesting else "Where next?")
+        self._next.setEnabled(not is_advising)
+        self._next.setText("Looking …" if is_advising else "Where next?")
 
     def show_slices(
         self,

@@ -59,10 +59,10 @@ class SliceAdvice:
 
 
 def uncertainty(probabilities: Tensor, *, overlapping: bool = False) -> Tensor:
-    """Entropy over its maximum, 0..1: (classes, ...) -> (...), float32; the mean of each class if they may overlap."""
+    """Entropy over its maximum, 0..1: (classes, ...) -> (...), float32; the highest of all that may overlap."""
     entropy = torch.special.entr(probabilities)
     if overlapping:
-        share = (entropy + torch.special.entr(1 - probabilities)).mean(0) / math.log(2)
+        share = (entropy + torch.special.entr(1 - probabilities)).max(0)[0] / math.log(2)
     else:
         share = entropy.sum(0) / math.log(max(2, len(probabilities)))
     found: Tensor = share.clamp_(0, 1)
