@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+Extra = Literal["affinities", "candidates", "novelty"]
+"""What a model may say beside the classes."""
 
 Shape3D = tuple[int, int, int]
 Spacing = tuple[float, float, float]

@@ -22,7 +22,7 @@ from napari_sparseseg._inputs import (
     read_paint,
     seed_of,
 )
-from napari_sparseseg._types import ArrayLike, Box
+from napari_sparseseg._types import ArrayLike, Box, Extra
 from napari_sparseseg.errors import InputError, InputTypeError, ModelFileError, NotFittedError
 from napari_sparseseg.progress import duration, move_bar, open_bar
 from napari_sparseseg.storage.annotation import read_annotation
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.budget import Budget
     from napari_sparseseg.engine.features import FeatureMap
     from napari_sparseseg.engine.model import FittedModel
-    from napari_sparseseg.engine.network import Extra
     from napari_sparseseg.engine.normalise import IntensityRange
     from napari_sparseseg.engine.predictor import Predictor, TilePrediction
     from napari_sparseseg.engine.trainer import Trainer, TrainingStep

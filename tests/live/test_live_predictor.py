@@ -10,6 +10,7 @@ from livekit import SMALL, make_image, make_truth, view_of
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FeatureMap
+from napari_sparseseg.engine.heads import Heads
 from napari_sparseseg.engine.model import ModelSpec
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.engine.predictor import Predictor
@@ -29,7 +30,7 @@ CASES = {
 FIRST = Generation(1, 1, 10)
 
 
-def make(shape, channel_axis=None, spacing=(1.0, 1.0, 1.0), context=0.5):
+def make(shape, channel_axis=None, spacing=(1.0, 1.0, 1.0), context=0.5, heads=None):
     """A predictor with random weights, and the features of its only frame."""
     image = make_image(make_truth(shape))
     if channel_axis is not None:
@@ -38,7 +39,7 @@ def make(shape, channel_axis=None, spacing=(1.0, 1.0, 1.0), context=0.5):
     flat = tuple(n == 1 for n in shape)
     spec = ModelSpec(SMALL, spacing, volume.n_channels, flat)
     features = FeatureMap(volume, spec.bank, IntensityRange.of(volume))
-    network = spec.build(3, seed=1)
+    network = spec.build(3, seed=1, heads=heads)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(1.5)
@@ -90,11 +91,45 @@ def test_uncertainty_is_the_entropy_as_a_share_of_the_largest_possible():
     assert np.ptp(update.uncertainty) > 10
 
 
+def test_the_second_of_the_candidates_is_handed_out_where_there_is_one():
+    predictor, features, network, _ = make((9, 30, 30), heads=Heads(candidates=True))
+    network.unet.candidates.threshold = 0.42
+    predictor.extras = frozenset({"candidates"})
+    (update,) = predict_all(predictor, features)
+    whole = Box.whole((9, 30, 30))
+    tile = Predictor(network, features, tile_voxels=1 << 24).tile_with({"candidates"}, whole)
+    ordered = np.array(THREE.ids)[(-tile.probabilities.numpy()).argsort(0)]
+    n_candidates = tile.candidates.sum(0).numpy()
+    assert set(np.unique(n_candidates)) >= {1, 2}
+    assert not update.second[n_candidates == 1].any()
+    found = update.second[n_candidates > 1]
+    assert np.isin(found, THREE.ids).all()
+    assert (found != ordered[0][n_candidates > 1]).all()
+    assert (found == ordered[1][n_candidates > 1]).mean() > 0.9  # the scores are not the probabilities
+    assert update.novelty is None
+
+
+def test_novelty_is_handed_out_as_a_share():
+    predictor, features, network, _ = make((9, 30, 30), heads=Heads(novelty="features"))
+    network.familiar.centres = torch.zeros(1, network.familiar.centres.shape[1])
+    network.familiar.reach = torch.tensor([2.0])
+    predictor.extras = frozenset({"novelty", "candidates"})
+    (update,) = predict_all(predictor, features)
+    whole = Box.whole((9, 30, 30))
+    wanted = Predictor(network, features, tile_voxels=1 << 24).tile_with({"novelty"}, whole).novelty.numpy()
+    assert update.novelty.dtype == np.uint8
+    assert np.abs(update.novelty - 255 * wanted).max() < 1
+    assert np.ptp(update.novelty) > 10
+    assert update.second is None
+
+
 def test_neither_is_handed_out_unasked():
     predictor, features, *_ = make((9, 30, 30))
     (update,) = predict_all(predictor, features)
     assert update.probability is None
     assert update.uncertainty is None
+    assert update.novelty is None
+    assert update.second is None
 
 
 def test_a_class_that_the_model_does_not_know_has_no_probability():

@@ -644,6 +644,23 @@ class TestExtras:
         live.show_uncertainty(False)
         live.heard.wait_until(lambda: live.heard.tiles[-1].probability is live.heard.tiles[-1].uncertainty is None)
 
+    def test_candidates_and_novelty_are_learnt_when_they_are_wanted(self, live, image):
+        live.configure(training=QUICK)
+        train(live, image, 5)
+        n = len(live.heard.tiles)
+        live.configure(paint=live.settings.paint.with_changes(candidates=1.5, novelty="features"))
+        live.show_candidates(True)
+        live.show_novelty(True)
+        live.heard.wait_until(
+            lambda: any(
+                t.second is not None and t.second.any() and t.novelty is not None and t.novelty.any()
+                for t in live.heard.tiles[n:]
+            )
+        )
+        live.show_candidates(False)
+        live.show_novelty(False)
+        live.heard.wait_until(lambda: live.heard.tiles[-1].second is live.heard.tiles[-1].novelty is None)
+
     def test_the_time_to_predict_is_estimated_from_what_was_measured(self, live, image):
         guess = live.estimate_seconds(10**6)
         assert guess > 0

@@ -624,6 +624,17 @@ class TestExtras:
         assert len(bench.tiles) == n + 4
         assert all(tile.probability is not None and tile.uncertainty is not None for tile in bench.tiles[n:])
 
+    def test_what_the_model_cannot_tell_yet_is_learnt_when_it_is_asked_for(self, bench):
+        bench.paint_both()
+        bench.train_and_rest()
+        assert len(bench.learner.learnt) == 1
+        bench.loop.repeat()
+        bench.train_and_rest()
+        assert len(bench.learner.learnt) == 1
+        bench.loop.tell_extra("candidates")
+        bench.train_and_rest()
+        assert len(bench.learner.learnt) == 2
+
     def test_without_a_view_everything_is_predicted_too(self):
         bench = Bench(make_image(make_truth()))
         bench.switch.wish(probability_of=2)

@@ -48,7 +48,7 @@ class FakeLive:
         self.tile_shape = tile_shape
         self.views: list[View] = []
         self.probability_of: int | None = None
-        self.wants_uncertainty = False
+        self.wants_uncertainty = self.wants_candidates = self.wants_novelty = False
         self.store: AnnotationStore | None = None
         self.predicted = np.zeros((1, 1, 1, 1), np.uint8)
         self.image_shape: tuple[int, ...] | None = None
@@ -129,6 +129,12 @@ class FakeLive:
 
     def show_uncertainty(self, wanted: bool) -> None:
         self.wants_uncertainty = wanted
+
+    def show_candidates(self, wanted: bool) -> None:
+        self.wants_candidates = wanted
+
+    def show_novelty(self, wanted: bool) -> None:
+        self.wants_novelty = wanted
 
     def freshness(self, frame: int) -> Any:
         counts = [-(-n // t) for n, t in zip(self.store.shape[1:], self.tile_shape, strict=True)]

@@ -371,6 +371,70 @@ def test_extras_are_there_while_they_are_wanted(set_stage, qtbot):
     assert stage.live.probability_of is None
 
 
+def test_ambiguity_and_novelty_are_there_while_they_are_wanted(set_stage):
+    stage = set_stage(np.zeros((18, 40, 40), np.uint8))
+    removed = []
+    stage.bridge.extra_removed.connect(removed.append)
+    stage.bridge.show_ambiguity(True)
+    stage.bridge.show_novelty(True)
+    assert stage.live.wants_candidates
+    assert stage.live.wants_novelty
+    assert names(stage)[-1] == "cells ambiguity"
+    assert stage.viewer.layers.selection.active is stage.annotation
+    layer = stage.viewer.layers["cells ambiguity"]
+    assert not layer.editable
+    box = Box((0, 0, 0), (4, 16, 16))
+    second = np.zeros(box.shape, np.uint8)
+    second[:, :8] = BACKGROUND
+    stage.live.predict(OBJECT, box, second=second, novelty=second * 100)
+    stage.settle()
+    assert layer.data[0, 3, 3] == BACKGROUND
+    assert stage.viewer.layers["cells novelty"].data[0, 3, 3] == 100
+    np.testing.assert_allclose(layer.colormap.map(BACKGROUND)[:3], stage.live.classes[0].color, atol=0.01)
+    stage.live.events.predictions_cleared.emit()
+    stage.settle()
+    assert not layer.data.any()
+    stage.viewer.layers.remove("cells ambiguity")
+    stage.viewer.layers.remove("cells novelty")
+    assert removed == ["ambiguity", "novelty"]
+    assert not stage.live.wants_candidates
+    assert not stage.live.wants_novelty
+
+
+def test_the_status_names_the_class_under_the_cursor_and_what_else_it_may_be(set_stage):
+    stage = set_stage(np.zeros((18, 40, 40), np.uint8))
+    viewer = stage.viewer
+    box = Box((0, 0, 0), (4, 16, 16))
+    second = np.zeros(box.shape, np.uint8)
+    second[:, :8] = BACKGROUND
+    viewer.layers.selection = {stage.prediction}
+    stage.bridge.go_to(Plane(0, 0, 2))
+
+    def said(y, layer=stage.prediction):
+        viewer.layers.selection = {layer}
+        viewer.cursor.position = layer.data_to_world((2, y, 5))
+        viewer.update_status_from_cursor()
+        return viewer.status["coordinates"]
+
+    stage.live.predict(OBJECT, box)
+    stage.settle()
+    assert said(3).endswith(f"{OBJECT} object")
+    assert said(30).endswith("0")  # nothing is predicted there
+    stage.bridge.show_ambiguity(True)
+    stage.live.predict(OBJECT, box, second=second)
+    stage.settle()
+    assert said(3).endswith(" object or background")
+    assert said(12).endswith(" object")
+    assert said(3, viewer.layers["cells ambiguity"]).endswith(" object or background")
+    assert not said(3, viewer.layers["cells"]).endswith("background")
+    stage.bridge.show_ambiguity(False)
+    assert said(3).endswith(" object")
+    viewer.cursor.position = (99, 99, 99)
+    viewer.update_status_from_cursor()
+    viewer.dims.ndisplay = 3
+    viewer.update_status_from_cursor()
+
+
 def test_another_image_leaves_painted_layers_as_ordinary_ones(set_stage):
     stage = set_stage()
     stage.tools("paint", OBJECT)

@@ -219,6 +219,8 @@ class TestWishes:
             ("result_panel", "probability_chosen", (2,), "show_probability", (2,)),
             ("result_panel", "uncertainty_toggled", (True,), "show_uncertainty", (True,)),
             ("result_panel", "freshness_toggled", (True,), "show_freshness", (True,)),
+            ("result_panel", "ambiguity_toggled", (True,), "show_ambiguity", (True,)),
+            ("result_panel", "novelty_toggled", (True,), "show_novelty", (True,)),
         ],
     )
     def test_reach_the_bridge(
@@ -418,6 +420,29 @@ class TestShowing:
         dock.session.live.add_class("wall")
         dock.session.live.remove_class(3)
         assert offered() == (False, False)
+
+    def test_what_a_layer_shows_is_learnt_from_when_it_is_asked_for(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.result_panel.ambiguity_toggled.emit(True)
+        assert dock.session.live.settings.paint.candidates == 1.2
+        assert "Candidate classes" in shown_message(dock)[0]
+        dock.result_panel.novelty_toggled.emit(True)
+        assert dock.session.live.settings.paint.novelty == "features"
+        dock.result_panel.ambiguity_toggled.emit(False)
+        assert dock.session.live.settings.paint.candidates == 1.2
+        assert not dock.result_panel._ambiguity.isChecked()
+        assert dock.result_panel._novelty.isChecked()
+
+    def test_classes_that_overlap_are_not_ambiguous(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        paint_config = dock.session.live.settings.paint.with_changes(overlapping=True)
+        dock.session.configure(paint=paint_config)
+        dock.result_panel.ambiguity_toggled.emit(True)
+        assert shown_message(dock)[1]
+        assert not dock.result_panel._ambiguity.isChecked()
+        assert dock.session.live.settings.paint.candidates == 0
 
     def test_extra_layers_come_along_to_another_image(self, viewer: Any, open_dock: Any) -> None:
         add_image(viewer)

@@ -76,21 +76,31 @@ def test_probability_is_of_an_object_at_first(panel: ResultPanel, qtbot: Any) ->
 
 def test_probability_of_a_class_that_was_removed_moves_to_another(panel: ResultPanel, qtbot: Any) -> None:
     wished: list[Any] = []
-    panel.show_maps(probability=5, uncertainty=False, freshness=False, class_layers=False)
+    panel.show_maps(
+        probability=5, uncertainty=False, freshness=False, ambiguity=False, novelty=False, class_layers=False
+    )
     panel.probability_chosen.connect(wished.append)
     panel.show_classes(CLASSES[:2])
     assert wished == [2]
 
 
 def test_renaming_a_class_keeps_the_choice(panel: ResultPanel, qtbot: Any) -> None:
-    panel.show_maps(probability=5, uncertainty=False, freshness=False, class_layers=False)
+    panel.show_maps(
+        probability=5, uncertainty=False, freshness=False, ambiguity=False, novelty=False, class_layers=False
+    )
     with qtbot.assertNotEmitted(panel.probability_chosen):
         panel.show_classes((*CLASSES[:2], ClassInfo(5, "membrane", (0, 0, 1))))
     assert panel._class.currentText() == "membrane"
 
 
 @pytest.mark.parametrize(
-    ("box", "signal"), [("_uncertainty", "uncertainty_toggled"), ("_freshness", "freshness_toggled")]
+    ("box", "signal"),
+    [
+        ("_uncertainty", "uncertainty_toggled"),
+        ("_freshness", "freshness_toggled"),
+        ("_ambiguity", "ambiguity_toggled"),
+        ("_novelty", "novelty_toggled"),
+    ],
 )
 def test_maps_are_wishes(panel: ResultPanel, qtbot: Any, box: str, signal: str) -> None:
     with qtbot.waitSignal(getattr(panel, signal), timeout=1000) as caught:
@@ -104,7 +114,9 @@ def test_shows_which_maps_there_are_and_emits_nothing(panel: ResultPanel, qtbot:
         qtbot.assertNotEmitted(panel.freshness_toggled),
         qtbot.assertNotEmitted(panel.probability_chosen),
     ):
-        panel.show_maps(probability=None, uncertainty=True, freshness=True, class_layers=True)
+        panel.show_maps(
+            probability=None, uncertainty=True, freshness=True, ambiguity=True, novelty=True, class_layers=True
+        )
     assert (panel._probability.isChecked(), panel._uncertainty.isChecked(), panel._freshness.isChecked()) == (
         False,
         True,

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_sparseseg._types import Box
+from napari_sparseseg._types import Box, Extra
 from napari_sparseseg.config import ModelConfig
 from napari_sparseseg.engine.heads import EMBEDDING_SIZE, AffinityHead, Familiar, Heads, Novelty
 from napari_sparseseg.engine.unet import LevelPlan, UNet3D
@@ -25,9 +25,6 @@ from napari_sparseseg.engine.unet import LevelPlan, UNet3D
 _PIXELS_AT_ONCE = 1 << 12
 
 Mapped: TypeAlias = Callable[[Box, Callable[[Tensor, Box], Tensor]], Tensor]
-
-Extra = Literal["affinities", "candidates", "novelty"]
-"""What the heads beside that of the classes say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from napari_sparseseg._types import Box, Shape3D
+from napari_sparseseg._types import Box, Extra, Shape3D
 from napari_sparseseg.engine.device import is_out_of_memory, mixed_precision
 from napari_sparseseg.engine.features import FeatureMap
-from napari_sparseseg.engine.network import Extra, SparseNet
+from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.tiles import frame_of, tile_grid, tile_input, tile_shape_for
 
 

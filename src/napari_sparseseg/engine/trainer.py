@@ -111,7 +111,7 @@ class Trainer:
         """Take these volumes and their paint; called before the first step and whenever the paint has changed.
 
         Where voxels carry ids of objects, the network learns to tell objects apart; where none does, it does not.
-        Likewise with the other heads that the settings ask for.
+        The other heads are those that the settings ask for.
         With `is_known` it is the paint that the state was about that was restored: the same voxels are held out again.
         """
         self._maps = maps
@@ -173,8 +173,10 @@ class Trainer:
             yield from self._fit_pixel_head(burst or usual, progress)
         if burst is None:
             self._check()
-        elif burst and self.step == 0:
-            self._choose_mix()
+        elif burst:
+            if self.step == 0:
+                self._choose_mix()
+            self._calibrate(only_new=True)
         if with_context and self.config.warm_up_steps and self.step == 0 and not self.is_started:
             yield from self._warm_up(progress)
         while with_context:
@@ -428,10 +430,11 @@ class Trainer:
         self._adapt_to_prevalence()
         self._calibrate()
 
-    def _calibrate(self) -> None:
-        """Settle what the other heads of the averaged network compare with."""
+    def _calibrate(self, *, only_new: bool = False) -> None:
+        """Settle what the other heads of the averaged network compare with, or those of which it never was."""
         rng = np.random.default_rng((self._seed, self._round, self.step, 1))  # not ours: a check changes no later step
-        calibrate_heads(self.averaged, Surroundings(self._maps, self._paints, self._sampler), self.paint, rng)
+        known = Surroundings(self._maps, self._paints, self._sampler)
+        calibrate_heads(self.averaged, known, self.paint, rng, only_new=only_new)
 
     def _choose_mix(self) -> None:
         """Score the averaged network on held-out paint and mix pixel head and U-Net accordingly."""

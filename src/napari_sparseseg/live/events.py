@@ -88,7 +88,8 @@ class TileUpdate:
     """A predicted box: `labels` (z, y, x) uint8 are class ids, 0 where nothing is known.
 
     Paint does not show in `labels` but where a set of classes was painted, which narrows them. `probability` (of the
-    class that was asked for) and `uncertainty` (entropy) are uint8, 0..255, or None.
+    class that was asked for), `uncertainty` (entropy) and `novelty` are uint8, 0..255, or None. So is `second`: the id
+    of the next likely of a voxel's candidate classes, 0 where there is one only.
     """
 
     frame: int
@@ -97,6 +98,8 @@ class TileUpdate:
     generation: int
     probability: npt.NDArray[np.uint8] | None = None
     uncertainty: npt.NDArray[np.uint8] | None = None
+    novelty: npt.NDArray[np.uint8] | None = None
+    second: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)

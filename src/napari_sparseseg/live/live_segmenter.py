@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import MAX_CLASSES, NO_OBJECT, UNPAINTED, Box, Plane, Region, Shape3D
+from napari_sparseseg._types import MAX_CLASSES, NO_OBJECT, UNPAINTED, Box, Extra, Plane, Region, Shape3D
 from napari_sparseseg.config import ModelConfig, PaintConfig, PredictionConfig, TrainingConfig
 from napari_sparseseg.errors import InputError, NotFittedError
 from napari_sparseseg.live.board import grid_of, live_tile_shape
@@ -153,7 +153,12 @@ class LiveSegmenter:
         before = self._switch
         before.retire()
         old = before.wishes
-        wishes = Wishes(is_live=old.is_live, probability_of=old.probability_of, wants_uncertainty=old.wants_uncertainty)
+        wishes = Wishes(
+            is_live=old.is_live,
+            probability_of=old.probability_of,
+            wants_uncertainty=old.wants_uncertainty,
+            extras=old.extras,
+        )
         status = LiveStatus(LiveState.PREPARING, "Loading torch", is_live=wishes.is_live)
         self._switch = Switchboard(self.events, wishes, status)
         self._journal = journal
@@ -547,6 +552,25 @@ class LiveSegmenter:
         """Hand out the uncertainty with each tile from now on, or no longer."""
         self._switch.wish(wants_uncertainty=wanted)
         self._worker.change(lambda loop: loop.repeat())
+
+    def show_candidates(self, wanted: bool) -> None:
+        """Hand out the second of the candidate classes with each tile from now on, or no longer.
+
+        They are learnt if `PaintConfig.candidates` says so.
+        """
+        self._show_extra("candidates", wanted)
+
+    def show_novelty(self, wanted: bool) -> None:
+        """Hand out what is like nothing that was painted with each tile from now on, or no longer.
+
+        It is known if `PaintConfig.novelty` says so.
+        """
+        self._show_extra("novelty", wanted)
+
+    def _show_extra(self, extra: Extra, wanted: bool) -> None:
+        extras = self._switch.wishes.extras
+        self._switch.wish(extras=extras | {extra} if wanted else extras - {extra})
+        self._worker.change(lambda loop: loop.tell_extra(extra) if wanted else loop.repeat())
 
     def configure(
         self,

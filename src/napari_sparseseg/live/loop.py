@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import Annotation, Box
+from napari_sparseseg._types import Annotation, Box, Extra
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.model import FittedModel
 from napari_sparseseg.engine.trainer import TrainingStep
@@ -104,6 +104,13 @@ class LiveLoop:
         """Predict the screen again with the same weights, since something else is wanted with it."""
         if self.learner.fitted is not None:
             self._new_generation(self.learner.fitted)
+
+    def tell_extra(self, extra: Extra) -> None:
+        """As `repeat`; a model that cannot tell this yet begins to learn it, if the settings say so."""
+        fitted = self.learner.fitted
+        if fitted is not None and extra not in fitted.network.extras:
+            self.relearn()
+        self.repeat()
 
     def relearn(self) -> None:
         """Take the paint anew with the next piece of work, whether it has changed or not."""
@@ -243,7 +250,7 @@ class LiveLoop:
         if not (wishes.is_live or wishes.once) or self.predictor.generation is None:
             return False
         self.predictor.probability_of = wishes.probability_of
-        self.predictor.wants_uncertainty = wishes.wants_uncertainty
+        self.predictor.wants_uncertainty, self.predictor.extras = wishes.wants_uncertainty, wishes.extras
         self.predictor.keep_presence_of(wishes.presence_of)
         started = time.perf_counter()
         update, for_screen = self._on_screen(wishes), True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_sparseseg._types import Box, Shape3D
+from napari_sparseseg._types import Box, Extra, Shape3D
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.labelling import PRESENT_FROM, best_labels, present_of
@@ -39,6 +40,7 @@ class LivePredictor:
         self.labels = labels
         self.probability_of: int | None = None
         self.wants_uncertainty = False
+        self.extras: frozenset[Extra] = frozenset()
         self.generation: Generation | None = None
         self._store = store
         self.presence: dict[int, npt.NDArray[np.bool_]] = {}
@@ -122,7 +124,13 @@ class LivePredictor:
         assert self.generation is not None  # noqa: S101
         box = self.board(frame).box(index)
         predictor = Predictor(self._network, feature_map, tile_voxels=box.n_voxels)
-        update = self._take(frame, box, predictor.tile(box))
+        found = predictor.tile_with(self.extras, box)
+        update = self._take(frame, box, found.probabilities)
+        update = replace(
+            update,
+            novelty=None if found.novelty is None else _as_bytes(found.novelty),
+            second=self._second(found.probabilities, found.candidates),
+        )
         self.board(frame).mark(index, self.generation)
         return update
 
@@ -192,6 +200,15 @@ class LivePredictor:
                     is_likely = (likely.max(0)[0] > PRESENT_FROM).cpu().numpy()
                     found = np.where(is_likely, found, np.uint8(self._classes.background))
                 labels[where] = found
+
+    def _second(self, probabilities: Tensor, candidates: Tensor | None) -> npt.NDArray[np.uint8] | None:
+        """The likeliest candidate but the likeliest of all; 0 where there is no other."""
+        if candidates is None or self._classes is None:
+            return None
+        others = candidates.scatter(0, probabilities.argmax(0, keepdim=True), False)
+        likely, channels = probabilities.masked_fill(~others, -1).max(0)
+        ids = np.asarray(self._classes.ids, np.uint8)[channels.cpu().numpy()]
+        return np.where((likely >= 0).cpu().numpy(), ids, np.uint8(0))
 
     def _probability(self, probabilities: Tensor) -> npt.NDArray[np.uint8] | None:
         if self.probability_of is None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from psygnal import SignalInstance
 
-from napari_sparseseg._types import Box, Shape3D
+from napari_sparseseg._types import Box, Extra, Shape3D
 from napari_sparseseg.live.events import LiveEvents, LiveStatus, View, tell
 
 
@@ -58,6 +58,7 @@ class Wishes:
     advise: Advise | None = None
     probability_of: int | None = None
     wants_uncertainty: bool = False
+    extras: frozenset[Extra] = frozenset()
     presence_of: frozenset[int] = frozenset()
 
 

@@ -51,7 +51,7 @@ class LayerBridge(QObject):
     layers_lost = Signal(str)
     """One of the two layers was removed; the sentence says what that means and how it comes back."""
     extra_removed = Signal(str)
-    """The user has removed a layer that was switched on: "freshness", "probability" or "uncertainty"."""
+    """The user has removed a layer that was switched on: its name in `Extra`."""
     problem = Signal(str)
     """Something that was painted or chosen cannot be taken in; a sentence for the user."""
 
@@ -313,6 +313,14 @@ class LayerBridge(QObject):
     def show_uncertainty(self, wanted: bool) -> None:
         """Show where the network is unsure, as an image."""
         self._extras.show_uncertainty(self._pair, wanted)
+
+    def show_ambiguity(self, wanted: bool) -> None:
+        """Show what else voxels may be, as labels."""
+        self._extras.show_ambiguity(self._pair, wanted)
+
+    def show_novelty(self, wanted: bool) -> None:
+        """Show what is like nothing that was painted, as an image."""
+        self._extras.show_novelty(self._pair, wanted)
 
     def accept(self, everything: bool) -> Labels | None:
         """Copy what the prediction shows into an ordinary layer: the slice on screen, or everything.

@@ -24,7 +24,7 @@ from napari_sparseseg.widgets.paint_panel import PaintPanel
 from napari_sparseseg.widgets.project_panel import ProjectPanel
 from napari_sparseseg.widgets.project_wishes import ProjectWishes
 from napari_sparseseg.widgets.result_panel import ResultPanel
-from napari_sparseseg.widgets.session import session_of
+from napari_sparseseg.widgets.session import MAPS, session_of
 from napari_sparseseg.widgets.settings_panel import SettingsPanel
 from napari_sparseseg.widgets.sources import ImageSource
 from napari_sparseseg.widgets.spot import sentence_of
@@ -180,6 +180,8 @@ class SparseSegDock(QWidget):
         self.result_panel.uncertainty_toggled.connect(lambda wished: self._show_map(uncertainty=wished))
         self.result_panel.freshness_toggled.connect(lambda wished: self._show_map(freshness=wished))
         self.result_panel.class_layers_toggled.connect(lambda wished: self._show_map(class_layers=wished))
+        self.result_panel.ambiguity_toggled.connect(lambda wished: self._show_map(ambiguity=wished))
+        self.result_panel.novelty_toggled.connect(lambda wished: self._show_map(novelty=wished))
 
     # --- showing ---
 
@@ -271,13 +273,7 @@ class SparseSegDock(QWidget):
             self._saving.start(_SAVING_MS)
 
     def _show_maps(self) -> None:
-        session = self.session
-        self.result_panel.show_maps(
-            probability=session.probability,
-            uncertainty=session.uncertainty,
-            freshness=session.freshness,
-            class_layers=session.class_layers,
-        )
+        self.result_panel.show_maps(**{name: getattr(self.session, name) for name in MAPS})
 
     def _show_message(self, text: str, is_error: bool) -> None:
         """For a while: what is true for longer stands in the status."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from qtpy.QtCore import QObject, Signal
@@ -10,18 +11,25 @@ from qtpy.QtCore import QObject, Signal
 from napari_sparseseg._types import Box
 from napari_sparseseg.live.events import ClassInfo, TileUpdate
 from napari_sparseseg.widgets.class_layers import ClassLayers
-from napari_sparseseg.widgets.overlays import FreshnessOverlay, IntensityOverlay, TileMap
+from napari_sparseseg.widgets.overlays import (
+    AmbiguityOverlay,
+    FreshnessOverlay,
+    IntensityOverlay,
+    Overlay,
+    TileMap,
+    VoxelOverlay,
+)
 
 if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
     from napari_sparseseg.widgets.layers import History
     from napari_sparseseg.widgets.pair import LayerPair
 
-Extra = Literal["freshness", "probability", "uncertainty", "class_layers"]
+Extra = Literal["freshness", "probability", "uncertainty", "ambiguity", "novelty", "class_layers"]
 
 
 class Extras(QObject):
-    """Freshness, probability and uncertainty as layers, each there only while it is wanted."""
+    """Layers of which each is there only while it is wanted; what they show is told from the next tiles on."""
 
     removed = Signal(str)
     """The user has removed one of the layers, or the last one of a kind: its name in `Extra`."""
@@ -31,43 +39,53 @@ class Extras(QObject):
         super().__init__(parent)
         self._viewer = weakref.ref(viewer)
         self._live = live
-        self._freshness: FreshnessOverlay | None = None
-        self._probability: IntensityOverlay | None = None
-        self._uncertainty: IntensityOverlay | None = None
+        self._shown: dict[Extra, Overlay] = {}
+        self._pair: LayerPair | None = None  # of the ambiguity
         self.of_classes: ClassLayers | None = None
 
     def show_freshness(self, pair: LayerPair | None, wanted: bool) -> None:
         """Colour the tiles that are fresh and those that are not."""
-        viewer, tile_shape = self._viewer(), self._live.tile_shape
-        if self._freshness is not None:
-            overlay, self._freshness = self._freshness, None
-            overlay.remove()
+        viewer, tile_shape = self._take_away("freshness"), self._live.tile_shape
         if wanted and viewer is not None and pair is not None and tile_shape is not None:
             tiles = TileMap(pair.axes, tile_shape, self._live.freshness)
-            self._freshness = FreshnessOverlay(viewer, tiles, f"{pair.source.name} freshness", **pair.placement)
+            self._shown["freshness"] = FreshnessOverlay(
+                viewer, tiles, f"{pair.source.name} freshness", **pair.placement
+            )
 
     def update_freshness(self) -> None:
         """Show which tiles have become fresh or stale."""
-        if self._freshness is not None:
-            self._freshness.update()
+        overlay = self._shown.get("freshness")
+        if isinstance(overlay, FreshnessOverlay):
+            overlay.update()
 
     def show_probability(self, pair: LayerPair | None, class_id: int | None) -> None:
-        """Show how probable a class is, from the tiles that are predicted from now on."""
+        """Show how probable a class is."""
         self._live.show_probability(class_id)
-        overlay, self._probability = self._probability, None
-        if overlay is not None:
-            overlay.remove()
-        if class_id is not None:
-            self._probability = self._intensity(pair, "probability", "magenta")
+        self._show_intensity(pair, "probability", "magenta", wanted=class_id is not None)
 
     def show_uncertainty(self, pair: LayerPair | None, wanted: bool) -> None:
-        """Show where the network is unsure, from the tiles that are predicted from now on."""
+        """Show where the network is unsure."""
         self._live.show_uncertainty(wanted)
-        overlay, self._uncertainty = self._uncertainty, None
-        if overlay is not None:
-            overlay.remove()
-        if wanted:
-            self._uncertainty = self._intensity(pair, "uncertainty", "yellow")
+        self._show_intensity(pair, "uncertainty", "yellow", wanted=wanted)
+
+    def show_novelty(self, pair: LayerPair | None, wanted: bool) -> None:
+        """Show what is like nothing that was painted."""
+        self._live.show_novelty(wanted)
+        self._show_intensity(pair, "novelty", "cyan", wanted=wanted)
+
+    def show_ambiguity(self, pair: LayerPair | None, wanted: bool) -> None:
+        """Show what else voxels may be, in colours and in words under the cursor."""
+        self._live.show_candidates(wanted)
+        viewer = self._take_away("ambiguity")
+        if self._pair is not None:
+            self._pair.second_at = None
+        self._pair = None
+        if wanted and viewer is not None and pair is not None:
+            name, classes = f"{pair.source.name} ambiguity", self._live.classes
+            overlay = AmbiguityOverlay(viewer, pair.axes, name, classes, **pair.placement)
+            overlay.layer.words = pair.words_at
+            pair.second_at = overlay.at
+            self._shown["ambiguity"], self._pair = overlay, pair
 
     def show_class_layers(self, pair: LayerPair | None, history: History, wanted: bool) -> None:
         """Show where each class is, which may overlap others, in a layer of its own."""
@@ -80,7 +98,10 @@ class Extras(QObject):
             self.of_classes.problem.connect(self.problem)
 
     def show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
-        """Have layers of these classes, if they are shown."""
+        """Show classes as they are now, and have layers of these, if they are shown."""
+        overlay = self._shown.get("ambiguity")
+        if isinstance(overlay, AmbiguityOverlay):
+            overlay.show_classes(classes)
         if self.of_classes is not None:
             self.of_classes.show_classes(classes)
 
@@ -93,21 +114,27 @@ class Extras(QObject):
         """Take what a tile tells beside its labels."""
         if self.of_classes is not None:
             self.of_classes.write(tile.frame, tile.box)
-        if self._probability is not None and tile.probability is not None:
-            self._probability.write(tile, tile.probability)
-        if self._uncertainty is not None and tile.uncertainty is not None:
-            self._uncertainty.write(tile, tile.uncertainty)
+        told = {
+            "probability": tile.probability,
+            "uncertainty": tile.uncertainty,
+            "novelty": tile.novelty,
+            "ambiguity": tile.second,
+        }
+        for name, overlay in self._shown.items():
+            values = told.get(name)
+            if isinstance(overlay, VoxelOverlay) and values is not None:
+                overlay.write(tile, values)
 
     def redraw(self) -> None:
         """Draw what was written."""
-        for overlay in self._intensities():
+        for overlay in self._voxels():
             overlay.redraw()
         if self.of_classes is not None:
             self.of_classes.redraw()
 
     def clear(self) -> None:
         """Forget what was predicted."""
-        for overlay in self._intensities():
+        for overlay in self._voxels():
             overlay.clear()
         if self.of_classes is not None:
             self.of_classes.sync_all()
@@ -118,30 +145,40 @@ class Extras(QObject):
         if self.of_classes is not None:
             layers, self.of_classes = self.of_classes, None
             layers.close()
-        self.show_freshness(None, False)
-        self.show_probability(None, None)
-        self.show_uncertainty(None, False)
+        for name in list(self._shown):
+            self._give_up(name)
 
     def on_layer_removed(self, layer: Any) -> None:
         """Give up the layer, if it is one of these, and no longer ask for its values."""
-        if self._freshness is not None and layer is self._freshness.layer:
-            self._freshness = None
-            self.removed.emit("freshness")
-        elif self._probability is not None and layer is self._probability.layer:
-            self.show_probability(None, None)
-            self.removed.emit("probability")
-        elif self._uncertainty is not None and layer is self._uncertainty.layer:
-            self.show_uncertainty(None, False)
-            self.removed.emit("uncertainty")
-        elif self.of_classes is not None and self.of_classes.on_layer_removed(layer) and not len(self.of_classes):
+        for name in [name for name, overlay in self._shown.items() if overlay.layer is layer]:
+            self._give_up(name)
+            self.removed.emit(name)
+        if self.of_classes is not None and self.of_classes.on_layer_removed(layer) and not len(self.of_classes):
             self.of_classes = None
             self.removed.emit("class_layers")
 
-    def _intensity(self, pair: LayerPair | None, name: Extra, colormap: str) -> IntensityOverlay | None:
-        viewer = self._viewer()
-        if viewer is None or pair is None:
-            return None
-        return IntensityOverlay(viewer, pair.axes, f"{pair.source.name} {name}", colormap, **pair.placement)
+    def _give_up(self, name: Extra) -> None:
+        hide: dict[Extra, Callable[[], None]] = {
+            "freshness": lambda: self.show_freshness(None, False),
+            "probability": lambda: self.show_probability(None, None),
+            "uncertainty": lambda: self.show_uncertainty(None, False),
+            "novelty": lambda: self.show_novelty(None, False),
+            "ambiguity": lambda: self.show_ambiguity(None, False),
+        }
+        hide[name]()
 
-    def _intensities(self) -> list[IntensityOverlay]:
-        return [overlay for overlay in (self._probability, self._uncertainty) if overlay is not None]
+    def _take_away(self, name: Extra) -> Any:
+        """Remove a layer, if it is there; the viewer, if it still is."""
+        overlay = self._shown.pop(name, None)
+        if overlay is not None:
+            overlay.remove()
+        return self._viewer()
+
+    def _show_intensity(self, pair: LayerPair | None, name: Extra, colormap: str, *, wanted: bool) -> None:
+        viewer = self._take_away(name)
+        if wanted and viewer is not None and pair is not None:
+            title = f"{pair.source.name} {name}"
+            self._shown[name] = IntensityOverlay(viewer, pair.axes, title, colormap, **pair.placement)
+
+    def _voxels(self) -> list[VoxelOverlay]:
+        return [overlay for overlay in self._shown.values() if isinstance(overlay, VoxelOverlay)]

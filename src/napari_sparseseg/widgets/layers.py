@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from napari.layers import Labels
@@ -12,6 +12,7 @@ from napari_sparseseg._types import MAX_CLASSES
 from napari_sparseseg.live.events import ClassInfo
 
 RGBA = tuple[float, float, float, float]
+Words = Callable[[tuple[int, ...]], str]
 
 CLEAR: RGBA = (0.0, 0.0, 0.0, 0.0)
 SET_COLOR: RGBA = (0.55, 0.55, 0.55, 0.7)
@@ -27,7 +28,38 @@ class History(Protocol):
     def redo(self) -> object: ...
 
 
-class SharedHistoryLabels(Labels):  # type: ignore[misc]  # napari has no types
+class TellingLabels(Labels):  # type: ignore[misc]  # napari has no types
+    """Labels that say in words what is under the cursor, beside the number in napari's status.
+
+    While `words` is None it behaves like any other labels layer. It is called with the place of a voxel in the layer,
+    on the thread on which napari makes up its status.
+    """
+
+    def __init__(self, data: Any, **kwargs: Any) -> None:
+        self.words: Words | None = None
+        super().__init__(data, **kwargs)
+
+    def get_status(
+        self, position: Any = None, *, dims_displayed: Any = None, world: bool = False, **kwargs: Any
+    ) -> Any:
+        """As napari's, with the words."""
+        status = super().get_status(position, dims_displayed=dims_displayed, world=world, **kwargs)
+        told = "" if position is None or self.words is None else self._words_at(position, dims_displayed, world)
+        if told:
+            status["coordinates"] += f" {told}"
+            status["value"] += f" {told}"
+        return status
+
+    def _words_at(self, position: Any, dims_displayed: Any, world: bool) -> str:
+        if self.words is None or (dims_displayed is not None and len(dims_displayed) > 2):
+            return ""  # in 3D the cursor is on a ray
+        data = self.world_to_data(position) if world else position
+        place = tuple(round(float(value)) for value in data[-self.ndim :])
+        inside = all(0 <= index < size for index, size in zip(place, self.data.shape, strict=True))
+        return self.words(place) if inside else ""
+
+
+class SharedHistoryLabels(TellingLabels):
     """Labels that are painted in 2D and whose strokes are taken back elsewhere, together with those of other layers.
 
     While `history` is None it behaves like any other labels layer.
@@ -79,7 +111,14 @@ class FoundLayer(SharedHistoryLabels):
 
 
 # napari tells what kind of layer it has (icon, menus, writers, duplicates) by the name of its class.
-for _layer_class in (SharedHistoryLabels, AnnotationLayer, PredictionLayer, ClassLayer, FoundLayer):
+for _layer_class in (
+    TellingLabels,
+    SharedHistoryLabels,
+    AnnotationLayer,
+    PredictionLayer,
+    ClassLayer,
+    FoundLayer,
+):
     _layer_class.__name__ = "Labels"
 
 
@@ -120,6 +159,14 @@ def prediction_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
     colors: dict[int | None, RGBA] = {None: CLEAR, 0: CLEAR, **dict.fromkeys(range(MAX_CLASSES + 1, 255), SET_COLOR)}
     for info in classes:
         colors[info.class_id] = CLEAR if info.is_background else (*info.color, 1.0)
+    return DirectLabelColormap(color_dict=colors)
+
+
+def class_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
+    """The colours of all classes, the background's as well; what is no class is not seen."""
+    colors: dict[int | None, RGBA] = {None: CLEAR, 0: CLEAR}
+    for info in classes:
+        colors[info.class_id] = (*info.color, 1.0)
     return DirectLabelColormap(color_dict=colors)
 
 

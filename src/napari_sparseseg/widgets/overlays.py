@@ -1,9 +1,9 @@
-"""Layers that can be switched on: which tiles are fresh, how probable a class is, how sure the network is."""
+"""Layers that can be switched on: which tiles are fresh, how probable a class is, what else it may be, and so on."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,13 @@ from typing_extensions import override
 
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.live.board import FRESH, NEVER, STALE
-from napari_sparseseg.live.events import TileUpdate
+from napari_sparseseg.live.events import ClassInfo, TileUpdate
 from napari_sparseseg.widgets.axes import AxisMap, Index
-from napari_sparseseg.widgets.layers import CLEAR, add_below_ours, add_on_top
+from napari_sparseseg.widgets.layers import CLEAR, TellingLabels, add_below_ours, add_on_top, class_colormap
 from napari_sparseseg.widgets.redraw import redraw
 
 Bytes = npt.NDArray[np.uint8]
+Adding = Callable[[Any, Labels | Image], None]
 
 FRESHNESS_COLORS = {
     None: CLEAR,
@@ -98,9 +99,7 @@ class ObjectMap(LazyMap):
 class Overlay:
     """A layer beside our two that can be switched on and off, and that the user may remove."""
 
-    def __init__(
-        self, viewer: Any, layer: Labels | Image, add: Callable[[Any, Labels | Image], None] = add_below_ours
-    ) -> None:
+    def __init__(self, viewer: Any, layer: Labels | Image, add: Adding = add_below_ours) -> None:
         self.layer = layer
         self._viewer = weakref.ref(viewer)
         add(viewer, layer)
@@ -137,26 +136,21 @@ class ObjectOverlay(Overlay):
         self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 
 
-class IntensityOverlay(Overlay):
+class VoxelOverlay(Overlay):
     """A number 0..255 for each voxel, filled as tiles are predicted."""
 
-    def __init__(self, viewer: Any, axes: AxisMap, name: str, colormap: str, **placement: Any) -> None:
+    def __init__(
+        self, viewer: Any, axes: AxisMap, make: Callable[[Bytes], Labels | Image], add: Adding = add_below_ours
+    ) -> None:
         self._axes = axes
         self._data = np.zeros(axes.shape, np.uint8)
         self._frames = axes.as_frames(self._data)
         self._dirty: list[Index] = []
-        super().__init__(
-            viewer,
-            Image(
-                self._data,
-                name=name,
-                colormap=colormap,
-                contrast_limits=(0, 255),
-                blending="additive",
-                opacity=0.6,
-                **placement,
-            ),
-        )
+        super().__init__(viewer, make(self._data), add)
+
+    def at(self, index: tuple[int, ...]) -> int:
+        """The number of a voxel, by its place in the layer."""
+        return int(self._data[index])
 
     def write(self, tile: TileUpdate, values: Bytes) -> None:
         """Take the values of a tile; drawn by the next `redraw`."""
@@ -175,3 +169,40 @@ class IntensityOverlay(Overlay):
         viewer = self._viewer()
         if changed and viewer is not None:
             redraw(viewer, self.layer, changed)
+
+
+class IntensityOverlay(VoxelOverlay):
+    """Shows the numbers as light of one colour."""
+
+    def __init__(self, viewer: Any, axes: AxisMap, name: str, colormap: str, **placement: Any) -> None:
+        super().__init__(
+            viewer,
+            axes,
+            lambda data: Image(
+                data,
+                name=name,
+                colormap=colormap,
+                contrast_limits=(0, 255),
+                blending="additive",
+                opacity=0.6,
+                **placement,
+            ),
+        )
+
+
+class AmbiguityOverlay(VoxelOverlay):
+    """Shows what else a voxel may be, above the prediction: the numbers are class ids, 0 where nothing else."""
+
+    def __init__(self, viewer: Any, axes: AxisMap, name: str, classes: Iterable[ClassInfo], **placement: Any) -> None:
+        colormap = class_colormap(classes)
+        super().__init__(
+            viewer,
+            axes,
+            lambda data: TellingLabels(data, name=name, colormap=colormap, opacity=0.9, **placement),
+            add_on_top,
+        )
+        self.layer.editable = False
+
+    def show_classes(self, classes: Iterable[ClassInfo]) -> None:
+        """Colour the classes as they are now."""
+        self.layer.colormap = class_colormap(classes)

@@ -11,7 +11,14 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_sparseseg._types import Box
 from napari_sparseseg.widgets.axes import AxisMap, Index
 from napari_sparseseg.widgets.capture import Stroke, StrokeRecorder, differences, is_written, joined, strokes_of
-from napari_sparseseg.widgets.layers import ClassLayer, History, PredictionLayer, SharedHistoryLabels, set_colormap
+from napari_sparseseg.widgets.layers import (
+    ClassLayer,
+    History,
+    PredictionLayer,
+    SharedHistoryLabels,
+    Words,
+    set_colormap,
+)
 from napari_sparseseg.widgets.redraw import redraw
 from napari_sparseseg.widgets.shadow import ShadowedArray, Values
 from napari_sparseseg.widgets.view import current_plane
@@ -42,6 +49,8 @@ class PaintLayer(QObject):
         """Whether painting what is there already says something: it confirms a prediction, or names an object."""
         self.tells_absence = kind is ClassLayer
         """Whether erasing where nothing is does, too."""
+        self.words: Words | None = None
+        """What the layer says of the voxel under the cursor, from when it is shown on."""
         self._viewer = weakref.ref(viewer)
         self._kind = kind
         self._recorder: StrokeRecorder | None = None
@@ -57,7 +66,7 @@ class PaintLayer(QObject):
             return
         self._dirty.clear()
         layer = self._kind(self.array.data, name=self.name, **properties)
-        layer.history = history
+        layer.history, layer.words = history, self.words
         self._recorder = StrokeRecorder(layer, self.axes, self._on_released)
         for emitter, callback in self._connections(layer):
             emitter.connect(callback)
@@ -73,7 +82,7 @@ class PaintLayer(QObject):
         for emitter, callback in self._connections(layer):
             emitter.disconnect(callback)
         recorder.close()
-        layer.history = None
+        layer.history = layer.words = None
         self.name = layer.name
         if recorder.is_open:
             self.array.revert()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,10 @@ class LayerPair(QObject):
         self.set_code = UNPAINTED
         """The code of the set of classes that may be painted, 0 if only classes may."""
         self._object_id = NO_OBJECT
+        self.second_at: Callable[[tuple[int, ...]], int] | None = None
+        """Tells which other class a voxel of the layers may be, 0 for none; None if nobody knows."""
+        self._names: dict[int, str] = {}
+        self.prediction.words = self.words_at
         self._class_ids: set[int] = set()
         self._background: int | None = None
         self._is_taking = False
@@ -110,9 +115,17 @@ class LayerPair(QObject):
     def show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
         """Colour both layers; labels of a class that has gone are not shown."""
         self._class_ids = {info.class_id for info in classes}
+        self._names = {info.class_id: info.name for info in classes}
         self._background = next((info.class_id for info in classes if info.is_background), None)
         self.annotation.set_colormap(annotation_colormap(classes))
         self.prediction.set_colormap(prediction_colormap(classes))
+
+    def words_at(self, place: tuple[int, ...]) -> str:
+        """Which class a voxel of the layers is predicted as, and which other one it may be; empty if unknown."""
+        found = [int(self.prediction.array.data[place])]
+        if self.second_at is not None:
+            found.append(self.second_at(place))
+        return " or ".join(self._names[class_id] for class_id in found if class_id in self._names)
 
     # --- live -> layers ---
 

@@ -38,6 +38,8 @@ class ResultPanel(QWidget):
     uncertainty_toggled = Signal(bool)
     freshness_toggled = Signal(bool)
     class_layers_toggled = Signal(bool)
+    ambiguity_toggled = Signal(bool)
+    novelty_toggled = Signal(bool)
     save_model_requested = Signal()
     load_model_requested = Signal()
     export_requested = Signal()
@@ -89,7 +91,16 @@ class ResultPanel(QWidget):
         """Offer a layer for each class where they may overlap."""
         self._class_layers.setVisible(overlapping or self._class_layers.isChecked())
 
-    def show_maps(self, *, probability: int | None, uncertainty: bool, freshness: bool, class_layers: bool) -> None:
+    def show_maps(
+        self,
+        *,
+        probability: int | None,
+        uncertainty: bool,
+        ambiguity: bool,
+        novelty: bool,
+        freshness: bool,
+        class_layers: bool,
+    ) -> None:
         """Show which of the extra layers there are; emits nothing."""
         self._probability.setChecked(probability is not None)
         if probability is not None:
@@ -98,6 +109,8 @@ class ResultPanel(QWidget):
         self._uncertainty.setChecked(uncertainty)
         self._freshness.setChecked(freshness)
         self._class_layers.setChecked(class_layers)
+        self._ambiguity.setChecked(ambiguity)
+        self._novelty.setChecked(novelty)
 
     # --- building ---
 
@@ -112,9 +125,12 @@ class ResultPanel(QWidget):
         return equal_row(self._hide, self._outlines)
 
     def _build_maps(self) -> QWidget:
-        section = Section("More to see", "Extra layers: probability, uncertainty, and which tiles are fresh.")
+        section = Section(
+            "More to see", "Extra layers: probability, uncertainty, what else it may be, what is new, what is fresh."
+        )
         self._probability, self._uncertainty = QCheckBox("Probability of"), QCheckBox("Uncertainty")
         self._freshness = QCheckBox("Fresh and stale tiles")
+        self._ambiguity, self._novelty = QCheckBox("Ambiguity"), QCheckBox("Novelty")
         self._class = QComboBox()
         self._class.setEnabled(False)
         self._class.setAccessibleName("Class of the probability")
@@ -129,13 +145,22 @@ class ResultPanel(QWidget):
             "it is not."
         )
         self._class_layers.hide()
+        self._ambiguity.setToolTip(
+            "A layer with the colour of what else a voxel may be, where two classes come into question. Both are named "
+            "at the bottom of the window, under the cursor."
+        )
+        self._novelty.setToolTip(
+            "An image layer that is bright where nothing like it was painted: debris, other tissue."
+        )
         grid = QGridLayout()
         grid.setColumnStretch(1, 1)
         grid.addWidget(self._probability, 0, 0)
         grid.addWidget(self._class, 0, 1)
         grid.addWidget(self._uncertainty, 1, 0, 1, 2)
-        grid.addWidget(self._freshness, 2, 0, 1, 2)
-        grid.addWidget(self._class_layers, 3, 0, 1, 2)
+        grid.addWidget(self._ambiguity, 2, 0, 1, 2)
+        grid.addWidget(self._novelty, 3, 0, 1, 2)
+        grid.addWidget(self._freshness, 4, 0, 1, 2)
+        grid.addWidget(self._class_layers, 5, 0, 1, 2)
         section.body.addLayout(grid)
         return section
 
@@ -162,6 +187,8 @@ class ResultPanel(QWidget):
         self._uncertainty.clicked.connect(lambda wished: self.uncertainty_toggled.emit(wished))
         self._freshness.clicked.connect(lambda wished: self.freshness_toggled.emit(wished))
         self._class_layers.clicked.connect(lambda wished: self.class_layers_toggled.emit(wished))
+        self._ambiguity.clicked.connect(lambda wished: self.ambiguity_toggled.emit(wished))
+        self._novelty.clicked.connect(lambda wished: self.novelty_toggled.emit(wished))
 
     # --- wishes ---
 

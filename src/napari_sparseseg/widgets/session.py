@@ -36,7 +36,10 @@ from napari_sparseseg.widgets.relay import GuiRelay
 from napari_sparseseg.widgets.restoring import add_to, shape_of_source
 from napari_sparseseg.widgets.sources import ImageSource, unwrapped
 
+MAPS = ("probability", "uncertainty", "ambiguity", "novelty", "freshness", "class_layers")
+"""Layers that can be switched on."""
 _MOST_POINTS = 20_000
+_CANDIDATES = 1.2  # classes that a voxel may be, where somebody wants to see them and has not said how many
 
 _sessions: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 
@@ -98,7 +101,7 @@ class Session(QObject):
         self.source: ImageSource | None = None
         self.curve: list[CurvePoint] = []
         self.probability: int | None = None
-        self.uncertainty = self.freshness = self.class_layers = False
+        self.uncertainty = self.freshness = self.ambiguity = self.novelty = self.class_layers = False
         prefer_own_reader()
         self.live = LiveSegmenter()
         self.relay = GuiRelay(self.live.events, self)
@@ -141,8 +144,7 @@ class Session(QObject):
             self._remember()
         self.source = source
         self.bridge.open(source)
-        names = ("probability", "uncertainty", "freshness", "class_layers")
-        wished = {name: getattr(self, name) for name in names}
+        wished = {name: getattr(self, name) for name in MAPS}
         self.show_maps(**{name: wish for name, wish in wished.items() if wish not in (None, False)})
         self.source_changed.emit(source)
         self._offer(find_earlier(taken) if taken is not None and is_new else None)
@@ -208,7 +210,10 @@ class Session(QObject):
     # --- layers ---
 
     def show_maps(self, **wished: Any) -> None:
-        """Switch these layers on and off; `probability` is that of a class id, or None."""
+        """Switch layers on and off: those of `MAPS`; `probability` is that of a class id, or None.
+
+        What the model must learn for one is learnt from now on.
+        """
         viewer = self._viewer()
         self._before = [] if viewer is None else [weakref.ref(layer) for layer in viewer.layers]
         shows: dict[str, Callable[[Any], None]] = {
@@ -216,14 +221,30 @@ class Session(QObject):
             "uncertainty": self.bridge.show_uncertainty,
             "freshness": self.bridge.show_freshness,
             "class_layers": self.bridge.show_class_layers,
+            "ambiguity": self.bridge.show_ambiguity,
+            "novelty": self.bridge.show_novelty,
         }
         try:
             for name, wish in wished.items():
+                if wish:
+                    self._have_learnt(name)
                 shows[name](wish)
                 setattr(self, name, wish)
         finally:
             self._own.update(layer for layer in (viewer.layers if viewer else ()) if self.owns(layer))
             self._before = None
+
+    def _have_learnt(self, name: str) -> None:
+        """Change the settings so that the model learns what a layer shows; raises `InputError` if it cannot."""
+        paint = self.live.settings.paint
+        if name == "ambiguity" and self.live.is_overlapping:
+            raise InputError("where classes overlap, a voxel may be each of them; ambiguity tells nothing there")
+        if name == "ambiguity" and not paint.candidates:
+            self.configure(paint=paint.with_changes(candidates=_CANDIDATES))
+            self.tell("What else voxels may be is learnt from now on (Settings: Candidate classes).")
+        if name == "novelty" and paint.novelty == "off":
+            self.configure(paint=paint.with_changes(novelty="features"))
+            self.tell("What is like nothing that was painted is told from now on (Settings: Novelty).")
 
     def forget_map(self, name: str) -> None:
         """One of these layers is there no longer."""

@@ -44,12 +44,19 @@ class Surroundings:
     sampler: PatchSampler
 
 
-def calibrate_heads(network: SparseNet, known: Surroundings, config: PaintConfig, rng: np.random.Generator) -> None:
-    """Settle what the heads of a network compare with, by what lies around the paint and by the paint itself."""
+def calibrate_heads(
+    network: SparseNet, known: Surroundings, config: PaintConfig, rng: np.random.Generator, *, only_new: bool = False
+) -> None:
+    """Settle what the heads of a network compare with, by what lies around the paint and by the paint itself.
+
+    With `only_new` that is left as it is where it was settled before.
+    """
     candidates, familiar = network.unet.candidates, network.familiar
     with torch.no_grad():
-        if candidates is not None:
+        if candidates is not None and not (only_new and candidates.threshold < torch.inf):
             candidates.threshold = _threshold(network, candidates, known, config.candidates, rng)
+        if familiar is not None and only_new and len(familiar.centres):
+            familiar = None
         if familiar is not None and network.unet.embedding is None:
             _settle_features(network, familiar, known)
         elif familiar is not None:
