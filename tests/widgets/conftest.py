@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from napari_sparseseg._types import Box, Plane, Region, Shape3D
+from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import (
     ClassInfo,
@@ -27,6 +29,7 @@ from napari_sparseseg.live.found_objects import FoundObjects
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.shown import with_paint
+from napari_sparseseg.live.suggestions import Suggestions
 from napari_sparseseg.live.switchboard import Switchboard
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit
 from napari_sparseseg.widgets.sources import ImageSource, source_of
@@ -57,6 +60,10 @@ class FakeLive:
         self.opened: Opened | None = None
         self.switch = Switchboard(self.events)
         self.found = FoundObjects(lambda: self.opened, ClassList(), self.labels, self._tell, self.switch.wish)
+        self.compute: Callable[[Callable[[], Any]], Future[Any]] = at_once
+        self.suggestions = Suggestions(
+            lambda: self.opened, ClassList(), PaintConfig, self._tell, lambda function: self.compute(function)
+        )
 
     def open(self, image: Any, *, channel_axis: Any = None, time_axis: Any = None, spacing: Any = None) -> None:
         shape = list(image.shape)
@@ -159,6 +166,16 @@ class FakeLive:
         if edit is not None:
             self.events.paint_changed.emit(PaintChange(edit.frame, edit.box, self.store.revision))
         return edit is not None
+
+
+def at_once(function: Callable[[], Any]) -> Future[Any]:
+    """Call a function now, as the compute thread would later."""
+    future: Future[Any] = Future()
+    try:
+        future.set_result(function())
+    except Exception as error:  # noqa: BLE001 - whoever waits for the result gets it
+        future.set_exception(error)
+    return future
 
 
 @dataclass

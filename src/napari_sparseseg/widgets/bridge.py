@@ -22,6 +22,7 @@ from napari_sparseseg.widgets.pair import LayerPair, axis_map, remove_left_over
 from napari_sparseseg.widgets.results import add_everything, add_slice
 from napari_sparseseg.widgets.sources import unwrapped
 from napari_sparseseg.widgets.spot import SpotMarker
+from napari_sparseseg.widgets.suggestion import SuggestionTool
 from napari_sparseseg.widgets.tools import Mode, ToolSync
 from napari_sparseseg.widgets.unsure import UnsureTool
 from napari_sparseseg.widgets.view import ViewWatcher, current_plane, show_plane, view_of
@@ -78,7 +79,9 @@ class LayerBridge(QObject):
         self.spot = SpotMarker(viewer, self)
         self._losses = LossWatch(viewer, self._lose, self)
         self.unsure = UnsureTool(live, self)
-        for tool in (self.objects, self.found, self.unsure):
+        self.suggestion = SuggestionTool(viewer, live, self)
+        self._extra_tools = (self.objects, self.found, self.unsure, self.suggestion)
+        for tool in self._extra_tools:
             tool.problem.connect(self.problem)
         self._losses.told.connect(self.layers_lost)
         self._feed.drained.connect(self._on_feed_drained)
@@ -108,6 +111,7 @@ class LayerBridge(QObject):
         self.objects.open(self._pair)
         self.found.open(self._pair, self)
         self.spot.open(self._pair)
+        self.suggestion.open(self._pair, self)
         self.set_mode(self._mode)
         self._on_view_changed()
 
@@ -155,6 +159,7 @@ class LayerBridge(QObject):
             (self._relay.objects, self.found.update),
             (self._relay.suggested, self.spot.show),
             (self._relay.paint, self.spot.on_paint),
+            (self._relay.suggestion, self.suggestion.update),
         ]
 
     def _new_pair(self, viewer: Any, source: ImageSource) -> tuple[LayerPair, ToolSync]:
@@ -195,7 +200,7 @@ class LayerBridge(QObject):
 
     def _leave_pair(self) -> None:
         self._feed.clear()
-        for part in (self._extras, self.objects, self.found, self.unsure, self.spot):
+        for part in (self._extras, self.spot, *self._extra_tools):
             part.close()
         if self._pair is None or self._tools is None:
             return
@@ -396,7 +401,7 @@ class LayerBridge(QObject):
         self.brush_resized.emit(size)
 
     def _lose(self, layer: Any) -> None:
-        for part in (self._extras, self.objects, self.found, self.spot):
+        for part in (self._extras, self.objects, self.found, self.spot, self.suggestion):
             part.on_layer_removed(layer)
         if self._pair is None:
             return

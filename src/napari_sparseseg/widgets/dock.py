@@ -28,6 +28,7 @@ from napari_sparseseg.widgets.session import MAPS, session_of
 from napari_sparseseg.widgets.settings_panel import SettingsPanel
 from napari_sparseseg.widgets.sources import ImageSource
 from napari_sparseseg.widgets.spot import sentence_of
+from napari_sparseseg.widgets.suggestion_panel import SuggestionPanel
 from napari_sparseseg.widgets.train_panel import TrainPanel
 from napari_sparseseg.widgets.unsure_panel import UnsurePanel
 from napari_sparseseg.widgets.wishes import Wishes
@@ -91,14 +92,14 @@ class SparseSegDock(QWidget):
         self.class_panel, self.paint_panel, self.object_panel = ClassPanel(), PaintPanel(), ObjectPanel()
         self.train_panel, self.result_panel = TrainPanel(), ResultPanel()
         self.found_panel, self.unsure_panel = FoundPanel(), UnsurePanel()
-        self.settings_panel = SettingsPanel()
+        self.suggestion_panel, self.settings_panel = SuggestionPanel(), SettingsPanel()
         column = QWidget()
         layout = QVBoxLayout(column)
         layout.setContentsMargins(8, 6, 8, 6)
         layout.setSpacing(8)
         groups: tuple[tuple[QWidget, ...], ...] = (
             (self.image_panel, self.project_panel),
-            (self.class_panel, self.paint_panel, self.unsure_panel, self.object_panel),
+            (self.class_panel, self.paint_panel, self.suggestion_panel, self.unsure_panel, self.object_panel),
             (self.train_panel,),
             (self.result_panel, self.found_panel),
             (self.settings_panel,),
@@ -161,6 +162,7 @@ class SparseSegDock(QWidget):
             (session.bridge.unsure.changed, self._show_unsure),
             (session.bridge.found.changed, self._show_found),
             (session.bridge.found.changed, self._show_undo),
+            (session.bridge.suggestion.changed, self._show_suggestion),
             (session.bridge.extra_removed, self._on_extra_removed),
         ]
 
@@ -173,6 +175,7 @@ class SparseSegDock(QWidget):
         wiring.connect_training(self.train_panel, self._wishes, self.session.live)
         wiring.connect_results(self.result_panel, self._wishes, self.session.bridge)
         wiring.connect_found(self.found_panel, self._wishes, self.session)
+        wiring.connect_suggestions(self.suggestion_panel, self.session.bridge.suggestion)
         self.image_panel.image_appeared.connect(lambda: self._opening.start(0))
         self.class_panel.class_added.connect(self._on_class_added)
         self.train_panel.auto_start_toggled.connect(self._on_auto_start_toggled)
@@ -195,6 +198,7 @@ class SparseSegDock(QWidget):
         self._show_objects()
         self._show_unsure()
         self._show_found()
+        self._show_suggestion()
         self.train_panel.show_auto_start(session.live.auto_start)
         self.train_panel.add_points(session.curve)
         self._show_status(session.live.status)
@@ -244,6 +248,9 @@ class SparseSegDock(QWidget):
     def _show_found(self) -> None:
         found = self.session.bridge.found
         self.found_panel.show_found(found.tool, found.count, found.has_first)
+
+    def _show_suggestion(self) -> None:
+        self.suggestion_panel.show_state(self.session.live.suggestions.state)
 
     def _show_plane(self) -> None:
         plane: Plane | None = self.session.bridge.current_plane()

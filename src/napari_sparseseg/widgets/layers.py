@@ -110,6 +110,10 @@ class FoundLayer(SharedHistoryLabels):
     """The objects that were found; points on it correct them."""
 
 
+class SuggestionLayer(SharedHistoryLabels):
+    """Paint that the program proposes; it cannot be painted on."""
+
+
 # napari tells what kind of layer it has (icon, menus, writers, duplicates) by the name of its class.
 for _layer_class in (
     TellingLabels,
@@ -118,6 +122,7 @@ for _layer_class in (
     PredictionLayer,
     ClassLayer,
     FoundLayer,
+    SuggestionLayer,
 ):
     _layer_class.__name__ = "Labels"
 
@@ -148,6 +153,14 @@ def annotation_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
     colors: dict[int | None, RGBA] = {None: SET_COLOR, 0: CLEAR}
     for info in classes:
         colors[info.class_id] = (*info.color, BACKGROUND_ALPHA if info.is_background else 1.0)
+    return DirectLabelColormap(color_dict=colors)
+
+
+def suggestion_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
+    """Colours of what is suggested: the classes', the background too, since it is asked for as well."""
+    colors: dict[int | None, RGBA] = {None: SET_COLOR, 0: CLEAR}
+    for info in classes:
+        colors[info.class_id] = (*info.color, 1.0)
     return DirectLabelColormap(color_dict=colors)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         PaintChange,
         SavingStatus,
         SuggestedSlice,
+        SuggestionState,
         TileUpdate,
     )
 
@@ -47,6 +48,7 @@ class _Mail:
     saving: SavingStatus | None = None
     objects: list[ObjectsChange] = field(default_factory=list)
     suggested: SuggestedSlice | None = None
+    suggestion: SuggestionState | None = None
 
 
 class GuiRelay(QObject):
@@ -78,6 +80,8 @@ class GuiRelay(QObject):
     """ObjectsChange, in order."""
     suggested = Signal(object)
     """SuggestedSlice."""
+    suggestion = Signal(object)
+    """SuggestionState."""
 
     def __init__(self, events: LiveEvents, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -131,6 +135,7 @@ class GuiRelay(QObject):
             (events.saving_changed, self._collect_saving),
             (events.objects_changed, self._collect_objects),
             (events.slice_suggested, self._collect_suggested),
+            (events.suggestion_changed, self._collect_suggestion),
         ]
 
     # --- any thread; touches nothing of Qt, which may be gone ---
@@ -191,6 +196,10 @@ class GuiRelay(QObject):
         with self._lock:
             self._mail.suggested = suggested
 
+    def _collect_suggestion(self, state: SuggestionState) -> None:
+        with self._lock:
+            self._mail.suggestion = state
+
     # --- GUI thread ---
 
     def _deliveries(self, mail: _Mail) -> Iterator[tuple[Any, ...]]:
@@ -207,6 +216,8 @@ class GuiRelay(QObject):
             yield self.objects, mail.objects
         if mail.suggested is not None:
             yield self.suggested, mail.suggested
+        if mail.suggestion is not None:
+            yield self.suggestion, mail.suggestion
         if mail.status is not None:
             yield self.status, mail.status
         if mail.curve_cleared:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from napari_sparseseg.widgets.result_panel import ResultPanel
     from napari_sparseseg.widgets.session import Session
     from napari_sparseseg.widgets.settings_panel import SettingsPanel
+    from napari_sparseseg.widgets.suggestion import SuggestionTool
+    from napari_sparseseg.widgets.suggestion_panel import SuggestionPanel
     from napari_sparseseg.widgets.train_panel import TrainPanel
     from napari_sparseseg.widgets.unsure_panel import UnsurePanel
     from napari_sparseseg.widgets.wishes import Wishes
@@ -101,3 +103,11 @@ def connect_found(panel: FoundPanel, wishes: Wishes, session: Session) -> None:
     panel.find_all_requested.connect(lambda: wishes.obey(found.find_all))
     panel.cancel_requested.connect(lambda: wishes.obey(found.cancel))
     panel.tool_chosen.connect(lambda tool: session.bridge.found.choose(tool))
+
+
+def connect_suggestions(panel: SuggestionPanel, tool: SuggestionTool) -> None:
+    """Suggested paint."""
+    panel.grow_requested.connect(tool.grow)
+    panel.fill_requested.connect(tool.fill)
+    panel.accepted.connect(tool.accept)
+    panel.refused.connect(tool.refuse)
