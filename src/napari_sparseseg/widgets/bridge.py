@@ -16,7 +16,7 @@ from napari_sparseseg.widgets.feed import PredictionFeed
 from napari_sparseseg.widgets.found import FoundTool
 from napari_sparseseg.widgets.keys import bind_keys, unbind_keys
 from napari_sparseseg.widgets.layers import SharedHistoryLabels
-from napari_sparseseg.widgets.losses import LossWatch
+from napari_sparseseg.widgets.losses import ANNOTATION_LOST, PREDICTION_LOST, LossWatch
 from napari_sparseseg.widgets.objects import ObjectTool
 from napari_sparseseg.widgets.pair import LayerPair, axis_map, remove_left_over
 from napari_sparseseg.widgets.results import add_everything, add_slice
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
     from napari_sparseseg.widgets.relay import GuiRelay
     from napari_sparseseg.widgets.sources import ImageSource
-
-ANNOTATION_LOST = "The layer '{name}' was removed. Your paint is kept; Paint brings the layer back"
-PREDICTION_LOST = "The layer '{name}' was removed. Predictions go on; Correct brings the layer back"
 
 
 class LayerBridge(QObject):

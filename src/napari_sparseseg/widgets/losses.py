@@ -9,6 +9,9 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
+ANNOTATION_LOST = "The layer '{name}' was removed. Your paint is kept; Paint brings the layer back"
+PREDICTION_LOST = "The layer '{name}' was removed. Predictions go on; Correct brings the layer back"
+
 
 class LossWatch(QObject):
     """Calls `lose` with each layer that is removed or exchanged, between `start` and `stop`; GUI thread only."""
