@@ -35,7 +35,7 @@ from weak import reference
 from weak.common import FULL_VOLUMES, QUICK_VOLUMES, VOLUMES, Result, Row
 
 Column = npt.NDArray[np.float64]
-_HEAD = "volume | without | with | gain"
+_HEAD = "volume | runs | without | with | gain"
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ def _keep(rows: Sequence[Row], out: Path | None) -> None:
 
 def table(rows: dict[str, list[Row]]) -> str:
     """The tables of all methods as one, with a column that names them."""
-    lines = [f"| method | {_HEAD} |", "| --- | --- | --- | --- | --- |"]
+    lines = [f"| method | {_HEAD} |", "| --- | --- | --- | --- | --- | --- |"]
     lines += [f"| {name} | {cells} |" for name, of_method in rows.items() for cells in _lines(of_method)]
     return "\n".join(lines)
 
 
 def table_of(rows: Sequence[Row]) -> str:
     """The table of one method."""
-    return "\n".join([f"| {_HEAD} |", "| --- | --- | --- | --- |", *(f"| {cells} |" for cells in _lines(rows))])
+    return "\n".join([f"| {_HEAD} |", "| --- | --- | --- | --- | --- |", *(f"| {cells} |" for cells in _lines(rows))])
 
 
 def _lines(rows: Sequence[Row]) -> list[str]:
@@ -119,13 +119,19 @@ def _lines(rows: Sequence[Row]) -> list[str]:
     lines = []
     for volume, of_volume in by_volume.items():
         without, with_it, gain = _columns(of_volume)
-        cells = [f"{v.mean():.3f} ± {v.std():.3f}" for v in (without, with_it)]
-        lines.append(f"{volume} | {' | '.join(cells)} | {gain.mean():+.3f} ± {gain.std():.3f}")
+        cells = [_cell(without), _cell(with_it), _cell(gain, "+")]
+        lines.append(f"{volume} | {len(of_volume)} | {' | '.join(cells)}")
     if len(by_volume) > 1:
-        means = [column.mean() for column in _columns(rows)]
+        without, with_it, gain = (column.mean() for column in _columns(rows))
         spread = np.std([_columns(of_volume)[2].mean() for of_volume in by_volume.values()])
-        lines.append(f"mean | {means[0]:.3f} | {means[1]:.3f} | {means[2]:+.3f} ± {spread:.3f}")
+        lines.append(f"mean | {len(rows)} | {without:.3f} | {with_it:.3f} | {gain:+.3f} ± {spread:.3f}")
     return lines
+
+
+def _cell(values: Column, sign: str = "") -> str:
+    """The mean, and the standard deviation where there is more than one value."""
+    spread = f" ± {values.std():.3f}" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.3f}{spread}"
 
 
 def fill(page: str, rows: Sequence[Row]) -> str:

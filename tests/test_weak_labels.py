@@ -54,7 +54,7 @@ def test_last_line_is_json_and_a_second_run_measures_nothing(a_method, tmp_path,
     weak_labels.main()
     printed = capsys.readouterr().out
     assert json.loads(printed.splitlines()[-1]) == {"fake": {"without": 0.5, "with": 0.5}, "reference_tests": 1}
-    assert "| fake | walls | 0.500 ± 0.000 | 0.500 ± 0.100 | +0.000 ± 0.100 |" in printed
+    assert "| fake | walls | 2 | 0.500 ± 0.000 | 0.500 ± 0.100 | +0.000 ± 0.100 |" in printed
     assert [json.loads(line)["extra"] for line in out.read_text().splitlines()] == [1] * 4
     assert len(a_method) == 4
     weak_labels.main()
@@ -66,7 +66,7 @@ def test_fills_the_tables_of_a_page_and_leaves_those_without_rows():
     page = "a\n<!-- table: one -->\nold\n<!-- end -->\nb\n<!-- table: two -->\nold\n<!-- end -->\n"
     rows = [{"method": "one", "seed": seed, "volume": "v", "without": 0.5, "with": 0.6} for seed in (0, 1)]
     filled = weak_labels.fill(page, rows)
-    assert "| v | 0.500 ± 0.000 | 0.600 ± 0.000 | +0.100 ± 0.000 |" in filled
+    assert "| v | 2 | 0.500 ± 0.000 | 0.600 ± 0.000 | +0.100 ± 0.000 |" in filled
     assert filled.count("old") == 1
     assert weak_labels.fill(filled, rows) == filled
 

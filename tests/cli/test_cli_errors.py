@@ -133,6 +133,8 @@ class TestBeforeTheWork:
             (["--set", "training.learn_rate=1"], "did you mean training.learning_rate?"),
             (["--set", "nonsense=1"], "prediction.tile_voxels"),
             (["--set", "training.dropout"], "write NAME=VALUE"),
+            (["--allowed", "130"], "which classes a label leaves possible"),
+            (["--allowed", "130=1,b"], "which classes a label leaves possible"),
             (["--spacing", "1,2,three"], "is not a voxel size"),
             (["--spacing", "1,0,1"], "is not a voxel size"),
             (["--steps", "-1"], "--steps"),

@@ -52,6 +52,16 @@ class TestTrain:
         assert "flatters" in rows["Dice"]
         assert result.stderr == ""
 
+    def test_a_label_may_stand_for_several_classes(self, invoke, files, tmp_path):
+        codes = tifffile.imread(files.annotation).copy()
+        codes[codes > 0] = np.where(np.arange((codes > 0).sum()) % 3 == 0, 130, codes[codes > 0])
+        codes[3, :2, :8] = 3
+        write_tiff(tmp_path / "sets.tif", codes)
+        out = tmp_path / "model.safetensors"
+        done = invoke("train", files.image, tmp_path / "sets.tif", "-o", out, "--allowed", "130=1,2", *SMALL)
+        assert done.exit_code == 0, done.output
+        assert SparseSegmenter.load(out).classes_.tolist() == [1, 2, 3]
+
     def test_the_same_seed_gives_the_same_model(self, invoke, files, tmp_path):
         for name in ("a", "b"):
             assert invoke("train", files.image, files.annotation, "-o", tmp_path / name, *SMALL).exit_code == 0

@@ -118,6 +118,21 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def parse_allowed(texts: Sequence[str]) -> dict[int, set[int]]:
+    """Codes and the classes that they leave possible, from texts like `130=1,3`; a usage error for anything else."""
+    found = {}
+    for text in texts:
+        code, _, ids = text.partition("=")
+        parts = [part.strip() for part in (code, *ids.split(","))]
+        if len(parts) < 2 or not all(part.isdecimal() for part in parts):
+            raise typer.BadParameter(
+                f"{text!r} does not say which classes a label leaves possible; write for example 130=1,3",
+                param_hint="--allowed",
+            )
+        found[int(parts[0])] = {int(part) for part in parts[1:]}
+    return found
+
+
 def setting_names() -> list[str]:
     """Every setting, as `training.learning_rate`."""
     return [f"{group}.{name}" for group, config in setting_groups().items() for name in config.model_fields]

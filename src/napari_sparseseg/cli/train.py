@@ -38,6 +38,7 @@ def register() -> None:
         "napari-sparseseg train a.tif ink.tif -o new.safetensors --continue old.model",
         "napari-sparseseg train a.tif ink.tif -o wide.safetensors --set model.width=32",
         "napari-sparseseg train a.tif c.npy -o m.model --set paint.overlapping=true",
+        "napari-sparseseg train a.tif ink.tif -o m.safetensors --allowed 130=1,3",
     )
 
 
@@ -107,6 +108,15 @@ def train(
             rich_help_panel=_LEARNING,
         ),
     ] = None,
+    allowed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CODE=ID,ID",
+            help="A label of the annotations that is no class, but could be any of these: 130=1,3. May be repeated.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
     background: Annotated[
         int | None,
         typer.Option(
@@ -136,7 +146,7 @@ def train(
     overwrite: _options.Overwrite = False,
 ) -> None:
     """Learn from painted voxels, and write a model."""
-    values = _options.parse_settings(settings or [])
+    values, sets = _options.parse_settings(settings or []), _options.parse_allowed(allowed or [])
     reading = _Reading(axes, _options.parse_spacing(spacing), _options.parse_level(level))
     if continue_from is not None:
         _refuse_what_the_model_fixes(values, spacing=spacing, background=background, start=start)
@@ -149,7 +159,7 @@ def train(
     pairs = read_pairs(files)
     check_model(output, overwrite=overwrite, inputs=[*files, *(file for pair in pairs for file in pair)])
     model, begin = (_open_model(path, device) for path in (continue_from, start))
-    paint = _open_pairs(pairs, reading, has_classes=_may_overlap(values, model))
+    paint = _open_pairs(pairs, reading, sets, has_classes=_may_overlap(values, model))
     segmenter = _make_segmenter(paint, values, model, device=device, seed=seed, background=background)
     _fit(segmenter, paint, begin, seconds=_SECONDS if seconds is None and steps is None else seconds, steps=steps)
     write_model(output, segmenter, overwrite=overwrite)
@@ -173,6 +183,8 @@ class _Paint:
     images: Sequence[Image]
     volumes: Sequence[ArrayLike]
     annotations: Sequence[ArrayLike]
+    allowed: dict[int, set[int]]
+    """Classes that labels leave possible, for labels that are no classes themselves."""
 
 
 def _refuse_what_the_model_fixes(values: dict[str, Any], **options: object) -> None:
@@ -196,7 +208,9 @@ def _may_overlap(values: dict[str, dict[str, Any]], model: SparseSegmenter | Non
     return bool(values.get("paint", {}).get("overlapping", current))
 
 
-def _open_pairs(pairs: Sequence[tuple[str, str]], reading: _Reading, *, has_classes: bool) -> _Paint:
+def _open_pairs(
+    pairs: Sequence[tuple[str, str]], reading: _Reading, allowed: dict[int, set[int]], *, has_classes: bool
+) -> _Paint:
     from napari_sparseseg.cli._images import painted_times
 
     images, volumes, annotations = [], [], []
@@ -211,7 +225,7 @@ def _open_pairs(pairs: Sequence[tuple[str, str]], reading: _Reading, *, has_clas
         from napari_sparseseg.errors import InputError
 
         raise InputError(f"no time point of {pairs[0][1]} is painted; paint two classes on at least one")
-    return _Paint(images, volumes, annotations)
+    return _Paint(images, volumes, annotations, allowed)
 
 
 def _open_pair(path: str, painted: str, reading: _Reading, *, has_classes: bool) -> tuple[Image, ImageFile]:
@@ -306,10 +320,11 @@ def _fit(
     )
     note(f"Learning for {budget} from {counted(len(paint.volumes), 'painted volume')}.")
     volumes, annotations = list(paint.volumes), list(paint.annotations)
+    how: dict[str, Any] = {"allowed": paint.allowed or None, "max_seconds": seconds, "max_steps": steps}
     if start is not None:
-        segmenter.fit(volumes, annotations, max_seconds=seconds, max_steps=steps, start=start)
+        segmenter.fit(volumes, annotations, start=start, **how)
     else:
-        segmenter.partial_fit(volumes, annotations, max_seconds=seconds, max_steps=steps)
+        segmenter.partial_fit(volumes, annotations, **how)
 
 
 def _warn_of_result(segmenter: SparseSegmenter, steps: int | None) -> None:
