@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from synthetic import CUBES, make_annotation, paint_planes
 
 from napari_sparseseg._types import Box
+from napari_sparseseg.engine.weak import advice
 from napari_sparseseg.engine.weak.advice import (
     Advisor,
     Survey,
@@ -178,6 +179,22 @@ class TestSurvey:
         assert z == 7
         assert 20 <= y < 30
         assert 10 <= x < 20
+
+    def test_the_spot_does_not_depend_on_the_tiles(self, monkeypatch):
+        values = np.random.default_rng(1).random((20, 40, 30)).astype(np.float32)
+        values[9, 12:20, 8:20] += 1  # across the edges of tiles
+        found = []
+        for tile_shape in (SHAPE, TILE, (3, 7, 5)):
+            survey = Survey(SHAPE, CUBES)
+            for tile in spread_tiles(Box.whole(SHAPE), tile_shape, 1000):
+                survey.add(tile, values[tile.slices])
+            found.append(survey.spot(0, 9))
+
+        assert found[0] == found[1] == found[2]
+        assert 12 <= found[0][1] < 20
+        assert 8 <= found[0][2] < 20
+        monkeypatch.setattr(advice, "_LARGEST_PLANE", 100)
+        assert survey.spot(0, 9)[0] == 9
 
 
 class TestTiles:

@@ -40,6 +40,7 @@ Painted: TypeAlias = Mapping[int, Collection[int]]
 _SPOT = 4.0  # radius of what is looked at together for the spot, in units of the finest voxel edge
 _SURE = 1e-6  # uncertainty that every slice has: where the network is sure of all, they are spread evenly
 _MOST_CANDIDATES = 512  # slices of an orientation that are compared, evenly spread over it
+_LARGEST_PLANE = 1 << 26  # voxels of a slice that are looked at together for the spot
 _PART = 96  # edge of the parts of a slice in which a spot is looked for, in voxels
 _LONGEST_VOXEL = 3.0  # relative to its width on a slice that can be painted well
 
@@ -164,19 +165,25 @@ class Survey:
 
     def spot(self, axis: int, index: int) -> Shape3D:
         """The voxel of a slice around which uncertainty is highest; its middle where nothing was looked at."""
-        best, spot = -1.0, _middle_of(self._shape, axis, index)
-        sigma = [s for a, s in enumerate(self._sigma) if a != axis]
-        for box, values in self._parts:
-            if not box.start[axis] <= index < box.stop[axis]:
-                continue
-            around = ndimage.gaussian_filter(values.take(index - box.start[axis], axis), sigma, mode="nearest")
-            highest = float(around.max())
-            if highest > best:
-                place = [int(p) for p in np.unravel_index(int(around.argmax()), around.shape)]
-                place.insert(axis, index - box.start[axis])
-                z, y, x = (p + s for p, s in zip(place, box.start, strict=True))
-                best, spot = highest, (z, y, x)
-        return spot
+        plane = Plane(0, axis, index).box(self._shape)
+        parts = [
+            (part, values[part.relative_to(box.start).slices])
+            for box, values in self._parts
+            if (part := box.clipped(plane)).n_voxels
+        ]
+        if not parts:
+            return _middle_of(self._shape, axis, index)
+        if plane.n_voxels > _LARGEST_PLANE:  # then that part alone which is least sure
+            parts = [max(parts, key=lambda part: float(part[1].mean()))]
+            plane = parts[0][0]
+        known = np.zeros(plane.shape, np.float32)
+        for part, values in parts:
+            known[part.relative_to(plane.start).slices] = values
+        sigma = [0.0 if a == axis else s for a, s in enumerate(self._sigma)]
+        around = ndimage.gaussian_filter(known, sigma, mode="constant")
+        place = np.unravel_index(int(around.argmax()), around.shape)
+        z, y, x = (int(p) + s for p, s in zip(place, plane.start, strict=True))
+        return z, y, x
 
 
 def by_intervals(shape: Shape3D, painted: Painted, axes: Sequence[int]) -> Iterator[SliceAdvice]:
