@@ -185,7 +185,7 @@ class GlyphButton(QPushButton):
 
 
 class Section(QWidget):
-    """A heading that unfolds what is below it; folded at first.
+    """A heading that unfolds what is below it; folded at first. `beside` stands at its right, folded or not.
 
     Not superqt's QCollapsible: that only shrinks its content, so that the Tab key walks through invisible controls,
     and draws its arrow once, in the colour of the theme that it was made in.
@@ -193,7 +193,7 @@ class Section(QWidget):
 
     toggled = Signal(bool)
 
-    def __init__(self, title: str, tooltip: str, *, unfolded: bool = False) -> None:
+    def __init__(self, title: str, tooltip: str, *, unfolded: bool = False, beside: QWidget | None = None) -> None:
         super().__init__()
         self._button = GlyphButton(title, "unfolded" if unfolded else "folded")
         self._button.setCheckable(True)
@@ -207,7 +207,7 @@ class Section(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        layout.addWidget(self._button)
+        layout.addLayout(row(self._button, None, beside) if beside else row(self._button))
         layout.addWidget(self._content)
         self._content.setVisible(unfolded)
         self._button.setChecked(unfolded)

@@ -68,7 +68,6 @@ class PaintPanel(QWidget):
         layout.addWidget(self._build_hint())
         layout.addLayout(self._build_brush())
         layout.addLayout(self._build_complete())
-        layout.addWidget(self._build_next())
         layout.addWidget(self._build_slices())
         self._connect()
         self._is_in_3d = False
@@ -187,13 +186,12 @@ class PaintPanel(QWidget):
         self._redo = IconButton("redo", "Redo (Ctrl+Shift+Z)")
         return row(self._complete, None, self._undo, self._redo, spacing=2)
 
-    def _build_next(self) -> QWidget:
+    def _build_slices(self) -> QWidget:
         self._next = QPushButton()
         self._next.setToolTip(_NEXT_TIP)
-        return self._next
-
-    def _build_slices(self) -> QWidget:
-        self._section = Section("Painted slices", "Where you have painted; a click goes there.")
+        self._next.setFixedHeight(22)
+        tip = "Where you have painted; a click goes there."
+        self._section = Section("Painted slices", tip, beside=self._next)
         self._list = QListWidget()
         self._list.setToolTip("Click or press Enter to go to the slice.")
         self._list.setAccessibleName("Painted slices")
