@@ -27,6 +27,7 @@ from napari_sparseseg.live.events import (
 )
 from napari_sparseseg.live.found_objects import FoundObjects
 from napari_sparseseg.live.image import LiveImage
+from napari_sparseseg.live.object_table import ObjectTables
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.live.suggestions import Suggestions
@@ -58,6 +59,7 @@ class FakeLive:
         self.states: dict[int, Any] = {}
         self.generation = 0
         self.opened: Opened | None = None
+        self.tables: dict[Opened, ObjectTables] = {}
         self.switch = Switchboard(self.events)
         self.found = FoundObjects(lambda: self.opened, ClassList(), self.labels, self._tell, self.switch.wish)
         self.compute: Callable[[Callable[[], Any]], Future[Any]] = at_once
@@ -118,6 +120,16 @@ class FakeLive:
         box = Box.whole(self.store.shape[1:])
         self.opened.objects.take(self.store.shape, frame, box, np.asarray(ids, np.uint32))
         self.events.objects_changed.emit(ObjectsChange(frame, box))
+
+    def measure(self) -> None:
+        """Measure the objects whose table is wanted, as the compute thread would."""
+        wish = self.switch.wishes.table
+        if self.opened not in self.tables:
+            self.tables = {self.opened: ObjectTables(self.opened, self.labels)}
+        tables = self.tables[self.opened]
+        while tables.work(wish.frame) is not None:
+            pass
+        self.events.objects_measured.emit(tables.table(wish.frame))
 
     def undo(self) -> bool:
         return self.found.undo()

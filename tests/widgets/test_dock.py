@@ -25,7 +25,7 @@ from typing_extensions import override
 from napari_sparseseg import samples
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import TrainingConfig
-from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus
+from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus, ObjectsChange
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets import commands, image_panel, settings_panel, wishes
 from napari_sparseseg.widgets.dock import SparseSegDock
@@ -88,6 +88,16 @@ def add_image(viewer: Any, name: str = "cells", shape: tuple[int, ...] = SHAPE, 
 
 def paint(dock: SparseSegDock, *, box: Box = LEFT, class_id: int = 2) -> None:
     dock.session.live.annotate(Region(0, box), class_id, plane=Plane(0, 0, 4))
+    dock.session.relay.flush()
+
+
+def find_two_objects(dock: SparseSegDock) -> None:
+    """As if two objects had been found, of 1280 and 360 voxels."""
+    live = dock.session.live
+    ids = np.zeros(SHAPE, np.uint32)
+    ids[2:7, 4:20, 4:20], ids[1:6, 30:39, 33:41] = 1, 2
+    live._opened().objects.take((1, *SHAPE), 0, Box.whole(SHAPE), ids)
+    live.events.objects_changed.emit(ObjectsChange(0, Box.whole(SHAPE)))
     dock.session.relay.flush()
 
 
@@ -768,6 +778,37 @@ class TestFiles:
         dock._wishes.export_labels()
         qtbot.wait_until(lambda: "not exported" in (messages() or [""])[-1], timeout=5000)
         assert shown_message(dock)[1]
+
+    def test_the_table_of_objects_is_opened_clicked_filtered_and_written(
+        self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: Any
+    ) -> None:
+        monkeypatch.setattr(wishes, "ask_for_output", lambda *_: str(tmp_path / "objects.csv"))
+        add_image(viewer, scale=(2, 0.5, 0.5), units=("um",) * 3)
+        dock = open_dock(viewer)
+        panel, live, tool = dock.found_panel.table, dock.session.live, dock.session.bridge.found.table
+        assert panel.isHidden()  # there is nothing to measure
+        find_two_objects(dock)
+        QTest.mouseClick(panel._section._button, Qt.MouseButton.LeftButton)
+        qtbot.wait_until(lambda: tool.table is not None, timeout=60_000)
+        assert panel._text.text() == "2 objects"
+        assert panel._model.headerData(2, Qt.Orientation.Horizontal) == "volume\nµm³"
+        center = panel._view.visualRect(panel._model.index(1, 2)).center()
+        QTest.mouseClick(panel._view.viewport(), Qt.MouseButton.LeftButton, pos=center)
+        assert viewer.dims.point[0] == 2 * 3
+        assert viewer.scene.camera.center[-2:] == pytest.approx((0.5 * 34, 0.5 * 36), abs=0.5)
+        assert dock.session.bridge.found.layer.selected_label == 2
+        QTest.keyClicks(panel._smallest, "600")
+        QTest.keyClick(panel._smallest, Qt.Key.Key_Return)
+        assert panel._text.text() == "1 of 2 objects; the others are hidden"
+        assert dock.findChild(QScrollArea).widget().minimumSizeHint().width() <= 350
+        QTest.mouseClick(panel._csv, Qt.MouseButton.LeftButton)
+        qtbot.wait_until(lambda: "was written" in (messages() or [""])[-1], timeout=20_000)
+        written = (tmp_path / "objects.csv").read_text().splitlines()
+        assert written[0].startswith("id,class,n_voxels,volume,surface,z,y,x,mean_0,touches_border,z_start")
+        assert [line.split(",")[:4] for line in written[1:]] == [["1", "0", "1280", "640.0"]]
+        QTest.mouseClick(panel._section._button, Qt.MouseButton.LeftButton)
+        assert not live.found.keeps_table
+        assert panel._text.text() == ""
 
     def test_cancelled_dialogs_do_nothing(self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(wishes, "ask_for_output", lambda *_: "")

@@ -100,6 +100,11 @@ class FoundObjects:
         opened = self._work()
         return np.zeros(box.shape, np.uint32) if opened is None else opened.objects.read(frame, box)
 
+    def id_at(self, frame: int, voxel: Shape3D) -> int:
+        """The object at a voxel, 0 if there is none."""
+        z, y, x = voxel
+        return int(self.ids(frame, Box(voxel, (z + 1, y + 1, x + 1))).item())
+
     def count(self, frame: int) -> int:
         """How many objects a time point has."""
         opened = self._work()
@@ -225,8 +230,7 @@ class FoundObjects:
         return opened
 
     def _object_at(self, frame: int, voxel: Shape3D) -> int:
-        z, y, x = voxel
-        found = int(self.ids(frame, Box(voxel, (z + 1, y + 1, x + 1))).item())
+        found = self.id_at(frame, voxel)
         if found == NO_OBJECT:
             raise InputError("there is no object at this point; find objects first, then point at one")
         return found

@@ -157,6 +157,7 @@ class LayerBridge(QObject):
             (self._relay.suggested, self.spot.show),
             (self._relay.paint, self.spot.on_paint),
             (self._relay.suggestion, self.suggestion.update),
+            (self._relay.table, self.found.table.take),
         ]
 
     def _new_pair(self, viewer: Any, source: ImageSource) -> tuple[LayerPair, ToolSync]:
@@ -286,6 +287,7 @@ class LayerBridge(QObject):
         if viewer is None or layer is None or self._pair is None:
             return
         self._live.look_at(view_of(viewer, layer, self._pair.axes, self._eye))
+        self.found.follow()
         self.view_changed.emit()
 
     def toggle_prediction(self) -> None:

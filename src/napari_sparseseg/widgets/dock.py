@@ -36,6 +36,7 @@ from napari_sparseseg.widgets.wishes import Wishes
 WIDTH = 350
 _MESSAGE_MS = 15_000
 _SAVING_MS = 200
+_LAYOUT_MS = 50
 _NO_BACKGROUND = "Say first which class is the background (the round button beside its name)."
 
 
@@ -54,6 +55,7 @@ class SparseSegDock(QWidget):
         self._docked, self._opening = _soon(self, self._on_docked), _soon(self, self._open_by_itself)
         self._retiring = _soon(self, self._retire)
         self._fading = _soon(self, self._hide_messages)
+        self._revealing = _soon(self, lambda: self._scroll.ensureWidgetVisible(self.found_panel.table))
         self._saving = _soon(self, lambda: self._show_saving(self.session.live.saving))
         self._build()
         self._wishes = Wishes(self.session, self)
@@ -113,7 +115,7 @@ class SparseSegDock(QWidget):
         self._lay_out(column)
 
     def _lay_out(self, column: QWidget) -> None:
-        scroll = QScrollArea()
+        scroll = self._scroll = QScrollArea()
         scroll.setWidget(column)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
@@ -163,6 +165,7 @@ class SparseSegDock(QWidget):
             (session.bridge.found.changed, self._show_found),
             (session.bridge.found.changed, self._show_undo),
             (session.bridge.suggestion.changed, self._show_suggestion),
+            (session.bridge.found.table.changed, self._show_table),
             (session.bridge.extra_removed, self._on_extra_removed),
         ]
 
@@ -176,6 +179,7 @@ class SparseSegDock(QWidget):
         wiring.connect_results(self.result_panel, self._wishes, self.session.bridge)
         wiring.connect_found(self.found_panel, self._wishes, self.session)
         wiring.connect_suggestions(self.suggestion_panel, self.session.bridge.suggestion)
+        self.found_panel.table.toggled.connect(lambda: self._revealing.start(_LAYOUT_MS))
         self.image_panel.image_appeared.connect(lambda: self._opening.start(0))
         self.class_panel.class_added.connect(self._on_class_added)
         self.train_panel.auto_start_toggled.connect(self._on_auto_start_toggled)
@@ -199,6 +203,7 @@ class SparseSegDock(QWidget):
         self._show_unsure()
         self._show_found()
         self._show_suggestion()
+        self._show_table()
         self.train_panel.show_auto_start(session.live.auto_start)
         self.train_panel.add_points(session.curve)
         self._show_status(session.live.status)
@@ -219,6 +224,7 @@ class SparseSegDock(QWidget):
     def _show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
         self.class_panel.show_classes(classes, self.session.bridge.class_id)
         self.result_panel.show_classes(classes)
+        self._show_table()
         self._has_background = any(info.is_background for info in classes)
         self._show_plane()
         self._show_undo()  # with a class, what was done before goes too
@@ -251,6 +257,14 @@ class SparseSegDock(QWidget):
 
     def _show_suggestion(self) -> None:
         self.suggestion_panel.show_state(self.session.live.suggestions.state)
+
+    def _show_table(self) -> None:
+        tool, panel, source = self.session.bridge.found.table, self.found_panel.table, self.session.source
+        panel.show_on(tool.is_on)
+        panel.show_filter(tool.filter)
+        names = {info.class_id: info.name for info in self.session.live.classes}
+        panel.show_names(names, "" if source is None else source.unit_symbol)
+        panel.show_table(tool.table, tool.passing, tool.chosen)
 
     def _show_plane(self) -> None:
         plane: Plane | None = self.session.bridge.current_plane()

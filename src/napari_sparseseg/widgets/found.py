@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from qtpy.QtCore import QObject, Signal
 
-from napari_sparseseg._types import Shape3D
+from napari_sparseseg._types import NO_OBJECT, Box, Shape3D
 from napari_sparseseg.errors import SparseSegError
+from napari_sparseseg.widgets.found_table import TableTool, VisibleIds
 from napari_sparseseg.widgets.layers import FoundLayer, History, add_on_top
 from napari_sparseseg.widgets.overlays import ObjectMap
-from napari_sparseseg.widgets.view import current_plane, voxel_at
+from napari_sparseseg.widgets.view import current_plane, show_voxel, voxel_at
 
 if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
@@ -44,14 +46,22 @@ class FoundTool(QObject):
         self._live = live
         self._pair: LayerPair | None = None
         self._history: History | None = None
+        self._ids: VisibleIds | None = None
+        self.table = TableTool(self, live.found, self)
+        self.table.problem.connect(self.problem)
+
+    @property
+    def frame(self) -> int | None:
+        """The time point on screen; None if its objects are not shown."""
+        viewer = self._viewer()
+        if viewer is None or self.layer is None or self._pair is None:
+            return None
+        return current_plane(viewer, self.layer, self._pair.axes).frame
 
     @property
     def count(self) -> int | None:
         """Objects of the time point on screen; None if they were not looked for."""
-        viewer = self._viewer()
-        if viewer is None or self.layer is None or self._pair is None:
-            return None
-        return self._live.found.count(current_plane(viewer, self.layer, self._pair.axes).frame)
+        return None if self.frame is None else self._live.found.count(self.frame)
 
     @property
     def has_first(self) -> bool:
@@ -70,7 +80,10 @@ class FoundTool(QObject):
         layer, self.layer = self.layer, None
         if layer is not None:
             layer.history = None
-        self._pair = self._history = None
+            layer.mouse_drag_callbacks.remove(self._on_click)
+            layer.events.selected_label.disconnect(self._on_label_selected)
+        self._pair = self._history = self._ids = None
+        self.table.follow()
 
     def update(self) -> None:
         """Show what was found or corrected; a layer that was removed comes back."""
@@ -78,13 +91,38 @@ class FoundTool(QObject):
         if viewer is None or pair is None or self._live.found.is_empty:
             return
         if self.layer is None:
-            ids = ObjectMap(pair.axes, self._live.found.reader, np.uint32)
+            self._ids = VisibleIds(self._live.found.reader)
+            ids = ObjectMap(pair.axes, self._ids, np.uint32)
             self.layer = FoundLayer(ids, name=f"{pair.source.name} objects", opacity=_OPACITY, **pair.placement)
             self.layer.editable = False
             self.layer.history = self._history
+            self.layer.mouse_drag_callbacks.append(self._on_click)
+            self.layer.events.selected_label.connect(self._on_label_selected)
             add_on_top(viewer, self.layer)
-        self.layer.refresh(extent=False, thumbnail=False, highlight=False)
+        self._redraw()
+        self.follow()
+
+    def follow(self) -> None:
+        """Another time point may be on screen."""
+        self.table.follow()
         self.changed.emit()
+
+    def hide(self, frame: int, object_ids: npt.NDArray[np.integer]) -> None:
+        """Hide these objects of a time point in the layer, and no others."""
+        if self._ids is not None and self._ids.hide(frame, object_ids):
+            self._redraw()
+
+    def go_to(self, object_id: int) -> None:
+        """Bring an object of the time point on screen into the middle, and select it in the layer."""
+        viewer, frame = self._viewer(), self.frame
+        if viewer is None or frame is None or self.layer is None or self._pair is None:
+            return
+        show_voxel(viewer, self.layer, self._pair.axes, frame, self._live.found.place_of(frame, object_id))
+        self.layer.selected_label = object_id
+
+    def _redraw(self) -> None:
+        if self.layer is not None:
+            self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 
     def choose(self, tool: Tool) -> None:
         """Take a tool in hand, on the layer of objects; "" lays it down."""
@@ -108,8 +146,8 @@ class FoundTool(QObject):
         """Let go of the layer, if it is this one; the objects stay known."""
         if layer is self.layer:
             self.choose("")
-            self.layer = None
-            self.changed.emit()
+            self.layer = self._ids = None
+            self.follow()
 
     def _on_active(self, event: Any) -> None:
         """Another layer was selected, on which clicks mean something else."""
@@ -128,6 +166,27 @@ class FoundTool(QObject):
         if end is not None:
             self._point(start, end)
 
+    def _on_click(self, layer: Any, event: Any) -> Iterator[None]:
+        """A click without a tool selects what is there; a drag moves the image, as ever."""
+        if self.tool or event.button != 1 or len(event.dims_displayed) != 2 or self._pair is None:
+            return
+        yield
+        if event.type == "mouse_move":
+            return
+        found = voxel_at(layer, self._pair.axes, event.position)
+        object_id = NO_OBJECT if found is None or self._ids is None else self._id_at(*found)
+        if object_id != NO_OBJECT:
+            layer.selected_label = object_id
+
+    def _id_at(self, frame: int, voxel: Shape3D) -> int:
+        """The object at a voxel that can be seen, 0 without."""
+        z, y, x = voxel
+        return NO_OBJECT if self._ids is None else int(self._ids(frame, Box(voxel, (z + 1, y + 1, x + 1))).item())
+
+    def _on_label_selected(self, _event: Any) -> None:
+        if self.layer is not None:
+            self.table.pick(int(self.layer.selected_label))
+
     def _voxel(self, event: Any) -> Shape3D | None:
         viewer = self._viewer()
         if viewer is None or self.layer is None or self._pair is None:
@@ -136,6 +195,9 @@ class FoundTool(QObject):
             self.problem.emit("Objects are corrected on slices; switch to 2D")
             return None
         found = voxel_at(self.layer, self._pair.axes, event.position)
+        if found is not None and self._id_at(*found) == NO_OBJECT and self._live.found.id_at(*found) != NO_OBJECT:
+            self.problem.emit("This object is hidden by the sizes or the border chosen at the table; widen them first")
+            return None
         return None if found is None else found[1]
 
     def _point(self, start: Shape3D, end: Shape3D) -> None:

@@ -1,4 +1,4 @@
-"""FoundPanel: finds objects, says how many there are, and offers the tools that correct them."""
+"""FoundPanel: finds objects, says how many there are, offers the tools that correct them, and a table of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 from napari_sparseseg.live.events import LiveStatus
 from napari_sparseseg.widgets.controls import SPACING, ElidedLabel, equal_row
 from napari_sparseseg.widgets.found import TWO_POINTS, Tool
+from napari_sparseseg.widgets.table_panel import TablePanel
 
 _HERE_TIP = (
     "Find the single objects of what is on screen, with some slices to either side, with the model as it is now. What "
@@ -38,6 +39,7 @@ class FoundPanel(QWidget):
         super().__init__(parent)
         self._is_finding = False
         self._tool: Tool = ""
+        self.table = TablePanel()
         self._text = ElidedLabel(role="muted")
         self._here, self._all = QPushButton("Find objects"), QPushButton("Find all")
         self._tools = {tool: QPushButton(name) for tool, (name, _) in _TOOLS.items()}
@@ -48,6 +50,7 @@ class FoundPanel(QWidget):
         layout.addLayout(equal_row(self._tools["merge"], self._tools["split"]))
         layout.addLayout(equal_row(self._tools["delete"], self._tools["fill"]))  # four side by side are too wide
         layout.addWidget(self._text)
+        layout.addWidget(self.table)
         self._here.clicked.connect(lambda: self.find_here_requested.emit())
         self._all.clicked.connect(self._on_all_clicked)
         for tool, button in self._tools.items():
@@ -73,6 +76,7 @@ class FoundPanel(QWidget):
             button.setChecked(name == tool)
             tip = _TOOLS[name][1]
             button.setToolTip(f"{tip} {_TEACHES}" if count is not None else f"{tip} {_NO_OBJECTS}")
+        self.table.setVisible(count is not None)
         parts = [] if count is None else ["1 object" if count == 1 else f"{count:,} objects"]
         if tool:
             is_next = tool in TWO_POINTS and has_first

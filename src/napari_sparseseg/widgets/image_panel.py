@@ -30,7 +30,6 @@ LARGEST_AT_ONCE = 1_000_000_000
 
 _ROW_HEIGHT = 22
 _MAX_ROWS = 5
-_UNITS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "pixel": ""}
 _UNKNOWN_TIP = (
     "The layer does not say how large a voxel is, so cubes are assumed. If they are not, set the layer's scale "
     "(z, y, x), e.g. viewer.layers[0].scale = (2, 0.5, 0.5) in the console, then press Use."
@@ -318,8 +317,7 @@ def facts_text(source: ImageSource) -> str:
     n_spatial = len(source.spacing)
     parts = [size_text(source.shape[-n_spatial:])]
     if source.has_voxel_size:
-        unit = source.units[-1]
-        parts.append(f"{size_text(source.spacing)} {_UNITS.get(unit, unit)}".strip())
+        parts.append(f"{size_text(source.spacing)} {source.unit_symbol}".strip())
     if source.n_channels > 1:
         parts.append(f"{source.n_channels} channels")
     if source.time_axis is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         LiveEvents,
         LiveStatus,
         ObjectsChange,
+        ObjectTable,
         PaintChange,
         SavingStatus,
         SuggestedSlice,
@@ -49,12 +50,13 @@ class _Mail:
     objects: list[ObjectsChange] = field(default_factory=list)
     suggested: SuggestedSlice | None = None
     suggestion: SuggestionState | None = None
+    table: ObjectTable | None = None
 
 
 class GuiRelay(QObject):
     """Collects events of a `LiveSegmenter` on whatever thread they happen; delivers them on the GUI thread.
 
-    Twenty times a second, and coalesced: of status and classes the latest only, of tiles the newest of each box.
+    Twenty times a second, and coalesced: of status, classes and table the latest only, of tiles the newest of each box.
     What was cleared is delivered before what came after it; what came before it is dropped.
     """
 
@@ -82,6 +84,8 @@ class GuiRelay(QObject):
     """SuggestedSlice."""
     suggestion = Signal(object)
     """SuggestionState."""
+    table = Signal(object)
+    """ObjectTable."""
 
     def __init__(self, events: LiveEvents, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -136,6 +140,7 @@ class GuiRelay(QObject):
             (events.objects_changed, self._collect_objects),
             (events.slice_suggested, self._collect_suggested),
             (events.suggestion_changed, self._collect_suggestion),
+            (events.objects_measured, self._collect_table),
         ]
 
     # --- any thread; touches nothing of Qt, which may be gone ---
@@ -200,6 +205,10 @@ class GuiRelay(QObject):
         with self._lock:
             self._mail.suggestion = state
 
+    def _collect_table(self, table: ObjectTable) -> None:
+        with self._lock:
+            self._mail.table = table
+
     # --- GUI thread ---
 
     def _deliveries(self, mail: _Mail) -> Iterator[tuple[Any, ...]]:
@@ -218,6 +227,8 @@ class GuiRelay(QObject):
             yield self.suggested, mail.suggested
         if mail.suggestion is not None:
             yield self.suggestion, mail.suggestion
+        if mail.table is not None:
+            yield self.table, mail.table
         if mail.status is not None:
             yield self.status, mail.status
         if mail.curve_cleared:

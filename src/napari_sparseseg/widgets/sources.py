@@ -18,6 +18,7 @@ FACTORS = (1, 2, 4)
 LONGEST_PREDICTION_S = 300.0
 """Time to predict everything above which a coarser scale is suggested."""
 
+_SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "pixel": ""}
 _TIME_LABELS = {"t", "time", "frame", "frames"}
 _CHANNEL_LABELS = {"c", "ch", "channel", "channels"}
 
@@ -52,6 +53,11 @@ class ImageSource:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(size for axis, size in enumerate(self.array.shape) if axis != self.channel_axis)
+
+    @property
+    def unit_symbol(self) -> str:
+        """Of the unit of `spacing`, or its name; "" for voxels."""
+        return _SYMBOLS.get(self.units[-1], self.units[-1]) if self.has_voxel_size else ""
 
     def is_of(self, layer: Any) -> bool:
         """Whether the image is that of this layer, or has it as a channel; whatever the layer is called by now."""

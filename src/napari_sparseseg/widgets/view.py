@@ -114,6 +114,18 @@ def center_on(viewer: Any, layer: Layer, point: Sequence[int]) -> None:
         camera.center = (*camera.center[:-2], *wanted)
 
 
+def show_voxel(viewer: Any, layer: Layer, axes: AxisMap, frame: int, voxel: Shape3D) -> None:
+    """Bring a voxel (z, y, x) of a frame into the middle of what is on screen, across the axes that are sliced now."""
+    z, y, x = voxel
+    point = [part.start for part in axes.to_layer(frame, Box(voxel, (z + 1, y + 1, x + 1)))]
+    world = np.asarray(layer.data_to_world(point)) * _unit_ratio(viewer, layer)
+    offset = viewer.dims.ndim - layer.ndim
+    viewer.dims.point = (*viewer.dims.point[:offset], *world.tolist())
+    camera = camera_of(viewer)
+    shown_axes = [world[axis - offset] for axis in viewer.dims.displayed if axis >= offset]
+    camera.center = (*camera.center[: 3 - len(shown_axes)], *shown_axes)
+
+
 def _order_across(order: Sequence[int], axes: AxisMap, across: int, offset: int) -> tuple[int, ...]:
     """The order of axes nearest to `order` in which the two other axes of space are on screen."""
     on_screen = {axis + offset for axis in axes.spatial} - {across}

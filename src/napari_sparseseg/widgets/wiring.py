@@ -103,6 +103,11 @@ def connect_found(panel: FoundPanel, wishes: Wishes, session: Session) -> None:
     panel.find_all_requested.connect(lambda: wishes.obey(found.find_all))
     panel.cancel_requested.connect(lambda: wishes.obey(found.cancel))
     panel.tool_chosen.connect(lambda tool: session.bridge.found.choose(tool))
+    table = session.bridge.found.table
+    panel.table.toggled.connect(lambda wished: table.switch(wished))
+    panel.table.filtered.connect(lambda wished: table.filter_by(wished))
+    panel.table.object_chosen.connect(lambda object_id: table.choose(object_id))
+    panel.table.csv_requested.connect(wishes.save_table)
 
 
 def connect_suggestions(panel: SuggestionPanel, tool: SuggestionTool) -> None:

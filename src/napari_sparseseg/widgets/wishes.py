@@ -14,10 +14,12 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_sparseseg.errors import InputError, SparseSegError
 from napari_sparseseg.storage.formats import write_labels
+from napari_sparseseg.storage.whole import written_whole
 from napari_sparseseg.widgets.session import Session
 from napari_sparseseg.widgets.sources import ImageSource
 
 _MODEL_FILTER = "Model (*.safetensors)"
+_TABLE_FILTER = "Comma-separated values (*.csv)"
 _LABELS_FILTER = (
     "OME-Zarr (*.ome.zarr);;TIFF (*.tif);;OME-TIFF (*.ome.tif);;NIfTI (*.nii.gz);;NRRD (*.nrrd);;NPY (*.npy)"
 )
@@ -140,6 +142,21 @@ class Wishes(QObject):
             with self._session.guarded():
                 self._session.live.load_model(path)
 
+    def save_table(self) -> None:
+        """Ask for a file and write the objects that are listed to it, in the background."""
+        tool = self._session.bridge.found.table
+        rows, table = tool.kept_rows(), tool.table
+        if table is None:
+            return
+        source = self._session.source
+        if source is not None and source.time_axis is not None:
+            rows.insert(0, "time", table.frame)
+        path = ask_for_output(self._widget, "Save table", self._suggested("objects.csv"), _TABLE_FILTER)
+        if path:
+            worker = _write_table(Path(path), rows)
+            worker.returned.connect(self._on_exported)
+            worker.start()
+
     def export_labels(self) -> None:
         """Ask for a file and write the prediction to it, in the background."""
         path = ask_for_output(self._widget, "Export labels", self._suggested("labels.ome.zarr"), _LABELS_FILTER)
@@ -187,6 +204,17 @@ def _write_all(files: dict[Path, np.ndarray[Any, Any]], options: dict[str, Any])
         return f"The labels were not exported: {str(error) or 'out of memory'}", True
     first, *others = files
     return f"The labels were exported to {first}{f' and {len(others)} more' if others else ''}.", False
+
+
+@thread_worker  # type: ignore[untyped-decorator]
+def _write_table(path: Path, rows: Any) -> tuple[str, bool]:
+    """Write the rows of a DataFrame; otherwise as `_write_all`."""
+    try:
+        with written_whole(path, overwrite=True, is_kind=Path.is_file, kind="file") as partial:
+            rows.to_csv(partial, index=False)
+    except (SparseSegError, OSError) as error:
+        return f"The table was not written: {error}", True
+    return f"The table ({len(rows):,} {'row' if len(rows) == 1 else 'rows'}) was written to {path}.", False
 
 
 def frame_paths(path: Path, n_frames: int) -> list[Path]:
