@@ -118,7 +118,6 @@ class PaintPanel(QWidget):
     def show_advising(self, is_advising: bool) -> None:
         """Whether the slice to paint next is being looked for."""
         self._next.setEnabled(not is_advising)
-        self._next.setText("Looking …" if is_advising else "Where next?")
 
     def show_slices(
         self,
@@ -187,7 +186,7 @@ class PaintPanel(QWidget):
         return row(self._complete, None, self._undo, self._redo, spacing=2)
 
     def _build_slices(self) -> QWidget:
-        self._next = QPushButton()
+        self._next = QPushButton("Where next?")
         self._next.setToolTip(_NEXT_TIP)
         self._next.setFixedHeight(22)
         tip = "Where you have painted; a click goes there."
