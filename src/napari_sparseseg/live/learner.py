@@ -8,7 +8,7 @@ import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from napari_sparseseg.engine.model import FittedModel, ModelSpec
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
+from napari_sparseseg.engine.weak.transfer import check_start, started_from
 from napari_sparseseg.errors import InputError, NotFittedError, TrainingError
 from napari_sparseseg.live.image import LiveImage, Watched
 from napari_sparseseg.live.settings import Settings
@@ -66,6 +67,7 @@ class Learner:
         self._is_wanted = is_wanted
         self._seed = seed
         self._own_spec = ModelSpec(settings.model, image.spacing, image.n_channels, image.flat)
+        self._start: FittedModel | None = None
         self._trainer: Trainer | None = None
         self._steps: Iterator[TrainingStep] | None = None
         self._last: TrainingStep | None = None
@@ -125,7 +127,7 @@ class Learner:
         """
         self._painted = frozenset(annotations)
         maps = [self.map(frame) for frame in annotations]
-        trainer = self._trainer or self._use(FittedModel.fresh(self.spec, classes, self.choice.device, self._seed))
+        trainer = self._trainer or self._use(self._fresh(classes))
         trainer.change_classes(classes)
         trainer.learn_from(maps, list(annotations.values()))
         self.fitted = FittedModel(self.spec, trainer.classes, trainer.averaged, tuple(m.intensity for m in maps))
@@ -209,6 +211,26 @@ class Learner:
         self.fitted.classes = self._trainer.classes
         self._steps, self._settled_at = None, self._trainer.step
 
+    def start_from(self, start: FittedModel) -> None:
+        """Begin anew with what another model knows of images, whatever its classes; the next paint is learnt so.
+
+        Raises `InputError` as `check_start`, and leaves everything as it was.
+        """
+        spec = self.check_start(start)
+        self.forget()
+        self._drop_maps_unless(spec)
+        self._own_spec, self._start = spec, start
+
+    def check_start(self, start: FittedModel) -> ModelSpec:
+        """What a model that starts from this one would be. Raises `InputError` if that does not fit the image."""
+        spec = replace(self._own_spec, config=start.spec.config)
+        check_start(start.spec, spec)
+        return spec
+
+    def _fresh(self, classes: ClassTable) -> FittedModel:
+        fresh = FittedModel.fresh(self.spec, classes, self.choice.device, self._seed)
+        return fresh if self._start is None else started_from(self._start, fresh)
+
     def adopt(
         self, fitted: FittedModel, last: TrainingStep | None = None, training: TrainingState | None = None
     ) -> None:
@@ -218,6 +240,7 @@ class Learner:
         """
         check_fits(fitted.spec, self.image)
         self._drop_maps_unless(fitted.spec)
+        self._start = None
         trainer = self._use(fitted)
         trainer.step = last.step if last else 0
         if training is not None:
@@ -269,14 +292,14 @@ class Learner:
             raise NotFittedError("there is no model to save yet; paint two classes and train first")
         return encode_model(self.fitted, settings=self._described(), history=history, trainer=self._trainer)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a file, which `SparseSegmenter.load` reads too."""
+    def save(self, path: str | os.PathLike[str], class_names: Mapping[int, str] | None = None) -> None:
+        """Write the model to a file, which `SparseSegmenter.load` reads too; with what its classes are called."""
         if self.fitted is None:
             raise NotFittedError("there is no model to save yet; paint two classes and train first")
         save_model(
             path,
             self.fitted,
-            settings=self._described(),
+            settings=self._described() | {"class_names": {str(i): name for i, name in (class_names or {}).items()}},
             history=[self._last] if self._last else (),
         )
 
@@ -303,7 +326,12 @@ class Learner:
         self.fitted, self._steps = fitted, None
         settings = self._settings
         self._trainer = Trainer(
-            fitted.network, fitted.classes, settings.training, paint=settings.paint, seed=self._seed
+            fitted.network,
+            fitted.classes,
+            settings.training,
+            paint=settings.paint,
+            seed=self._seed,
+            is_started=self._start is not None,
         )
         return self._trainer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,9 @@ from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.palette import FIRST_SET
 from napari_sparseseg.storage.project.image import ProjectImage, SavedState, restore_annotation
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, StrokeAuthor
+
+if TYPE_CHECKING:
+    from napari_sparseseg.engine.model import FittedModel
 
 _FIRST_GUESS = 3e-6  # seconds for each predicted voxel
 
@@ -508,9 +511,21 @@ class LiveSegmenter:
 
     def reset_model(self) -> None:
         """Forget what was learnt and drop the predictions; the paint stays. Training goes on if it was on."""
+        self._begin_anew(None)
+
+    def start_from(self, path: str | os.PathLike[str]) -> None:
+        """As `reset_model`, but begin with what a saved model of other images, maybe of other classes, knows of images.
+
+        The classes stay those of the list. Raises `ModelFileError` for a file that cannot be trusted, `InputError` if
+        the model knows other channels or voxels of another shape.
+        """
+        self._opened()
+        self._begin_anew(self._worker.read_start(path))
+
+    def _begin_anew(self, start: FittedModel | None) -> None:
         self._opened().score.clear()
         self._switch.wish(is_halted=False, find=None)
-        self._worker.reset()
+        self._worker.reset(start)
         if self._saver is not None:  # after that, so that the old model is not saved once more
             self._saver.forget_model()
 

@@ -59,9 +59,15 @@ class Worker:
         if self._opened is not None:
             self._runner.wake()
 
-    def reset(self) -> None:
-        """Begin anew with the image."""
-        self._ask(self._begin)
+    def reset(self, start: FittedModel | None = None) -> None:
+        """Begin anew with the image, maybe with what another model that fits knows of images."""
+
+        def begin() -> None:
+            loop = self._begin()
+            if start is not None:
+                loop.learner.start_from(start)
+
+        self._ask(begin)
 
     def configure(self, settings: Settings) -> None:
         """Take other settings; those of model and device count for the next image or reset."""
@@ -79,7 +85,8 @@ class Worker:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, between two steps. Waits; raises what that raises."""
         try:
-            self._wait_for(lambda: self._current_loop().learner.save(path))
+            names = {info.class_id: info.name for info in self._classes.all}
+            self._wait_for(lambda: self._current_loop().learner.save(path, names))
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"the model cannot be written to {path} ({reason}); choose another place") from error
@@ -96,6 +103,10 @@ class Worker:
     def read_model(self, path: str | os.PathLike[str]) -> tuple[FittedModel, TrainingStep | None]:
         """A saved model that fits the image, and its last step. Waits; raises `ModelFileError`, `InputError`."""
         return self._wait_for(lambda: self._read_model(path))
+
+    def read_start(self, path: str | os.PathLike[str]) -> FittedModel:
+        """A saved model that `reset` may start from. Waits; raises `ModelFileError`, `InputError`."""
+        return self._wait_for(lambda: self._read_start(path))
 
     def adopt(self, fitted: FittedModel, last: TrainingStep | None) -> None:
         """Go on from this model. Waits; raises `InputError` if it does not fit the image."""
@@ -149,6 +160,13 @@ class Worker:
         check_fits(fitted.spec, self._current_loop().learner.image)
         history = header["history"]
         return fitted, TrainingStep(**history[-1]) if history else None
+
+    def _read_start(self, path: str | os.PathLike[str]) -> FittedModel:
+        from napari_sparseseg.engine.checkpoint import load_model
+
+        start = load_model(path)[0]
+        self._current_loop().learner.check_start(start)
+        return start
 
     def _fail(self, error: Exception) -> None:
         """Halt, keep all paint, and say why."""

@@ -26,6 +26,8 @@ from napari_sparseseg.widgets.project_wishes import ProjectWishes
 from napari_sparseseg.widgets.result_panel import ResultPanel
 from napari_sparseseg.widgets.session import MAPS, session_of
 from napari_sparseseg.widgets.settings_panel import SettingsPanel
+from napari_sparseseg.widgets.shelf_panel import ShelfPanel
+from napari_sparseseg.widgets.shelf_wishes import ShelfWishes
 from napari_sparseseg.widgets.sources import ImageSource
 from napari_sparseseg.widgets.spot import sentence_of
 from napari_sparseseg.widgets.suggestion_panel import SuggestionPanel
@@ -60,6 +62,7 @@ class SparseSegDock(QWidget):
         self._build()
         self._wishes = Wishes(self.session, self)
         self._project_wishes = ProjectWishes(self.session, napari_viewer, self)
+        self._shelf_wishes = ShelfWishes(self.session, self.shelf_panel)
         self._connect_session()
         self._connect_panels()
         self.session.take_dock(self)
@@ -95,6 +98,7 @@ class SparseSegDock(QWidget):
         self.train_panel, self.result_panel = TrainPanel(), ResultPanel()
         self.found_panel, self.unsure_panel = FoundPanel(), UnsurePanel()
         self.suggestion_panel, self.settings_panel = SuggestionPanel(), SettingsPanel()
+        self.shelf_panel = ShelfPanel()
         column = QWidget()
         layout = QVBoxLayout(column)
         layout.setContentsMargins(8, 6, 8, 6)
@@ -102,7 +106,7 @@ class SparseSegDock(QWidget):
         groups: tuple[tuple[QWidget, ...], ...] = (
             (self.image_panel, self.project_panel),
             (self.class_panel, self.paint_panel, self.suggestion_panel, self.unsure_panel, self.object_panel),
-            (self.train_panel,),
+            (self.train_panel, self.shelf_panel),
             (self.result_panel, self.found_panel),
             (self.settings_panel,),
         )
@@ -216,6 +220,7 @@ class SparseSegDock(QWidget):
 
     def _show_status(self, status: LiveStatus) -> None:
         self.train_panel.show_status(status)
+        self.shelf_panel.show_status(status)
         self.result_panel.show_status(status)
         self.found_panel.show_status(status)
         self.paint_panel.show_advising(status.is_advising)

@@ -58,6 +58,11 @@ def home() -> Path:
     return Path(named) if named else platformdirs.user_data_path("napari-sparseseg")
 
 
+def shelf() -> Path:
+    """The folder of kept models, which may not be there yet."""
+    return home() / "models"
+
+
 def unused_path(folder: Path, name: str) -> Path:
     """Where a new project may lie, named for an image and the time."""
     word = re.sub(r"[^\w.-]+", "_", name).strip("._")[:60] or "image"
