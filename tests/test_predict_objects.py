@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from napari_sparseseg import ModelConfig, ObjectConfig, PredictionConfig, SparseSegmenter, TrainingConfig
 from napari_sparseseg._types import Box
@@ -92,6 +93,31 @@ class TestAnswers:
         wanted = group_objects(probabilities, affinities, offsets, object_channels=(1,), config=OBJECTS)
         finder = ObjectFinder(model, features, OBJECTS, tile_voxels=tiles.tile_voxels, cache_bytes=cache_bytes)
         np.testing.assert_array_equal(found_by(finder), wanted)
+
+    @pytest.mark.parametrize("uses_pairs", [True, False])
+    def test_in_a_region_it_is_as_if_there_was_nothing_beyond_and_what_is_known_counts(self, of_objects, uses_pairs):
+        region = Box((2, 5, 3), tuple(n - 3 for n in SHAPE))
+        inside = (slice(None), *region.slices)
+        model, features, predictor = parts_of(of_objects, TILES)
+        rows = taught_rows(model.network) if uses_pairs else []
+        probabilities, affinities = (array[inside].copy() for array in predicted(predictor, rows))
+        probabilities[:, :, 4:9] = np.array([1, 0])[:, None, None, None]
+        offsets = [model.network.affinity.offsets[row] for row in rows]
+        wanted = group_objects(
+            probabilities, affinities if rows else None, offsets, object_channels=(1,), config=OBJECTS
+        )
+
+        def amend(box, values):
+            known = torch.zeros(SHAPE, dtype=torch.bool)
+            known[:, 9:14] = True
+            values[:, known[box.slices]] = torch.tensor([[1.0], [0.0]])
+
+        finder = ObjectFinder(
+            model, features, OBJECTS, tile_voxels=TILES.tile_voxels, region=region, amend=amend, uses_pairs=uses_pairs
+        )
+        found = np.zeros(region.shape, np.uint32)
+        assert list(finder.find(found))[-1] == 1
+        np.testing.assert_array_equal(found, wanted)
 
     def test_no_tile_is_predicted_twice(self, of_objects, monkeypatch):
         model, features, predictor = parts_of(of_objects, TILES)

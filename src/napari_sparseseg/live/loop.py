@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -328,8 +329,7 @@ class LiveLoop:
         if self._search is None or self._search[0] is not find:
             feature_map = self.learner.map(find.frame)
             search = ObjectSearch(
-                self.learner.weights(),
-                self.learner.fitted.classes,
+                replace(self.learner.fitted, network=self.learner.weights()),
                 feature_map,
                 self._store,
                 find.frame,

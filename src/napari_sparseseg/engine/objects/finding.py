@@ -1,12 +1,13 @@
-"""Finds the objects of a volume of any size: predicts it tile by tile, and groups what was predicted."""
+"""Finds the objects of a volume of any size, or of a part: predicts tile by tile, and groups what was predicted."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.config import ObjectConfig
@@ -33,6 +34,16 @@ class ObjectFinder:
 
     What neighbouring blocks need of each other's predictions is kept, up to `cache_bytes`; beyond, it is predicted
     again. Raises `InputError` if the settings ask for affinities that the model has not learnt.
+
+    Parameters
+    ----------
+    region
+        Where objects are looked for, as if there was nothing beyond; None for the whole volume.
+    amend
+        Changes the probabilities (classes, z, y, x) of a box of the volume in place, where more is known of it.
+    uses_pairs
+        Whether what the network says of pairs of voxels counts.
+
     """
 
     def __init__(
@@ -43,8 +54,11 @@ class ObjectFinder:
         *,
         tile_voxels: int,
         cache_bytes: int = _CACHE_BYTES,
+        region: Box | None = None,
+        amend: Callable[[Box, Tensor], None] | None = None,
+        uses_pairs: bool = True,
     ) -> None:
-        rows = taught_rows(model.network) if config.method != "distance" else []
+        rows = taught_rows(model.network) if uses_pairs and config.method != "distance" else []
         if config.method == "affinities" and not rows:
             raise InputError(
                 "objects cannot be told apart by affinities, since the model has learnt none: no ids of objects were "
@@ -53,19 +67,28 @@ class ObjectFinder:
         self._model, self._config = model, config
         head = model.network.affinity
         self._offsets: list[Offset] = [] if head is None else [head.offsets[row] for row in rows]
-        self._shape = feature_map.shape
+        self._region = region or Box.whole(feature_map.shape)
         predictor = Predictor(model.network, feature_map, tile_voxels=tile_voxels)
-        self._tiles = _Tiles(predictor, model.classes, rows, Box.whole(self._shape), cache_bytes)
+        self._tiles = _Tiles(predictor, model.classes, rows, self._region, cache_bytes, amend)
         self._margin = margin_for(model.spec.spacing, config.reach, self._offsets)
 
     def find(self, ids: Writable) -> Iterator[float]:
-        """Write ids 1..n of objects to an array of zeros (z, y, x); yields the share that is done."""
-        whole = Box.whole(self._shape)
+        """Write ids 1..n of objects to an array of zeros (z, y, x) of the region; yields the share that is done."""
+        shape, start = self._region.shape, self._region.start
+        whole = Box.whole(shape)
         channels, spacing = self._model.classes.object_channels, self._model.spec.spacing
-        grouping = Grouping(self._tiles.read, self._shape, ids, channels, spacing, self._offsets, self._config)
+        grouping = Grouping(
+            lambda box: self._tiles.read(box.shifted(start)),
+            shape,
+            ids,
+            channels,
+            spacing,
+            self._offsets,
+            self._config,
+        )
         done = 0
-        for block in blocks_of(self._shape, self._block_shape()):
-            for share in self._tiles.fetch(block.grown(self._margin).clipped(whole)):
+        for block in blocks_of(shape, self._block_shape()):
+            for share in self._tiles.fetch(block.grown(self._margin).clipped(whole).shifted(start)):
                 yield (done + share * block.n_voxels) / whole.n_voxels
             grouping.add(block)
             self._tiles.trim()
@@ -77,7 +100,7 @@ class ObjectFinder:
         """Whole tiles, and so many of them that the margin around a block is not much larger than the block."""
         z, y, x = (
             min(-(-_MARGINS_PER_BLOCK * m // t) * t if t < _MARGINS_PER_BLOCK * m else t, n)
-            for t, m, n in zip(self._tiles.tile_shape, self._margin, self._shape, strict=True)
+            for t, m, n in zip(self._tiles.tile_shape, self._margin, self._region.shape, strict=True)
         )
         return z, y, x
 
@@ -89,13 +112,19 @@ def taught_rows(network: SparseNet) -> list[int]:
 
 
 class _Tiles:
-    """Predictions of the tiles of a volume, of which the last ones used are kept."""
+    """Predictions of the tiles of a region of a volume, of which the last ones used are kept."""
 
     def __init__(
-        self, predictor: Predictor, classes: ClassTable, rows: list[int], whole: Box, cache_bytes: int
+        self,
+        predictor: Predictor,
+        classes: ClassTable,
+        rows: list[int],
+        region: Box,
+        cache_bytes: int,
+        amend: Callable[[Box, Tensor], None] | None,
     ) -> None:
-        self._predictor, self._classes, self._rows, self._whole = predictor, classes, rows, whole
-        self._cache_bytes = cache_bytes
+        self._predictor, self._classes, self._rows, self._region = predictor, classes, rows, region
+        self._cache_bytes, self._amend = cache_bytes, amend
         self._cache: OrderedDict[Box, _Arrays] = OrderedDict()
         self.tile_shape = predictor.tile_shape
 
@@ -124,13 +153,15 @@ class _Tiles:
         z, y, x = (a // t * t for a, t in zip(box.start, self.tile_shape, strict=True))
         stop = tuple(-(-b // t) * t for b, t in zip(box.stop, self.tile_shape, strict=True))
         for tile in tile_grid(Box((z, y, x), (stop[0], stop[1], stop[2])), self.tile_shape):
-            yield tile.clipped(self._whole)
+            yield tile.clipped(self._region)
 
     def _predicted(self, tile: Box) -> _Arrays:
         parts = self._predictor.predict(tile, extras={"affinities"} if self._rows else ())
         return _joined([(part.box, self._arrays(part)) for part in parts], tile)
 
     def _arrays(self, part: TilePrediction) -> _Arrays:
+        if self._amend is not None:
+            self._amend(part.box, part.probabilities)
         affinities = None if part.affinities is None else part.affinities[self._rows].cpu().numpy()
         return of_objects(part.probabilities, self._classes).cpu().numpy(), affinities
 
