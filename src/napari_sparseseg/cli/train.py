@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,13 @@ _MANY_CLASSES = 20  # kinds of things are fewer; numbered objects are more
 _FIXED_BY_THE_MODEL = ("spacing", "background")
 
 
+class Hint(StrEnum):
+    """What paint can suggest."""
+
+    GROW = "grow"
+    BETWEEN = "between"
+
+
 def register() -> None:
     """Add the command to the application."""
     add(
@@ -37,6 +45,7 @@ def register() -> None:
         "napari-sparseseg train a.nii ink.nii -o m.safetensors --steps 500 --seed 0",
         "napari-sparseseg train a.tif ink.tif -o new.safetensors --continue old.model",
         "napari-sparseseg train a.tif ink.tif -o wide.safetensors --set model.width=32",
+        "napari-sparseseg train a.tif ink.tif -o m.safetensors --suggest grow",
         "napari-sparseseg train a.tif c.npy -o m.model --set paint.overlapping=true",
         "napari-sparseseg train a.tif ink.tif -o m.safetensors --allowed 130=1,3",
     )
@@ -117,6 +126,17 @@ def train(
             rich_help_panel=_LEARNING,
         ),
     ] = None,
+    suggest: Annotated[
+        list[Hint] | None,
+        typer.Option(
+            metavar="WHAT",
+            help="Also learn, with less weight, what the paint suggests: grow lets strokes grow on their slice, for a "
+            "few strokes on each; between fills gaps between slices across z, for slices closer together than objects "
+            "are thick. May be repeated; see paint.suggestion_weight.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
     background: Annotated[
         int | None,
         typer.Option(
@@ -161,9 +181,11 @@ def train(
     model, begin = (_open_model(path, device) for path in (continue_from, start))
     paint = _open_pairs(pairs, reading, sets, has_classes=_may_overlap(values, model))
     segmenter = _make_segmenter(paint, values, model, device=device, seed=seed, background=background)
+    if suggest:
+        paint = _with_suggestions(paint, segmenter, suggest)
     _fit(segmenter, paint, begin, seconds=_SECONDS if seconds is None and steps is None else seconds, steps=steps)
     write_model(output, segmenter, overwrite=overwrite)
-    _print_result(segmenter, output, paint.images[0].unit)
+    _print_result(segmenter, output, paint.images[0].unit, paint.n_suggested)
     _warn_of_result(segmenter, steps)
 
 
@@ -178,13 +200,15 @@ class _Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Paint:
-    """What is learnt from: the images, and of each painted time point the volume and its annotation."""
+    """What is learnt from: the images, and of each painted time point the volume, its annotation and how it weighs."""
 
     images: Sequence[Image]
     volumes: Sequence[ArrayLike]
     annotations: Sequence[ArrayLike]
     allowed: dict[int, set[int]]
     """Classes that labels leave possible, for labels that are no classes themselves."""
+    weights: Sequence[ArrayLike] | None = None
+    n_suggested: int | None = None
 
 
 def _refuse_what_the_model_fixes(values: dict[str, Any], **options: object) -> None:
@@ -296,6 +320,22 @@ def _make_segmenter(
     return segmenter
 
 
+def _with_suggestions(paint: _Paint, segmenter: SparseSegmenter, wanted: Sequence[Hint]) -> _Paint:
+    from napari_sparseseg.cli._hints import suggested_paint
+    from napari_sparseseg.config import PaintConfig
+
+    codes, weights, n_suggested = suggested_paint(
+        paint.volumes,
+        paint.annotations,
+        wanted,
+        spacing=segmenter.spacing,
+        channel_axis=segmenter.channel_axis,
+        allowed=paint.allowed,
+        paint=segmenter.paint or PaintConfig(),
+    )
+    return replace(paint, annotations=codes, weights=weights, n_suggested=n_suggested)
+
+
 def _spacing_of(images: Sequence[Image]) -> tuple[float, ...] | None:
     for image in images:
         if image.spacing is not None:
@@ -321,6 +361,8 @@ def _fit(
     note(f"Learning for {budget} from {counted(len(paint.volumes), 'painted volume')}.")
     volumes, annotations = list(paint.volumes), list(paint.annotations)
     how: dict[str, Any] = {"allowed": paint.allowed or None, "max_seconds": seconds, "max_steps": steps}
+    if paint.weights is not None:
+        how["weight"] = list(paint.weights)
     if start is not None:
         segmenter.fit(volumes, annotations, start=start, **how)
     else:
@@ -337,7 +379,7 @@ def _warn_of_result(segmenter: SparseSegmenter, steps: int | None) -> None:
         warn("the time was enough for the pixel classifier only; with more --seconds the network learns as well.")
 
 
-def _print_result(segmenter: SparseSegmenter, output: Path, unit: str | None) -> None:
+def _print_result(segmenter: SparseSegmenter, output: Path, unit: str | None, n_suggested: int | None) -> None:
     last = segmenter.history_[-1] if segmenter.history_ else None
     dice = last.dice if last else None
     estimate = (
@@ -352,6 +394,8 @@ def _print_result(segmenter: SparseSegmenter, output: Path, unit: str | None) ->
         ("Dice", estimate),
         ("Model", str(output)),
     ]
+    if n_suggested is not None:
+        rows.insert(1, ("Suggested", f"{n_suggested:,} voxels"))
     if segmenter.spacing is not None:
         rows.insert(1, ("Voxel size", lengths(segmenter.spacing, unit)))
     print_table(rows)
