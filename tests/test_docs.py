@@ -64,9 +64,9 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     learn = SparseSegmenter._learn
     config = SparseSegmenter._config
 
-    def learn_little(self: SparseSegmenter, *arguments: Any) -> SparseSegmenter:
+    def learn_little(self: SparseSegmenter, *arguments: Any, **options: Any) -> SparseSegmenter:
         *data, _seconds, _steps, callback = arguments
-        return learn(self, *data, None, 2, callback)
+        return learn(self, *data, None, 2, callback, **options)
 
     def config_little(self: SparseSegmenter, group: str) -> Any:
         little = {"warm_start_steps": 10, "patch_voxels": 4096} if group == "training" else {}
@@ -84,7 +84,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
 def painted_files(in_a_hurry: None) -> None:
     """The files that the pages speak of."""
     Path("images").mkdir()
-    for seed, name in enumerate(("cells", "more")):
+    for seed, name in enumerate(("cells", "more", "tissue")):
         sample = samples.tissue(seed=seed)
         volumes = {"": sample.image, "-painted": samples.paint_slices(sample.truth), "-truth": sample.truth}
         for part, volume in volumes.items():
