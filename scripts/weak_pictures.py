@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from napari_sparseseg import suggest_between  # noqa: E402
 from napari_sparseseg.figure import COLOURS  # noqa: E402
 from sparsebench import Case  # noqa: E402 - it lies beside the benchmarks
-from weak import allowed_sets, orientations, uncertain, weights  # noqa: E402
+from weak import allowed_sets, hints, orientations, uncertain, weights  # noqa: E402
 from weak.common import fit, load, repainted  # noqa: E402
 
 FOLDER = ROOT / "docs" / "images"
@@ -114,11 +115,29 @@ def of_orientations() -> Panels:
     return dict(zip(("three slices across z", "across z, y and x", "one", "three"), panels.values(), strict=True))
 
 
+def of_hints() -> Panels:
+    """Strokes, what they grow to, what a gap between two slices is filled with, and the truth; nothing is learnt."""
+    case = load("nuclei_part", 0, "scribbles")
+    found = hints.grown(case)
+    z = int(np.argmax((found.codes > 1).sum((1, 2))))
+    near = hints.on_near_slices(case)
+    middle = int(np.flatnonzero(near.annotation.any((1, 2)))[0]) + 1
+    filled = suggest_between(near.annotation, spacing=near.spacing)
+    return {
+        "strokes": painted(case.image[z], case.annotation[z]),
+        "what they grow to": painted(case.image[z], found.codes[z]),
+        "truth": painted(case.image[z], case.truth[z]),
+        "filled between slices": painted(case.image[middle], filled.codes[middle]),
+        "truth there": painted(case.image[middle], case.truth[middle]),
+    }
+
+
 PICTURES: dict[str, Callable[[], Panels]] = {
     "weights": of_weights,
     "allowed_sets": of_allowed_sets,
     "uncertain": of_uncertain,
     "orientations": of_orientations,
+    "hints": of_hints,
 }
 
 
