@@ -115,6 +115,16 @@ class TestPaint:
         with pytest.raises(InputError, match="class 1 is painted, but nothing says where it is not"):
             make_segmenter().fit(nested[0], (nested[1][0] * 1).astype(np.uint8), max_steps=1)
 
+    def test_without_a_background_what_was_not_mentioned_may_count_as_absent(self, nested):
+        image, truth, _ = nested
+        codes = np.zeros(SHAPE, np.uint8)
+        codes[2][~truth[0, 2]], codes[5][truth[1, 5]] = 1, 2
+        with pytest.raises(InputError, match="missing_weight"):
+            make_segmenter().fit(image, codes, max_steps=1)
+        segmenter = make_segmenter(paint={"missing_weight": 0.1}).fit(image, codes, max_steps=15)
+        present = segmenter.predict_present(image)
+        assert (present[1] == truth[1])[:, ~truth[0, 0] | truth[1, 0]].mean() > 0.9
+
     def test_nothing_painted_is_refused(self, nested):
         with pytest.raises(InputError, match="nothing is painted"):
             make_segmenter().fit(nested[0], np.zeros_like(nested[2]), max_steps=1)

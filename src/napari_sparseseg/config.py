@@ -198,12 +198,12 @@ class PaintConfig(_Config):
         "such as nuclei within cells. Part of the model: takes hold with a new one.",
     )
     missing_weight: float = Field(
-        0.1,
+        0.0,
         ge=0,
         le=1,
         title="Missing classes",
         description="Where classes overlap: how much a class that was not mentioned counts as absent where another one "
-        "was painted. 0 if such places say nothing of it, 1 if all classes were painted there.",
+        "was painted. 0 says nothing of it. Try 0.1 where nobody has painted where classes are not.",
     )
     present_weight: tuple[Annotated[float, Field(ge=0, le=1000)], ...] = Field(
         (),

@@ -32,7 +32,7 @@ def missing_paint(store: AnnotationStore, classes: ClassList, paint: PaintConfig
     if not everywhere:
         return "Paint a little of a class"
     name = next(info.name for info in classes.all if info.class_id == everywhere[0])
-    return f"Show where {name} is not: paint background, another class, or erase on its layer"
+    return f"Show where {name} is not: paint background there, or erase on the layer of {name}"
 
 
 def shown_presence(
