@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_sparseseg.engine.losses import contrastive_loss, multi_label_loss, partial_label_loss
+from napari_sparseseg.engine.losses import contrastive_loss, multi_label_loss, non_negative_risk, partial_label_loss
 from napari_sparseseg.engine.weak.average_k import pseudo_candidates
 
 Floats = npt.NDArray[np.float64]
@@ -160,6 +160,48 @@ def candidate_loss(logits: Tensor, probabilities: Tensor, allowed: Tensor, avera
     return multi_label_loss(logits, present, 1 - present)
 
 
+def risk_of_unlabelled(
+    logits: Floats, allowed: npt.NDArray[np.bool_], weight: Floats, background: int = 0, prior: float = 0.3
+) -> tuple[float, Floats]:
+    """Prior R_p(+) + mean of [max(0, R_u(-) - prior R_p(-))] and [(1 - prior) R_n], of those that can be told.
+
+    Positive voxels cannot be the background, unlabelled ones may be all, negative are the others. Each R is a weighted
+    mean of -log of a sum of probabilities, which by the logits falls by q - p (`partial_label`).
+    """
+    only_background = np.arange(logits.shape[1]) == background
+    kind = np.where(allowed.all(1), "u", np.where(allowed[:, background], "n", "p"))
+
+    def risk(of_kind: str, of_background: bool) -> tuple[float, Floats, float]:
+        value, gradient, total = 0.0, np.zeros_like(logits), weight[kind == of_kind].sum()
+        for n in np.flatnonzero((kind == of_kind) & (weight > 0)):
+            names = only_background if of_background else allowed[n]
+            row = logits[n] - logits[n].max()
+            best = row[names].max()
+            value -= weight[n] * (best + np.log(np.exp(row[names] - best).sum()) - np.log(np.exp(row).sum()))
+            gradient[n] = weight[n] * (softmax(row) - softmax(np.where(names, row, -np.inf)))
+        return (value / total, gradient / total, total) if total else (0.0, gradient, 0.0)
+
+    (hit, by_hit, n_positive), (missed, by_missed, _) = risk("p", False), risk("p", True)
+    (taken, by_taken, n_unlabelled), (wrong, by_wrong, n_negative) = risk("u", True), risk("n", False)
+    told = []
+    if n_positive and n_unlabelled:
+        excess = taken - prior * missed
+        told.append((max(0.0, excess), (excess > 0) * (by_taken - prior * by_missed)))
+    if n_negative:
+        told.append(((1 - prior) * wrong, (1 - prior) * by_wrong))
+    value, gradient = prior * hit, prior * by_hit
+    for summand, slope in told:
+        value, gradient = value + summand / len(told), gradient + slope / len(told)
+    return value, gradient
+
+
+def drawn_unlabelled(rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
+    """As `drawn_voxels`, with more that may be anything."""
+    logits, allowed, weight = drawn_voxels(rng)
+    allowed[rng.random(len(allowed)) < 0.4] = True
+    return logits, allowed, weight
+
+
 LOSSES: dict[str, Loss] = {
     "partial_label_loss": Loss(drawn_voxels, partial_label_loss, partial_label),
     "label_smoothing": Loss(
@@ -168,6 +210,9 @@ LOSSES: dict[str, Loss] = {
     "multi_label_loss": Loss(drawn_entries, multi_label_loss, multi_label),
     "average_k": Loss(drawn_candidates, candidate_loss, candidates),
     "contrastive_loss": Loss(drawn_points, partial(contrastive_loss, temperature=TEMPERATURE), contrastive),
+    "non_negative_risk": Loss(
+        drawn_unlabelled, partial(non_negative_risk, background=0, prior=0.3), risk_of_unlabelled
+    ),
 }
 
 

@@ -10,7 +10,14 @@ import numpy as np
 
 from napari_sparseseg._types import Annotation, Spacing
 from napari_sparseseg.errors import InputError, InputTypeError
-from napari_sparseseg.storage.annotation import check_classes, drop_silent, drop_uninformative, read_annotation
+from napari_sparseseg.storage.annotation import (
+    background_beside,
+    check_classes,
+    drop_silent,
+    drop_uninformative,
+    painted_classes,
+    read_annotation,
+)
 from napari_sparseseg.storage.overlapping import check_overlapping
 from napari_sparseseg.storage.volume import ArrayVolume
 
@@ -20,6 +27,16 @@ class Overlapping(NamedTuple):
 
     background: int
     is_missing_absent: bool
+
+
+class Unlabelled(NamedTuple):
+    """That unpainted voxels count, and for which class they stand; None: the lowest id beside the painted one."""
+
+    background: int | None
+
+    def class_id(self, annotations: Sequence[Annotation]) -> int:
+        """That class. Raises `InputError` if several are painted and none is named."""
+        return background_beside(painted_classes(annotations)) if self.background is None else self.background
 
 
 def open_volumes(image: Any, channel_axis: int | None) -> list[ArrayVolume]:
@@ -51,11 +68,12 @@ def read_paint(
     *,
     known_classes: Collection[int] = (),
     overlapping: Overlapping | None = None,
+    unlabelled: Unlabelled | None = None,
 ) -> tuple[list[Annotation], tuple[int, ...]]:
     """The paint of each volume and all class ids; `known_classes` are those that were learnt before.
 
     `objects` are ids of objects, as one array or, for lists of volumes, one for each; None stands for no ids. Classes
-    exclude each other where `overlapping` is None.
+    exclude each other where `overlapping` is None, and unpainted voxels say nothing where `unlabelled` is.
     """
     annotations = list(_named(annotation, "annotation"))
     if len(annotations) != len(volumes):
@@ -82,7 +100,8 @@ def read_paint(
         painted = check_overlapping(paint, overlapping.background, is_missing_absent=overlapping.is_missing_absent)
         classes = tuple(sorted({*painted, *known_classes}))
         return [drop_silent(p, classes, overlapping.background) for p in paint], classes
-    classes = tuple(sorted({*check_classes(paint), *known_classes}))
+    unpainted = unlabelled.class_id(paint) if unlabelled else None
+    classes = tuple(sorted({*check_classes(paint, unpainted=unpainted), *known_classes}))
     return [drop_uninformative(p, classes) for p in paint], classes
 
 

@@ -191,6 +191,37 @@ class PaintConfig(_Config):
         description="After so many further strokes the extra weight of a correction is halved. Lower where later "
         "strokes are the more reliable ones.",
     )
+    unlabelled: Literal["ignore", "background", "risk"] = Field(
+        "ignore",
+        title="Unpainted voxels",
+        description="Ignore: they say nothing. The others are for objects of which only some were outlined, so that "
+        "the rest may be either; one class is enough then, and no background need be painted. Background: what lies "
+        "around paint counts as background, weakly; where most objects were outlined. Risk: it is a mixture, with a "
+        "share of objects that is known or estimated; where few were. Not where classes overlap.",
+    )
+    positive_weight: float = Field(
+        1.0,
+        gt=0,
+        le=1000,
+        title="Weight of painted",
+        description="Where unpainted voxels are weak background: how much a painted voxel counts.",
+    )
+    negative_weight: float = Field(
+        0.5,
+        gt=0,
+        le=1000,
+        title="Weight of unpainted",
+        description="The same for an unpainted voxel. Lower where more objects were left out: about the share of them "
+        "that was painted.",
+    )
+    prior: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Share of objects",
+        description="With the risk of unpainted voxels: the share of them that belongs to objects after all; 0 "
+        "estimates it. Higher finds more.",
+    )
     overlapping: bool = Field(
         False,
         title="Classes overlap",
@@ -219,6 +250,12 @@ class PaintConfig(_Config):
         description="The same for a class that is absent. Lower it where outlines are certain and the rest may have "
         "been overlooked.",
     )
+
+    @property
+    def learns_unlabelled(self) -> bool:
+        """Whether unpainted voxels say something."""
+        return self.unlabelled != "ignore" and not self.overlapping
+
     suggestion_weight: float = Field(
         0.3,
         gt=0,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_sparseseg._inputs import (
     Overlapping,
+    Unlabelled,
     check_budget,
     check_suggestion,
     checked_spacing,
@@ -148,6 +149,9 @@ class SparseSegmenter:
         Where classes may overlap (`PaintConfig.overlapping`), a code says that its class is present, a set that those
         which it does not name are absent, and `background` that all others are. Or `annotation` has an axis of classes
         1, 2, ... in front: 0 is unknown, 1 absent, 2 present.
+
+        Where only some objects were painted and nothing else, `PaintConfig.unlabelled` says what the rest means. Then
+        one class is enough, and the background is `background`, or the lowest free id.
 
         `max_seconds` covers everything, loading torch included. `max_steps` counts steps of the U-Net; 0 fits only
         the pixel classifier. Without either, learning ends at a plateau or after two minutes. `callback` is called
@@ -541,10 +545,12 @@ class SparseSegmenter:
             objects,
             known_classes=known,
             overlapping=self._overlapping(previous),
+            unlabelled=(unlabelled := self._unlabelled(previous)),
         )
+        background = unlabelled.class_id(paint) if unlabelled else self.background
         from napari_sparseseg.engine.budget import Budget
 
-        trainer, maps = self._prepare(previous, volumes, classes, start)
+        trainer, maps = self._prepare(previous, volumes, classes, background, start)
         trainer.learn_from(maps, paint)
         self._take(replace(self._check_fitted(), classes=trainer.classes))
         budget = Budget(trainer.config, max_seconds, max_steps, trainer.step, started)
@@ -556,6 +562,7 @@ class SparseSegmenter:
         previous: FittedModel | None,
         volumes: Sequence[ArrayVolume],
         classes: Sequence[int],
+        background: int | None,
         start: FittedModel | None,
     ) -> tuple[Trainer, list[FeatureMap]]:
         """Make or continue the trainer, and the features of each volume."""
@@ -564,7 +571,7 @@ class SparseSegmenter:
 
         history: list[TrainingStep] = []
         if previous is None:
-            fitted = self._new_model(volumes, classes, start)
+            fitted = self._new_model(volumes, classes, background, start)
             trainer = self._new_trainer(fitted, seed_of(self.random_state), is_started=start is not None)
         else:
             fitted, history = previous, self.history_
@@ -596,8 +603,18 @@ class SparseSegmenter:
         background = previous.classes.background if previous else self.background or 0
         return Overlapping(background, config.missing_weight > 0)
 
+    def _unlabelled(self, previous: FittedModel | None) -> Unlabelled | None:
+        """Which class unpainted voxels stand for; None if they say nothing."""
+        if not self._config("paint").learns_unlabelled:
+            return None
+        return Unlabelled(previous.classes.background if previous else self.background)
+
     def _new_model(
-        self, volumes: Sequence[ArrayVolume], classes: Sequence[int], start: FittedModel | None
+        self,
+        volumes: Sequence[ArrayVolume],
+        classes: Sequence[int],
+        background: int | None,
+        start: FittedModel | None,
     ) -> FittedModel:
         from napari_sparseseg.engine.classes import ClassTable
         from napari_sparseseg.engine.device import choose_device
@@ -605,8 +622,10 @@ class SparseSegmenter:
         from napari_sparseseg.engine.weak.transfer import started_from
 
         overlapping = self._config("paint").overlapping
-        background = (0 if overlapping else classes[0]) if self.background is None else self.background
-        if background not in classes and not (overlapping and self.background is None):
+        is_given = background is not None
+        if background is None:
+            background = 0 if overlapping else classes[0]
+        if background not in classes and (is_given or not overlapping):
             raise InputError(f"background={background} is not among the painted classes {tuple(classes)}")
         z, y, x = (all(v.shape[axis] == 1 for v in volumes) for axis in range(3))
         spacing = checked_spacing(self.spacing, n_axes=len(volumes[0].spatial_shape))

@@ -143,7 +143,8 @@ def train(
             min=1,
             max=254,
             metavar="ID",
-            help="Class that the Dice estimate leaves out; the lowest one without it.",
+            help="Class that the Dice estimate leaves out; the lowest one without it. With paint.unlabelled it need "
+            "not be painted, and is the lowest free id without it.",
             show_default=False,
             rich_help_panel=_LEARNING,
         ),

@@ -59,3 +59,35 @@ def contrastive_loss(embedded: Tensor, channels: Tensor, weight: Tensor, *, temp
     log_share = similarity.log_softmax(dim=-1).masked_fill(~alike, 0)
     weight = weight * alike.any(dim=-1)
     return -(weight * log_share.sum(dim=-1) / alike.sum(dim=-1).clamp_min(1)).sum() / weight.sum().clamp_min(1e-12)
+
+
+def non_negative_risk(logits: Tensor, allowed: Tensor, weight: Tensor, *, background: int, prior: float) -> Tensor:
+    """Positive-unlabelled learning: prior R_p(+) + max(0, R_u(-) - prior R_p(-)), which no overfitting makes negative.
+
+    `logits` (n, classes), `allowed` (n, classes) bool, `weight` (n,), >= 0. Positive are voxels that cannot be the
+    `background`, unlabelled those for which every class is allowed, of which a share `prior`, 0..1, is positive after
+    all. R_p(+) is the mean over positive ones of -log(sum of p_k over the allowed classes), R_p(-) and R_u(-) the means
+    of -log p_background over positive and over unlabelled ones, all weighted. Without voxels of either kind no
+    difference can be told, and R_u(-) - prior R_p(-) is left out. Source: Kiryo et al. 2017, arXiv:1703.00593.
+
+    The other voxels, painted as the background or as a set with it, tell the second summand, too: it is the mean of
+    both estimates, (max(0, ..) + (1 - prior) R_n) / 2 with R_n as R_p(+). Source: Sakai et al. 2017, arXiv:1605.06955.
+    """
+    log_p = logits.log_softmax(dim=-1)
+    of_set, of_background = log_p.masked_fill(~allowed, -torch.inf).logsumexp(dim=-1), log_p[:, background]
+    is_unlabelled, is_positive = allowed.all(dim=-1), ~allowed[:, background]
+    of_positive, of_unlabelled = weight * is_positive, weight * is_unlabelled
+    of_negative = weight * ~(is_positive | is_unlabelled)
+    # tensors, not branches: on a GPU a branch would wait for it
+    is_told = ((of_positive.sum() > 0) & (of_unlabelled.sum() > 0)).to(logits)
+    excess = _mean(-of_background, of_unlabelled) - prior * _mean(-of_background, of_positive)
+    negative = is_told * excess.clamp_min(0)
+    estimates = is_told + (of_negative.sum() > 0).to(logits)
+    negative = (negative + (1 - prior) * _mean(-of_set, of_negative)) / estimates.clamp_min(1)
+    return prior * _mean(-of_set, of_positive) + negative
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted; 0 where nothing weighs. Values without weight may be anything and have no gradient."""
+    counted = torch.where(weight > 0, values, torch.zeros_like(values))
+    return (weight * counted).sum() / weight.sum().clamp_min(1e-12)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_sparseseg._types import Annotation, Box, Shape3D
 from napari_sparseseg.engine.classes import ClassTable
 
-_CELL = 16  # edge, in voxels, of the squares of a slice that are held out together
+CELL = 16  # edge, in voxels, of the squares of a slice that are held out together
 _GAP = 3  # voxels around held-out paint that are neither learnt nor scored
 _FEWEST = 200  # a class with less paint than this is never held out
 _STROKE = 3  # voxels; half the width of what counts as a stroke
@@ -27,7 +27,8 @@ class Paint:
     `coordinates` (n, 3) ordered by z; `allowed` (n, classes); `weights` (n,); `axis` (n,) and `slice_id` (n,) say
     across which axis the slice lies that a voxel was painted on; `learnt` and `held_out` (n,) are disjoint;
     `object_ids` (n,) is 0 where no object was named. Where classes may overlap, `present` (n, classes) says which are
-    there, and those that are not `allowed` are absent; else it is None.
+    there, and those that are not `allowed` are absent; else it is None. Unpainted voxels may have joined, for which all
+    classes are allowed.
     """
 
     coordinates: npt.NDArray[np.int32]
@@ -42,8 +43,18 @@ class Paint:
 
     @property
     def kinds(self) -> npt.NDArray[np.bool_]:
-        """What is balanced, (n, kinds): allowed classes; where they may overlap, first present and then absent ones."""
-        return kinds_of(self.allowed, self.present)
+        """What is balanced, (n, kinds): allowed classes; where they may overlap, first present and then absent ones.
+
+        Unlabelled voxels are a kind of their own, the last one.
+        """
+        kinds, unlabelled = kinds_of(self.allowed, self.present), self.is_unlabelled[:, None]
+        return np.hstack([kinds & ~unlabelled, unlabelled]) if unlabelled.any() else kinds
+
+    @property
+    def is_unlabelled(self) -> npt.NDArray[np.bool_]:
+        """Which voxels were not painted and joined the paint, (n,)."""
+        found: npt.NDArray[np.bool_] = self.allowed.all(1) if self.present is None else np.zeros(len(self), bool)
+        return found
 
     @property
     def is_definite(self) -> npt.NDArray[np.bool_]:
@@ -87,8 +98,7 @@ def prepare_paint(
         allowed = classes.allowed_by(annotation)
     kinds, is_definite = kinds_of(allowed, present), definite(allowed, present)
     axis = painted_axis(coordinates, annotation.shape)
-    along = np.take_along_axis(coordinates, axis[:, None].astype(np.int64), axis=1)[:, 0].astype(np.int64)
-    slice_id = axis.astype(np.int64) * (max(annotation.shape) + 1) + along
+    slice_id = slice_ids(coordinates, axis, annotation.shape)
     held_out = choose_held_out(coordinates, kinds, is_definite, axis, slice_id, share=share, seed=seed)
     weights = annotation.weights * balancing_weight(kinds, balance, is_definite)
     if class_weights and present is None:
@@ -99,7 +109,7 @@ def prepare_paint(
         weights.astype(np.float32, copy=False),
         axis,
         slice_id,
-        learnt=~(held_out | _near(coordinates, held_out)),
+        learnt=~(held_out | near_held_out(coordinates, held_out)),
         held_out=held_out,
         object_ids=annotation.objects if annotation.objects is not None else np.zeros(len(annotation), np.int32),
         present=present,
@@ -148,6 +158,12 @@ def painted_axis(coordinates: npt.NDArray[np.int32], shape: tuple[int, int, int]
     ]
     fullest: npt.NDArray[np.int8] = np.argmax(fill, axis=0).astype(np.int8)
     return fullest
+
+
+def slice_ids(coordinates: npt.NDArray[np.int32], axis: npt.NDArray[np.int8], shape: Shape3D) -> npt.NDArray[np.int64]:
+    """A number for the slice across its `axis` that each voxel lies on, (n,)."""
+    along = np.take_along_axis(coordinates, axis[:, None].astype(np.int64), axis=1)[:, 0].astype(np.int64)
+    return axis.astype(np.int64) * (max(shape) + 1) + along
 
 
 def painted_area(slice_id: npt.NDArray[np.int64], axis: npt.NDArray[np.int8], shape: tuple[int, int, int]) -> int:
@@ -200,7 +216,7 @@ def choose_held_out(
     if not share or len(coordinates) == 0:
         return held_out
     room = np.where(painted >= _FEWEST, _LARGEST_SHARE * painted, 0)
-    cells = coordinates // _CELL
+    cells = coordinates // CELL
     cells[np.arange(len(cells)), axis] = 0
     _, cell = np.unique(np.column_stack([slice_id, cells]), axis=0, return_inverse=True)
     cell = cell.ravel()
@@ -234,7 +250,7 @@ def _around(coordinates: npt.NDArray[np.int32], square: npt.NDArray[np.int32]) -
     return found
 
 
-def _near(coordinates: npt.NDArray[np.int32], held_out: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def near_held_out(coordinates: npt.NDArray[np.int32], held_out: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Voxels within the gap around held-out ones (in the largest coordinate difference)."""
     from scipy.spatial import cKDTree
 

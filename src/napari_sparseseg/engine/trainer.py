@@ -37,6 +37,7 @@ from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_s
 from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet, untested_context
 from napari_sparseseg.engine.weak.consistency import ConsistencyLesson, margin
 from napari_sparseseg.engine.weak.heads import Surroundings, calibrate_heads, lessons_of_heads
+from napari_sparseseg.engine.weak.unlabelled import tells_misses, with_unlabelled
 from napari_sparseseg.engine.weak.warm_up import warm_up
 
 RELEASE_AT = 0.7  # share of a known budget after which held-out paint is given back
@@ -241,14 +242,21 @@ class Trainer:
     def _volumes(self) -> Iterator[tuple[FeatureMap, Paint]]:
         return zip(self._maps, self._paints, strict=True)
 
+    @property
+    def _learns_unlabelled(self) -> bool:
+        return self.paint.learns_unlabelled and not self.classes.overlapping
+
     def _take_paint(self, held_out: float) -> None:
+        seed = self._seed + 1000 * self._round
+        if self._learns_unlabelled and not tells_misses(self._annotations, self.classes.background):
+            held_out = 0.0
         self._paints = [
             prepare_paint(
                 annotation,
                 self.classes,
                 share=held_out,
                 balance=self.config.class_balance,
-                seed=self._seed + 1000 * self._round + number,
+                seed=seed + number,
                 class_weights=self.paint.class_weights,
             )
             for number, annotation in enumerate(self._annotations)
@@ -258,7 +266,12 @@ class Trainer:
         self._patch_shapes = patch_shapes(
             self.config.patch_voxels, self._maps[0].bank.spacing, self.network.unet.stride, largest
         )
+        self._scarcity = scarcity(self._paints, shapes)
+        filled = float(np.concatenate([surrounded(p, m.shape) for m, p in self._volumes()]).mean())
+        self._strokes = max(0.0, 1 - 2 * filled)  # the rims of filled areas look like strokes, too
         self._criterion = criterion_of(self.paint)
+        if self._learns_unlabelled:
+            self._paints, self._criterion = with_unlabelled(self._maps, self._paints, self.classes, self.paint, seed)
         self._lessons = [
             ClassLesson(self._paints, self._criterion),
             *self._lessons_on_objects(),
@@ -269,9 +282,6 @@ class Trainer:
         self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes, balance=self.config.orientation_balance)
         self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
-        self._scarcity = scarcity(self._paints, shapes)
-        filled = float(np.concatenate([surrounded(p, m.shape) for m, p in self._volumes()]).mean())
-        self._strokes = max(0.0, 1 - 2 * filled)  # the rims of filled areas look like strokes, too
 
     def _lessons_on_objects(self) -> Iterator[AffinityLesson]:
         self._turns = []
@@ -447,7 +457,9 @@ class Trainer:
 
     def _adapt_to_prevalence(self) -> None:
         """Estimate how common the classes are around the paint, so far as that is strokes: what is filled tells it."""
-        if self.classes.overlapping:  # how common a class is does not follow from how common the others are
+        if self.classes.overlapping or self._learns_unlabelled:
+            # how common a class is does not follow from how common the others are, or is told by the unlabelled
+            self.averaged.shift.zero_()
             return
         before, painted = self.averaged.shift.clone(), painted_share(self._paints).to(self.averaged.shift.device)
         self.averaged.shift.zero_()

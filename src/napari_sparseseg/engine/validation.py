@@ -127,6 +127,9 @@ def untested_context(paints: Sequence[Paint], step: int, pixel_loss: float, *, i
     if is_started:
         return 0.75 * min(1.0, step / _FITTED)
     painted = np.concatenate([p.allowed[p.is_definite] if p.present is None else p.present for p in paints]).sum(0)
+    if any(p.is_unlabelled.any() for p in paints):
+        painted = painted[painted > 0]  # they stand for the background, which need not be painted
+        pixel_loss = _EXPLAINED  # where answers are uncertain, the loss does not tell what is explained
     grown = min(1.0, step / _GROWN_UP)
     return 0.75 * grown * min(1.0, pixel_loss / _EXPLAINED) * min(1.0, float(painted.min()) / _ENOUGH_PAINT)
 

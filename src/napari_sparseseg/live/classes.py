@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from napari_sparseseg._types import MAX_CLASSES
+from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.live.events import ClassInfo, Color
 
@@ -47,6 +48,19 @@ class ClassList:
     def background(self) -> int | None:
         """Id of the class in the background role, None if that class was removed."""
         return next((info.class_id for info in self.all if info.is_background), None)
+
+    def learnable(self, painted: Iterable[int], paint: PaintConfig) -> tuple[int, ...]:
+        """Those of the painted classes that can be learnt, ascending; none if they are too few.
+
+        Two are needed. Where unpainted voxels say something they stand for the background, and any other will do.
+        """
+        found = {class_id for class_id in painted if class_id in self._classes}
+        background = self.background
+        if paint.learns_unlabelled:
+            if background is None:
+                return ()
+            found.add(background)
+        return tuple(sorted(found)) if len(found) >= _FEWEST else ()
 
     def __contains__(self, class_id: int) -> bool:
         return class_id in self._classes

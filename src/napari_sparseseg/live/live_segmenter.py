@@ -74,7 +74,7 @@ class LiveSegmenter:
     events
         `LiveEvents`: status, tiles, changes of paint and classes, learning curve, failures.
     auto_start
-        Whether training starts by itself once two classes are painted, unless it was paused.
+        Whether training starts by itself once enough is painted, mostly two classes, unless it was paused.
     found
         `FoundObjects`: finds objects, and merges, splits, deletes and fills them.
     suggestions
@@ -709,7 +709,8 @@ class LiveSegmenter:
         if self.is_overlapping:
             is_enough = bool(learnable(self._store, self._classes, self._settings.paint))
         else:
-            is_enough = len(self._store.painted_classes(self._classes.background)) > 1
+            painted = self._store.painted_classes(self._classes.background)
+            is_enough = bool(self._classes.learnable(painted, self._settings.paint))
         if is_enough:
             self._switch.wish(is_training=True)
 

@@ -194,8 +194,8 @@ class LiveLoop:
         if overlapping:
             painted = learnable(self._store, self._classes, self.learner.paint)
         else:
-            painted = tuple(i for i in self._store.painted_classes(background) if i in self._classes)
-        if len(painted) < (1 if overlapping else 2):
+            painted = self._classes.learnable(self._store.painted_classes(background), self.learner.paint)
+        if not painted:
             return None
         learnt = self.learner.fitted.classes.ids if self.learner.fitted else ()
         known = tuple(sorted({*painted, *(i for i in learnt if i in self._classes)}))
@@ -394,6 +394,9 @@ class LiveLoop:
         if self.learner.is_overlapping:
             return missing_paint(self._store, self._classes, self.learner.paint)
         painted = self._store.painted_classes(self._classes.background)
+        if self.learner.paint.learns_unlabelled:
+            has_background = self._classes.background is not None
+            return "Outline some objects" if has_background else "Say which class is the background"
         if not painted:
             return "Paint a little of two classes"
         names = [info.name for info in self._classes.all if info.class_id not in painted]

@@ -70,13 +70,37 @@ def read_annotation(
     return result
 
 
-def check_classes(annotations: Sequence[Annotation]) -> tuple[int, ...]:
+def painted_classes(annotations: Sequence[Annotation]) -> tuple[int, ...]:
+    """Class ids over all volumes, ascending: those painted, and those named in sets that were painted."""
+    return tuple(sorted({class_id for annotation in annotations for class_id in annotation.classes()}))
+
+
+def background_beside(classes: Collection[int]) -> int:
+    """The background where unpainted voxels stand for it and one class was painted: the lowest free id.
+
+    Raises `InputError` for several classes, any of which may be meant for the background.
+    """
+    if len(classes) > 1:
+        raise InputError(
+            f"classes {tuple(classes)} are painted and unpainted voxels count as well, so it must be said which class "
+            "is the background: pass background=..., one of these or an id that is not painted"
+        )
+    return 1 if 1 not in classes else 2
+
+
+def check_classes(annotations: Sequence[Annotation], *, unpainted: int | None = None) -> tuple[int, ...]:
     """Class ids over all volumes, ascending: those painted, and those named in sets that were painted.
 
-    Raises `InputError` if nothing is painted, if there is one class only or more than 127, or if each painted voxel
-    allows every class.
+    `unpainted` is the class that need not be painted, since unpainted voxels stand for it. Raises `InputError` if
+    nothing is painted, if there is one class only or more than 127, or if each painted voxel allows every class.
     """
-    classes = tuple(sorted({class_id for annotation in annotations for class_id in annotation.classes()}))
+    classes = painted_classes(annotations)
+    if unpainted is not None and classes:
+        if classes == (unpainted,):
+            raise InputError(
+                f"only class {unpainted} is painted, which is the background; paint some objects with another class"
+            )
+        classes = tuple(sorted({*classes, unpainted}))
     if not classes:
         raise InputError(
             "nothing is painted: the annotation is 0 everywhere; paint at least two classes, for example 1 on some "
