@@ -107,7 +107,7 @@ class TestCodeOnThePages:
         np.testing.assert_array_equal(np.asarray(written.array), result["labels"])
         assert written.class_names[2] == "nucleus"
 
-    @pytest.mark.parametrize("page", ["index", "install", "command-line"])
+    @pytest.mark.parametrize("page", ["index", "install", "command-line", "objects"])
     def test_commands(self, page: str, painted_files: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("napari_sparseseg.demo.tissue", samples.tissue)
         commands = commands_on(REPOSITORY / "docs" / f"{page}.md")
