@@ -366,6 +366,7 @@ class LayerBridge(QObject):
     def _on_feed_drained(self) -> None:
         if self._pair is not None:
             self._pair.prediction.update_thumbnail()
+            self._extras.update_thumbnails()
 
     def _on_freshness_changed(self, _frame: int) -> None:
         self._extras.update_freshness()

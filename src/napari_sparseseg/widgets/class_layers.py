@@ -79,6 +79,11 @@ class ClassLayers(QObject):
         for painted in self._layers.values():
             painted.redraw()
 
+    def update_thumbnails(self) -> None:
+        """Draw the small pictures in the list of layers."""
+        for painted in self._layers.values():
+            painted.update_thumbnail()
+
     # --- layers -> live ---
 
     def _on_painted(self, class_id: int, strokes: list[Stroke]) -> None:

@@ -105,6 +105,11 @@ class Extras(QObject):
         if self.of_classes is not None:
             self.of_classes.show_classes(classes)
 
+    def update_thumbnails(self) -> None:
+        """Draw the small pictures of what is shown of classes."""
+        if self.of_classes is not None:
+            self.of_classes.update_thumbnails()
+
     def sync(self, frame: int, box: Box) -> None:
         """Show what was painted within a box."""
         if self.of_classes is not None:
