@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from napari_sparseseg import suggest_between  # noqa: E402
 from napari_sparseseg.figure import COLOURS  # noqa: E402
 from sparsebench import Case  # noqa: E402 - it lies beside the benchmarks
-from weak import allowed_sets, hints, orientations, uncertain, weights  # noqa: E402
+from weak import allowed_sets, hints, orientations, transfer, uncertain, weights  # noqa: E402
 from weak.common import fit, load, repainted  # noqa: E402
 
 FOLDER = ROOT / "docs" / "images"
@@ -132,12 +132,28 @@ def of_hints() -> Panels:
     }
 
 
+def of_transfer() -> Panels:
+    """What was painted elsewhere and here, and what comes of it without and with the other model."""
+    other, case = transfer.elsewhere("hippocampus", 0), transfer.target("hippocampus", 0)
+    there, here = (int(np.argmax((c.annotation > 1).sum((1, 2)))) for c in (other, case))
+    models = [transfer.fit_here(case, True, start=s) for s in (None, transfer.learnt_elsewhere("hippocampus", 0, True))]
+    shown = int(np.argmax(((case.truth > 1) & case.scored).sum((1, 2))))
+    results = [judged(case.image[shown], np.asarray(m.predict(case.image))[shown], case.truth[shown]) for m in models]
+    return {
+        "another volume": painted(other.image[there], other.annotation[there]),
+        "a few strokes here": painted(case.image[here], case.annotation[here]),
+        "from nothing": results[0],
+        "from the other model": results[1],
+    }
+
+
 PICTURES: dict[str, Callable[[], Panels]] = {
     "weights": of_weights,
     "allowed_sets": of_allowed_sets,
     "uncertain": of_uncertain,
     "orientations": of_orientations,
     "hints": of_hints,
+    "transfer": of_transfer,
 }
 
 

@@ -47,8 +47,8 @@ def compare(volume_names: Sequence[str], seeds: Sequence[int], quick: bool) -> R
         for seed in seeds:
             case, other = target(volume, seed), learnt_elsewhere(volume, seed, quick)
             more = {"as_it_is": foreground(case, other)}
-            more |= {name: foreground(case, _fit(case, quick, **setting)) for name, setting in SETTINGS.items()}
-            without, with_it = (foreground(case, _fit(case, quick, start=start)) for start in (None, other))
+            more |= {name: foreground(case, fit_here(case, quick, **setting)) for name, setting in SETTINGS.items()}
+            without, with_it = (foreground(case, fit_here(case, quick, start=start)) for start in (None, other))
             rows.append(row_of(volume, seed, without, with_it, **{name: round(d, 4) for name, d in more.items()}))
     return result_of(rows)
 
@@ -58,13 +58,19 @@ def target(volume: str, seed: int) -> Case:
     return sparsebench.load_case("here/scribbles", {"here": _TRANSFERS[volume][1]}, seed)
 
 
+def elsewhere(volume: str, seed: int) -> Case:
+    """The other volume with three slices painted."""
+    return sparsebench.load_case("there/slices3", {"there": _TRANSFERS[volume][0]}, seed)
+
+
 @lru_cache(maxsize=4)
 def learnt_elsewhere(volume: str, seed: int, quick: bool) -> SparseSegmenter:
     """The model of the other volume."""
-    case = sparsebench.load_case("there/slices3", {"there": _TRANSFERS[volume][0]}, seed)
+    case = elsewhere(volume, seed)
     return segmenter_for(case, quick).fit(case.image, case.annotation, max_steps=2 * steps_of(quick))
 
 
-def _fit(case: Case, quick: bool, *, start: SparseSegmenter | None = None, **settings: Any) -> SparseSegmenter:
+def fit_here(case: Case, quick: bool, *, start: SparseSegmenter | None = None, **settings: Any) -> SparseSegmenter:
+    """Learn from the few strokes, maybe from a start."""
     segmenter = segmenter_for(case, quick, **settings)
     return segmenter.fit(case.image, case.annotation, max_steps=steps_of(quick), start=start)

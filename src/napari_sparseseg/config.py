@@ -109,7 +109,7 @@ class TrainingConfig(_Config):
         le=100000,
         title="Warm-up on the volume",
         description="Steps in which the U-Net fills in hidden parts of the volume before it learns from paint; 0 is "
-        "without. Try 200 where very little is painted and there is time.",
+        "without. No gain was measured; if you have time and next to no paint, try 200.",
     )
     consistency: float = Field(
         0.0,
@@ -117,7 +117,7 @@ class TrainingConfig(_Config):
         le=100,
         title="Consistency",
         description="How much the network must agree with its own average where nothing is painted, against the paint; "
-        "0 is without. Try 1 where few strokes must do for a large volume. A step takes longer.",
+        "0 is without. No gain was measured with few steps, and a step takes longer; if you train for long, try 1.",
     )
     held_out: float = Field(
         0.1,

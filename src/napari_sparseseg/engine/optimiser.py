@@ -19,15 +19,13 @@ _EPSILON = 1e-8
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101).
 
-    `paces` says for each parameter which part of the step size it takes; all of it without.
+    `paces` may say for each parameter which part of the step size it takes.
     """
 
-    def __init__(
-        self, parameters: Iterable[nn.Parameter], *, weight_decay: float, paces: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float) -> None:
         self.parameters = list(parameters)
         self.weight_decay = weight_decay
-        self.paces = [1.0] * len(self.parameters) if paces is None else list(paces)
+        self.paces: Sequence[float] = [1.0] * len(self.parameters)
         self.means = [torch.zeros_like(p) for p in self.parameters]
         self.squares = [torch.zeros_like(p) for p in self.parameters]
         self.n_steps = 0

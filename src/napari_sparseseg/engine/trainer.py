@@ -48,7 +48,7 @@ _PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
 _PREVALENCE_PATCHES = 4
 _WARM_UP_STREAM = 1  # of random numbers
 _WARM_UP_SHARE = 0.2  # of a budget that warming up on the volume may take
-_STARTED_PACE = 0.1  # of the step size, for a trunk that was learnt elsewhere: little paint would spoil it
+_STARTED_PACE = 0.1  # of the step size, for a trunk that was learnt elsewhere: few strokes would spoil it
 
 Progress = Callable[[int], float]
 """Share of the budget that is used after so many steps, 0..1; 0 if nobody knows."""
@@ -75,7 +75,7 @@ class Trainer:
     """Trains a `SparseNet` on the paint of one or several volumes.
 
     The network that is passed in keeps the averaged weights, which predict; its copy learns. `seed` fixes every
-    random choice. `is_started` says that its trunk was learnt elsewhere: then that changes slowly. Not thread-safe.
+    random choice. `is_started` says that its trunk was learnt elsewhere: few strokes change it slowly. Not thread-safe.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Trainer:
         self._round = 0
         self._seed = seed
         self._rng = np.random.default_rng(seed)
-        self._optimiser = self._new_optimiser()
+        self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=config.weight_decay)
         self._pixel_loss = 0.0
         self._maps: Sequence[FeatureMap] = ()
         self._lessons: list[Lesson] = []
@@ -156,7 +156,7 @@ class Trainer:
                 change_outputs(network, sources)
             change_heads(network, heads)
         n_steps = self._optimiser.n_steps
-        self._optimiser = self._new_optimiser()
+        self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=self.config.weight_decay)
         self._optimiser.n_steps = n_steps
         remember(self._optimiser, self.network.unet, moments, sources)
         self.classes = classes
@@ -226,7 +226,6 @@ class Trainer:
         self._rng.bit_generator.state = plain["random"]
         self.step, self._round, self._seed = plain["step"], plain["round"], plain["seed"]
         self.is_started = plain.get("is_started", False)  # absent from models of older programs
-        self._optimiser = self._new_optimiser()
         self._optimiser.n_steps = plain["optimiser_steps"]
         self._pixel_loss = plain.get("pixel_loss", 0.0)  # older files have none
         self.network.unet.load_state_dict({name: tensors[f"latest.{name}"] for name in self.network.unet.state_dict()})
@@ -234,10 +233,12 @@ class Trainer:
             for number, value in enumerate(getattr(self._optimiser, kind)):
                 value.copy_(tensors[f"optimiser.{kind}.{number}"])
 
-    def _new_optimiser(self) -> AdamW:
-        unet, pace = self.network.unet, _STARTED_PACE if self.is_started else 1.0
-        paces = [pace if name.partition(".")[0] in unet.TRUNK else 1.0 for name, _ in unet.named_parameters()]
-        return AdamW(unet.parameters(), weight_decay=self.config.weight_decay, paces=paces)
+    def _pace_trunk(self) -> None:
+        pace = _STARTED_PACE**self._scarcity if self.is_started else 1.0
+        unet = self.network.unet
+        self._optimiser.paces = [
+            pace if name.partition(".")[0] in unet.TRUNK else 1.0 for name, _ in unet.named_parameters()
+        ]
 
     def _volumes(self) -> Iterator[tuple[FeatureMap, Paint]]:
         return zip(self._maps, self._paints, strict=True)
@@ -267,6 +268,7 @@ class Trainer:
             self.config.patch_voxels, self._maps[0].bank.spacing, self.network.unet.stride, largest
         )
         self._scarcity = scarcity(self._paints, shapes)
+        self._pace_trunk()
         filled = float(np.concatenate([surrounded(p, m.shape) for m, p in self._volumes()]).mean())
         self._strokes = max(0.0, 1 - 2 * filled)  # the rims of filled areas look like strokes, too
         self._criterion = criterion_of(self.paint)
