@@ -8,8 +8,9 @@ The volumes are those of `benchmarks/weak_labels.py`, as small and as quickly le
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from napari_sparseseg import suggest_between  # noqa: E402
 from napari_sparseseg.figure import COLOURS  # noqa: E402
 from sparsebench import Case  # noqa: E402 - it lies beside the benchmarks
-from weak import allowed_sets, hints, orientations, transfer, uncertain, weights  # noqa: E402
+from weak import allowed_sets, hints, orientations, smoothing, transfer, uncertain, unlabelled, weights  # noqa: E402
 from weak.common import fit, load, repainted  # noqa: E402
 
 FOLDER = ROOT / "docs" / "images"
@@ -62,9 +63,20 @@ def judged(image: npt.NDArray[Any], labels: npt.NDArray[Any], truth: npt.NDArray
     return picture
 
 
-def compared(without: Case, with_it: Case, at: tuple[int, int], shown: tuple[int, int], **how: Any) -> Panels:
-    """Both paintings on the slice `at` (axis, index), and what comes of them on the slice `shown`."""
-    labels = [np.asarray(fit(case, True, **more).predict(case.image)) for case, more in ((without, {}), (with_it, how))]
+def compared(
+    without: Case,
+    with_it: Case,
+    at: tuple[int, int],
+    shown: tuple[int, int],
+    plain: Mapping[str, Any] = MappingProxyType({}),
+    **how: Any,
+) -> Panels:
+    """Both paintings on the slice `at` (axis, index), and what comes of them on the slice `shown`.
+
+    `plain` is how it is learnt without the method, `how` with it.
+    """
+    both = (without, plain), (with_it, how)
+    labels = [np.asarray(fit(case, True, **more).predict(case.image)) for case, more in both]
     image, truth = (plane_of(array, *shown) for array in (without.image, without.truth))
     scores = ["paint without", "paint with", "without", "with"]
     paints = [painted(plane_of(c.image, *at), plane_of(c.annotation, *at)) for c in (without, with_it)]
@@ -147,6 +159,31 @@ def of_transfer() -> Panels:
     }
 
 
+def of_label_smoothing() -> Panels:
+    """Paint of a hurried hand, and both ways to believe it."""
+    case = load("nuclei_part", 0)
+    hurried = repainted(case, smoothing.hurried(case))
+    z = int(np.flatnonzero(case.annotation.any((1, 2)))[1])
+    panels = compared(hurried, hurried, (0, z), (0, z + 6), paint__label_smoothing=0.1)
+    return _with_truth(case, z, panels, ("in a hurry", "believed", "smoothed"))
+
+
+def of_positive_unlabelled() -> Panels:
+    """Some objects outlined, and what the rest is taken for."""
+    case = load("nuclei_part", 0)
+    some = repainted(case, unlabelled.some_outlined(case))
+    z = int(np.argmax((some.annotation > 0).sum((1, 2))))
+    background = {"paint__unlabelled": "background", "paint__negative_weight": 1.0}
+    panels = compared(some, some, (0, z), (0, z + 6), background, paint__unlabelled="risk")
+    return _with_truth(case, z, panels, ("some outlined", "the rest is background", "the rest may be either"))
+
+
+def _with_truth(case: Case, z: int, panels: Panels, titles: tuple[str, str, str]) -> Panels:
+    """The truth of a painted slice, its paint, and both results."""
+    _, *rest = panels.values()
+    return {"truth": painted(case.image[z], case.truth[z]), **dict(zip(titles, rest, strict=True))}
+
+
 PICTURES: dict[str, Callable[[], Panels]] = {
     "weights": of_weights,
     "allowed_sets": of_allowed_sets,
@@ -154,6 +191,8 @@ PICTURES: dict[str, Callable[[], Panels]] = {
     "orientations": of_orientations,
     "hints": of_hints,
     "transfer": of_transfer,
+    "label_smoothing": of_label_smoothing,
+    "positive_unlabelled": of_positive_unlabelled,
 }
 
 
