@@ -18,6 +18,8 @@ from torch import Tensor
 
 from napari_sparseseg.engine.losses import contrastive_loss, multi_label_loss, non_negative_risk, partial_label_loss
 from napari_sparseseg.engine.weak.average_k import pseudo_candidates
+from napari_sparseseg.engine.weak.consistency import disagreement
+from napari_sparseseg.engine.weak.warm_up import reconstruction_loss
 
 Floats = npt.NDArray[np.float64]
 TEMPERATURE = 0.1  # of the contrastive loss
@@ -202,6 +204,39 @@ def drawn_unlabelled(rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.b
     return logits, allowed, weight
 
 
+def consistency(logits: Floats, teacher: Floats, counts: npt.NDArray[np.bool_]) -> tuple[float, Floats]:
+    """Mean over the voxels that count of the sum of (p - q)^2; by the logits p falls like p (d - sum of p d)."""
+    pupil = np.moveaxis(softmax(np.moveaxis(logits, 1, -1)), -1, 1)
+    n = max(1, int(counts.sum()))
+    value = float((((pupil - teacher) ** 2).sum(1) * counts).sum() / n)
+    by_pupil = 2 * (pupil - teacher) * counts[:, None] / n
+    return value, pupil * (by_pupil - (by_pupil * pupil).sum(1, keepdims=True))
+
+
+def drawn_patches(rng: np.random.Generator) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    """Logits (patches, classes, z, y, x) of the pupil, probabilities of the teacher, and which voxels count."""
+    n, *shape = rng.integers(1, 4, size=4).tolist()
+    logits, other = rng.normal(scale=3, size=(2, n, int(rng.integers(2, 5)), *shape))
+    teacher = np.moveaxis(softmax(np.moveaxis(other, 1, -1)), -1, 1)
+    return logits, teacher, rng.random((n, *shape)) < rng.choice([0.0, 0.5, 1.0])
+
+
+def reconstruction(found: Floats, features: Floats, hidden: npt.NDArray[np.bool_]) -> tuple[float, Floats]:
+    """Mean squared error of the features of hidden voxels."""
+    difference = (found - features) * hidden[..., None]
+    n = found.shape[-1] * hidden.sum()
+    return float((difference**2).sum() / n), 2 * difference / n
+
+
+def drawn_hidden(rng: np.random.Generator) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    """What was rebuilt, (patches, z, y, x, features), what it was, and which voxels were hidden: one at least."""
+    n, *shape = rng.integers(1, 4, size=4).tolist()
+    found, features = rng.normal(size=(2, n, *shape, 5))
+    hidden = rng.random((n, *shape)) < 0.5
+    hidden[0, 0, 0, 0] = True
+    return found, features, hidden
+
+
 LOSSES: dict[str, Loss] = {
     "partial_label_loss": Loss(drawn_voxels, partial_label_loss, partial_label),
     "label_smoothing": Loss(
@@ -213,6 +248,10 @@ LOSSES: dict[str, Loss] = {
     "non_negative_risk": Loss(
         drawn_unlabelled, partial(non_negative_risk, background=0, prior=0.3), risk_of_unlabelled
     ),
+    "consistency": Loss(
+        drawn_patches, lambda logits, teacher, counts: disagreement(logits.softmax(1), teacher, counts), consistency
+    ),
+    "reconstruction_loss": Loss(drawn_hidden, reconstruction_loss, reconstruction),
 }
 
 
