@@ -91,3 +91,21 @@ def test_a_model_of_two_classes_can_go_on_with_one():
 def test_the_same_seed_gives_the_same_bits():
     first, again = (fitted(objects(), PaintConfig(unlabelled="risk")).predict_proba(IMAGE) for _ in range(2))
     np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize("unlabelled", ["background", "risk"])
+def test_a_single_plane_will_do(unlabelled):
+    segmenter = make(paint=PaintConfig(unlabelled=unlabelled)).fit(IMAGE[5], objects()[5], max_steps=2)
+    assert segmenter.predict(IMAGE[5]).shape == SHAPE[1:]
+
+
+def test_a_volume_without_paint_may_be_among_them():
+    segmenter = make(paint=PaintConfig(unlabelled="risk"))
+    segmenter.fit([IMAGE, IMAGE[:, ::-1]], [objects(), np.zeros_like(TRUTH)], max_steps=2)
+    assert segmenter.classes_.tolist() == [1, 2]
+
+
+def test_where_nothing_is_left_unpainted_it_still_answers():
+    everywhere = np.full_like(TRUTH, 2)
+    segmenter = fitted(everywhere, PaintConfig(unlabelled="risk"))
+    assert np.isfinite(segmenter.predict_proba(IMAGE)).all()

@@ -7,7 +7,7 @@ from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QFocusEvent, QWheelEvent
 from qtpy.QtWidgets import QApplication, QLabel
 
-from napari_sparseseg.config import ModelConfig, PredictionConfig, TrainingConfig
+from napari_sparseseg.config import ModelConfig, PaintConfig, PredictionConfig, TrainingConfig
 from napari_sparseseg.widgets.form import ConfigForm
 from napari_sparseseg.widgets.numbers import Bounds, number_text
 
@@ -96,6 +96,19 @@ class TestEditing:
         form, seen = make(PredictionConfig())
         qtbot.keyClick(form.field("intensity"), Qt.Key.Key_Down)
         assert seen == [PredictionConfig(intensity="training")]
+
+    def test_numbers_for_some_classes_and_none_again(self, make, qtbot):
+        form, seen = make(PaintConfig())
+        type_into(qtbot, form.field("class_weights"), "1, 0.5")
+        form.field("class_weights").clear()
+        type_into(qtbot, form.field("class_weights"), "")
+        assert seen == [PaintConfig(class_weights=(1.0, 0.5)), PaintConfig()]
+
+    def test_a_weight_of_no_use_is_explained(self, make, qtbot):
+        form, seen = make(PaintConfig())
+        type_into(qtbot, form.field("class_weights"), "1, 0")
+        assert "class_weights" in form.explanation
+        assert not seen
 
     def test_several_numbers(self, make, qtbot):
         form, seen = make(ModelConfig())
