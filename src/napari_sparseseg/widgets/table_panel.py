@@ -180,8 +180,9 @@ def _view_of(model: ObjectTableModel, selection: QItemSelectionModel) -> QTableV
     view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
     view.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
     view.setTabKeyNavigation(False)
-    view.setAlternatingRowColors(True)
-    view.setShowGrid(False)
+    view.setShowGrid(
+        False
+    )  # and rows of one colour: napari's themes have none for every other row, which is white then
     view.setWordWrap(False)
     view.setFixedHeight(_HEIGHT)
     view.setMinimumWidth(0)
