@@ -53,7 +53,9 @@ class Paint:
     @property
     def is_unlabelled(self) -> npt.NDArray[np.bool_]:
         """Which voxels were not painted and joined the paint, (n,)."""
-        found: npt.NDArray[np.bool_] = self.allowed.all(1) if self.present is None else np.zeros(len(self), bool)
+        if self.present is not None:
+            return np.zeros(len(self), bool)
+        found: npt.NDArray[np.bool_] = self.allowed.sum(1) == self.allowed.shape[1]
         return found
 
     @property
