@@ -3,7 +3,8 @@
 Twice a volume holds what its paint does not show: a class that was left out of the paint (the last one; volumes of two
 classes get a third, the rim of the second), and a piece of another volume, an artefact so to speak, as bright as the
 rest. The metric is the area under the ROC curve for telling its voxels from all others on planes without paint, mean of
-both. `with` is the distance among filter features; `embedding` that in an embedding learnt by the contrastive loss.
+both. `with` is the distance among filter features; `embedding` that in an embedding learnt by the contrastive loss;
+`both` the mean of the ranks that softmax and distance give.
 """
 
 from __future__ import annotations
@@ -31,11 +32,17 @@ def compare(volume_names: Sequence[str], seeds: Sequence[int], quick: bool) -> R
 
 def _measure(case: Case, quick: bool) -> tuple[float, float, dict[str, Any]]:
     found = {name: _areas(shown, new, quick) for name, shown, new in _situations(case)}
-    means = {
-        way: float(np.mean([areas[way] for areas in found.values()])) for way in ("softmax", "features", "embedding")
-    }
+    means = {way: float(np.mean([areas[way] for areas in found.values()])) for way in found["piece"]}
     more = {name: {way: round(area, 4) for way, area in areas.items()} for name, areas in found.items()}
-    return means["softmax"], means["features"], {"embedding": round(means["embedding"], 4), **more}
+    return (
+        means["softmax"],
+        means["features"],
+        {
+            "embedding": round(means["embedding"], 4),
+            "both": round(means["both"], 4),
+            **more,
+        },
+    )
 
 
 def _situations(case: Case) -> Iterator[tuple[str, Case, Mask]]:
@@ -55,6 +62,7 @@ def _areas(case: Case, new: Mask, quick: bool) -> dict[str, float]:
         "features": np.asarray(by_features.predict_novelty(case.image)),
         "embedding": np.asarray(by_embedding.predict_novelty(case.image)),
     }
+    scores["both"] = sum(rankdata(scores[way]).reshape(new.shape) for way in ("softmax", "features"))
     return {way: area_under_curve(score[case.scored], new[case.scored]) for way, score in scores.items()}
 
 
