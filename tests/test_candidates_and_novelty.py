@@ -103,7 +103,10 @@ def test_it_can_be_learnt_later(plain, tmp_path):
 
 def test_classes_that_overlap_have_no_candidates():
     segmenter = SparseSegmenter(
-        random_state=0, model=MODEL, training=TRAINING, paint=PaintConfig(candidates=1.2, overlapping=True)
+        random_state=0,
+        model=MODEL,
+        training=TRAINING,
+        paint=PaintConfig(candidates=1.2, overlapping=True, missing_weight=0.5),
     ).fit(IMAGE, PAINT, max_steps=2)
     with pytest.raises(InputError, match="has not learnt candidate classes"):
         segmenter.predict_candidates(IMAGE)
