@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("QT_API", "pyside6")
 os.environ["SPARSESEG_HOME"] = tempfile.mkdtemp()
@@ -18,15 +19,19 @@ os.environ["SPARSESEG_HOME"] = tempfile.mkdtemp()
 import napari
 import numpy as np
 from hand import Hand
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QWidget
 from scipy import ndimage
 
+from napari_sparseseg._types import Box
 from napari_sparseseg.live.events import LiveState
 from napari_sparseseg.samples import BACKGROUND, MEMBRANE, NUCLEUS, Sample, tissue
+from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.session import Session, session_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "tutorial" / "images"
+_STEPS_FOR_OBJECTS = 120
 COLORS = {NUCLEUS: (0.9, 0.6, 0.0), MEMBRANE: (0.35, 0.7, 0.9)}
 
 
@@ -54,6 +59,7 @@ class Tutorial:
         self.accept()
         self.come_back()
         self.paint_objects()
+        self.find_objects()
         self.viewer.close()
 
     def open(self) -> None:
@@ -157,7 +163,90 @@ class Tutorial:
             self.hand.key(Qt.Key.Key_N)
         self.picture("10-objects", seconds=1)
 
+    def find_objects(self) -> None:
+        """Find what is on screen; merge, split and delete by the mouse; and measure the rest."""
+        bridge, found, panel = self.session.bridge, self.session.live.found, self.dock.found_panel
+        bridge.objects.switch(False)
+        self.session.live.start()
+        first = self.session.live.status.step
+        self.wait_for(lambda: self.session.live.status.step >= first + _STEPS_FOR_OBJECTS, seconds=240)
+        self.session.live.pause()
+        self.viewer.layers["tissue prediction"].visible = False
+        self.click(panel._here)
+        self.wait_for(lambda: not found.is_empty, seconds=120)
+        self.click(panel.table._section._button)
+        self.wait_for(lambda: bridge.found.table.table is not None, seconds=60)
+        for tool, points in (("merge", self.neighbours), ("split", self.ends), ("delete", self.smallest)):
+            self.click(panel._tools[tool])
+            self.hand.stroke(*(self.world(place) for place in points()))
+            QTest.qWait(300)
+        self.click(panel._tools["delete"])
+        count = found.count(0)
+        self.wait_for(lambda: len(bridge.found.table.table.rows) == count, seconds=60)
+        self.dock._scroll.ensureWidgetVisible(panel.table)
+        QTest.qWait(300)
+        view = panel.table._view
+        header = view.horizontalHeader()
+        volume = QPoint(header.sectionViewportPosition(2) + header.sectionSize(2) // 2, 8)
+        for _ in range(2):  # the largest first
+            self.click(header.viewport(), volume)
+        self.click(view.viewport(), view.visualRect(panel.table._model.index(0, 2)).center())
+        self.picture("11-find-objects", seconds=2)
+
+    # --- objects on the slice on screen ---
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The objects that were found on slice 24."""
+        _, height, width = self.sample.image.shape
+        return self.session.live.found.ids(0, Box((24, 0, 0), (25, height, width)))[0]
+
+    def neighbours(self) -> list[tuple[int, int]]:
+        """A voxel each of the two objects that are closest to each other."""
+        ids, places = self.ids, []
+        for number in np.unique(ids[ids > 0]).tolist():
+            away, nearest = ndimage.distance_transform_edt((ids == 0) | (ids == number), return_indices=True)
+            away[ids != number] = np.inf
+            place = np.unravel_index(int(away.argmin()), away.shape)
+            places.append((float(away[place]), number, int(ids[tuple(nearest[(slice(None), *place)])])))
+        _, *pair = min(places)
+        return [self.middle(ids == number) for number in pair]
+
+    def ends(self) -> list[tuple[int, int]]:
+        """Two voxels far apart in the largest object."""
+        ids = self.ids
+        inside = np.argwhere(ndimage.binary_erosion(ids == np.bincount(ids[ids > 0]).argmax()))
+        along = (inside - inside.mean(0)) @ np.linalg.svd(inside - inside.mean(0), full_matrices=False)[2][0]
+        return [(int(y), int(x)) for y, x in (inside[along.argmin()], inside[along.argmax()])]
+
+    def smallest(self) -> list[tuple[int, int]]:
+        """A voxel of the smallest object, to be clicked."""
+        ids = self.ids
+        numbers, sizes = np.unique(ids[ids > 0], return_counts=True)
+        return [self.middle(ids == numbers[sizes.argmin()])] * 2
+
+    def middle(self, mask: np.ndarray) -> tuple[int, int]:
+        """The voxel deepest inside."""
+        y, x = np.unravel_index(int(ndimage.distance_transform_edt(mask).argmax()), mask.shape)
+        return int(y), int(x)
+
     # --- small steps ---
+
+    @property
+    def dock(self) -> Any:
+        """The dock of the plugin."""
+        return next(dock for dock in self.viewer.window.dock_widgets.values() if isinstance(dock, SparseSegDock))
+
+    def click(self, widget: QWidget, place: QPoint | None = None) -> None:
+        """A click on a control of the dock."""
+        where = widget.rect().center() if place is None else place
+        QTest.mouseClick(widget, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, where)
+        QTest.qWait(100)
+
+    def world(self, place: tuple[int, int]) -> tuple[float, float]:
+        """Where a voxel of the slice on screen lies."""
+        y, x = (voxel * size for voxel, size in zip(place, self.sample.spacing[1:], strict=True))
+        return y, x
 
     def brush(self, size: int) -> None:
         """Set the brush size of the layer that is painted on, in voxels."""
