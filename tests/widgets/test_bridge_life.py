@@ -408,6 +408,7 @@ def test_the_status_names_the_class_under_the_cursor_and_what_else_it_may_be(set
     second = np.zeros(box.shape, np.uint8)
     second[:, :8] = BACKGROUND
     viewer.layers.selection = {stage.prediction}
+    viewer.mouse_over_canvas = True  # wherever the pointer of the screen is
     stage.bridge.go_to(Plane(0, 0, 2))
 
     def said(y, layer=stage.prediction):
