@@ -145,6 +145,7 @@ class Tutorial:
         self.viewer = napari.Viewer(show=True)
         self.viewer.window.resize(1280, 860)
         self.viewer.theme = "dark"
+        self.hand = Hand(self.viewer)
         self.viewer.open(project, plugin="napari-sparseseg")
         QTest.qWait(100)
         self.session = session_of(self.viewer)
