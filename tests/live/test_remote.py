@@ -18,7 +18,7 @@ from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.learner import Learner
-from napari_sparseseg.live.remote import RemoteLearner
+from napari_sparseseg.live.remote import Question, RemoteLearner, teach
 from napari_sparseseg.live.settings import Settings, is_address
 from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.volume import ArrayVolume
@@ -90,6 +90,16 @@ def test_the_worker_learns_bit_for_bit_what_would_be_learnt_here(client):
         train(learner, 12)
     assert [learner.step for learner in learners] == [12, 12]
     assert_equal(*learners)
+
+
+def test_an_answer_is_not_over_before_the_unet_has_made_a_step():
+    image = LiveImage.of(IMAGE, channel_axis=None, time_axis=None, spacing=None)
+    settings = Settings(SMALL, QUICK.with_changes(warm_up_steps=2), PredictionConfig(), "cpu")
+    learner = Learner(image, settings)
+    annotations = {0: annotation_of()}
+    list(learner.learn(annotations, TWO))
+    answer = teach(Question("a", settings, learner.encoded(()), annotations, is_fresh=True, seconds=0), image)
+    assert [step.phase for step in answer.steps][-3:] == ["warm-up", "warm-up", "unet"]
 
 
 def test_a_stroke_meanwhile_keeps_what_the_worker_has_learnt(client):

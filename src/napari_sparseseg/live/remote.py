@@ -75,7 +75,8 @@ def teach(question: Question, image: LiveImage) -> Answer:
     learner.go_on(fitted, (header["training"], tensors), question.annotations, is_fresh=question.is_fresh)
     steps: list[TrainingStep] = []
     started = time.perf_counter()
-    while not steps or steps[-1].phase == "pixel" or time.perf_counter() - started < question.seconds:
+    # what comes before the first step of the U-Net begins anew with each question
+    while not steps or steps[-1].phase != "unet" or time.perf_counter() - started < question.seconds:
         steps.extend(learner.train(0))
     return Answer(learner.encoded(()), tuple(steps))
 
