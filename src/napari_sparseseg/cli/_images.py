@@ -162,6 +162,20 @@ def matching_level_of(path: Path | str, segmenter: SparseSegmenter, *, axes: str
     return matching_level([_in_micrometres(file)[0] for file in _levels_of(path, axes)], segmenter.spacing)
 
 
+def open_matching(
+    path: Path | str,
+    segmenter: SparseSegmenter,
+    *,
+    axes: str | None,
+    spacing: Sequence[float] | None,
+    level: int | None,
+) -> Image:
+    """An image at a level of resolution, or at the one that matches the model if that is None; see `Image.open`."""
+    if level is None:
+        level = matching_level_of(path, segmenter, axes=axes)
+    return Image.open(path, axes=axes, spacing=spacing, level=level)
+
+
 def open_model(path: Path, *, device: str) -> SparseSegmenter:
     """A model that was saved.
 

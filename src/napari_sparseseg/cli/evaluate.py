@@ -117,9 +117,8 @@ def _score_model(
     device: str,
 ) -> Iterator[_Score]:
     from napari_sparseseg.cli._images import (
-        Image,
-        matching_level_of,
         open_labels,
+        open_matching,
         open_model,
         painted_times,
         read_classes,
@@ -128,9 +127,7 @@ def _score_model(
     )
 
     segmenter = open_model(model, device=device)
-    if level is None:
-        level = matching_level_of(path, segmenter, axes=axes)
-    image = Image.open(path, axes=axes, spacing=spacing, level=level)
+    image = open_matching(path, segmenter, axes=axes, spacing=spacing, level=level)
     truth = open_labels(truth_path, image, has_classes=segmenter.get_params()["paint__overlapping"])
     image.check_paint(truth)
     warn_of_other_voxels(image, segmenter)

@@ -68,18 +68,15 @@ def suggest(
         raise typer.BadParameter(f"{method!r} is unknown; choose {' or '.join(_METHODS)}", param_hint="--method")
     sizes, level_number = _options.parse_spacing(spacing), _options.parse_level(level)
     from napari_sparseseg.cli._images import (
-        Image,
-        matching_level_of,
         open_labels,
+        open_matching,
         open_model,
         painted_times,
         warn_of_other_voxels,
     )
 
     segmenter = open_model(model, device=device)
-    if level_number is None:
-        level_number = matching_level_of(image, segmenter, axes=axes)
-    opened = Image.open(image, axes=axes, spacing=sizes, level=level_number)
+    opened = open_matching(image, segmenter, axes=axes, spacing=sizes, level=level_number)
     annotation = open_labels(paint, opened)
     opened.check_paint(annotation)
     warn_of_other_voxels(opened, segmenter)
