@@ -12,6 +12,8 @@ QT ?= pyside6
 # Tests run in so many processes, each of which computes on one thread.
 WORKERS ?= 2
 export QT_API := $(QT)
+# Where it is set, each process that a test starts compiles the package anew, and each run all tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 # Code in which a mistake costs somebody's annotation or result is tested almost line by line.
@@ -35,7 +37,7 @@ demo: venv ## learn from three painted slices of a generated volume; DEMO_ARGS="
 
 test: venv system-packages ## run all tests and hold the coverage, or some tests: ARGS="-k sampler"
 ifeq ($(strip $(ARGS)),)
-	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --durations=40 $(GATED) --cov-report=
+	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=40 $(GATED) --cov-report=
 	@echo "Coverage of the engine and the storage ($(MIN_COVERAGE) % or more):"
 	@$(BIN)/python -m coverage report --fail-under=$(MIN_COVERAGE)
 else
