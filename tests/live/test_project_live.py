@@ -111,7 +111,8 @@ def close(live, project):
     project.close()
 
 
-def test_no_address_of_a_cluster_is_kept_in_or_taken_from_a_project(opened, path, monkeypatch):
+def test_no_address_of_a_cluster_is_kept_in_or_taken_from_a_project(monkeypatch, opened, path):
+    # asked for first, it lasts until the thread that looks for the cluster has ended
     monkeypatch.setattr("napari_sparseseg.distributed.cluster._PATIENCE", 0.5)
     live, project = opened()
     live.configure(device="tcp://127.0.0.1:9")
