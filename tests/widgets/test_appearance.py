@@ -90,10 +90,15 @@ CASES = {
 }
 
 
-@pytest.fixture(params=["dark", "light"])
-def theme(request, qapp):
-    before = get_qapp().styleSheet()  # napari's way of asking for it finds the theme's icons, too
+@pytest.fixture(autouse=True)
+def pointer_aside(qapp):
     QCursor.setPos(QApplication.primaryScreen().geometry().bottomRight())
+
+
+@pytest.fixture(scope="module", params=["dark", "light"])
+def theme(request, qapp):
+    """A style sheet is long to parse; all tests of a theme share it."""
+    before = get_qapp().styleSheet()  # napari's way of asking for it finds the theme's icons, too
     qapp.setStyleSheet(get_stylesheet(request.param))
     yield request.param
     qapp.setStyleSheet(before)
