@@ -16,10 +16,11 @@ from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import LiveEvents, ObjectTable
 from napari_sparseseg.live.found_objects import FoundObjects
 from napari_sparseseg.live.image import LiveImage
-from napari_sparseseg.live.object_ids import ObjectIds
 from napari_sparseseg.live.object_table import ObjectFilter, ObjectTables
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.switchboard import Switchboard
+from napari_sparseseg.storage.object_ids import Change, ObjectIds
+from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.strokes import AnnotationStore
 from napari_sparseseg.storage.volume import ArrayVolume
 
@@ -62,6 +63,10 @@ def act(desk, name):
     if name == "fill":
         desk.ids[3, 6, 6] = 0
         desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+    act_once(desk, name)
+
+
+def act_once(desk, name):
     actions = {
         "merge": lambda: desk.found.merge(SLICE, (3, 6, 6), (3, 6, 14)),
         "split": lambda: desk.found.split(SLICE, (3, 6, 4), (3, 6, 8)),
@@ -226,12 +231,15 @@ def test_the_box_of_objects_holds_all_of_them_and_no_more(searches):
     kept.take((1, 2, 4, 5), 0, whole, searches[0][0])
     for found, by_hand in searches[1:]:
         if by_hand:
-            kept.put(0, whole, found, None, is_painted=False)
+            mask = found == 2
+            before = int(kept.read(0, whole)[mask].max(initial=0))
+            mask &= kept.read(0, whole) == before
+            kept.put(Change(0, whole, np.packbits(mask), before, 9, None, is_painted=False))
         else:
             kept.take((1, 2, 4, 5), 0, Box((0, 1, 1), (2, 4, 4)), found[:, 1:4, 1:4])
     for _ in range(2):
         now = kept.read(0, whole)
-        for some in ([1], [2, 3], [9999]):
+        for some in ([1], [2, 3], [9], [9999]):
             places = np.argwhere(np.isin(now, some))
             box = kept.box_of(0, some)
             if len(places):
@@ -315,3 +323,90 @@ def test_the_place_of_an_object_is_one_of_its_voxels_near_its_centre(desk):
     assert desk.found.ids(0, WHOLE)[place] == number
     with pytest.raises(InputError, match="not there any more"):
         desk.found.place_of(0, 77)
+
+
+class TestComingBack:
+    """What was found and corrected is there when the project is opened again, and is undone in the right order."""
+
+    @pytest.fixture
+    def reopen(self, tmp_path):
+        path = tmp_path / "cells.sparseseg"
+        with Project.create(path) as project:
+            project.add_image(np.zeros(SHAPE, np.uint8), shape=(1, *SHAPE))
+        opened = []
+
+        def do():
+            for project in opened:
+                project.close()
+            opened.append(Project.open(path))
+            loaded = opened[-1].images[0].open()
+            assert not loaded.problems
+            desk = Desk()
+            objects, store = loaded.objects, loaded.store
+            desk.opened = Opened(desk.opened.image, store, desk.opened.labels, desk.switch, objects=objects)
+            desk.store, desk.image = store, opened[-1].images[0]
+            return desk
+
+        yield do
+        for project in opened:
+            project.close()
+
+    @pytest.mark.parametrize("is_folded", [False, True])
+    @pytest.mark.parametrize("name", ["merge", "split", "delete", "fill"])
+    def test_corrections_come_back_and_can_be_undone(self, reopen, name, is_folded):
+        desk = reopen()
+        assert desk.found.is_empty
+        desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+        desk.store.annotate(Region(0, Box((0, 0, 0), (1, 4, 4))), 1)
+        if name == "fill":
+            desk.ids[3, 6, 6] = 0
+            desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+        if is_folded:
+            assert desk.image.fold(desk.store)
+        before = desk.now
+        act_once(desk, name)
+        after = desk.now
+        again = reopen()
+        np.testing.assert_equal(again.now, after)
+        assert again.found.undo()
+        np.testing.assert_equal(again.now, before)
+        third = reopen()
+        np.testing.assert_equal(third.now, before)
+        assert third.found.redo()
+        np.testing.assert_equal(third.now, after)
+
+    def test_corrections_from_before_a_fold_stay(self, reopen):
+        desk = reopen()
+        desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+        act_once(desk, "merge")
+        after = desk.now
+        desk.image.fold(desk.store)
+        again = reopen()
+        assert not again.found.can_undo
+        assert not again.found.undo()
+        np.testing.assert_equal(again.now, after)
+
+    def test_what_is_painted_later_leaves_them_and_a_new_search_names_them_as_before(self, reopen):
+        desk = reopen()
+        desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+        act_once(desk, "delete")
+        desk.store.annotate(Region(0, Box((2, 0, 0), (3, 16, 20))), 1)
+        ids = desk.now[0]
+        again = reopen()
+        np.testing.assert_array_equal(again.now[0], ids)
+        assert Tables(again).now()["id"].tolist() == [2]
+        again.opened.objects.take((1, *SHAPE), 0, WHOLE, np.where(desk.ids == 2, 1, 0).astype(np.uint32))
+        np.testing.assert_array_equal(again.now[0], ids)
+        assert again.opened.objects.next_id == 3
+
+    def test_before_anything_is_predicted_again_the_only_class_is_meant(self, reopen):
+        desk = reopen()
+        desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+        again = reopen()
+        again.labels[:] = 0
+        act_once(again, "merge")
+        assert (again.now[1][3][desk.ids[3] > 0] == 2).all()
+        again.found.undo()
+        again.classes.add()
+        with pytest.raises(InputError, match="no class is predicted"):
+            act_once(again, "merge")

@@ -20,11 +20,12 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 
 from napari_sparseseg._types import Box, Region
-from napari_sparseseg.live.events import SavingStatus
+from napari_sparseseg.live.events import ObjectsChange, SavingStatus
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.strokes import AnnotationStore
 from napari_sparseseg.widgets import history, home, opening, project_wishes
 from napari_sparseseg.widgets.dock import SparseSegDock
+from napari_sparseseg.widgets.layers import FoundLayer
 from napari_sparseseg.widgets.session import find_session
 
 SHAPE = (6, 48, 48)
@@ -199,6 +200,47 @@ class TestComingBack:
         np.testing.assert_array_equal(dock.session.live.objects(0, whole), ids)
         dock.object_panel._switch.click()
         assert dock.object_panel._text.text().startswith("number 3")
+
+    def test_found_objects_come_back_corrected_with_the_ids_of_the_table(
+        self, open_viewer: Any, hands: Any, image_file: Path
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock, stage = open_dock(viewer), hands(viewer)
+        live = stage.live
+        live.auto_start = False
+        whole, ids = Box.whole(SHAPE), np.zeros(SHAPE, np.uint32)
+        for number, x in enumerate((4, 16, 28), 1):
+            ids[1:5, 6:40, x : x + 12] = number
+        live._opened().objects.take(live.shape, 0, whole, ids)
+        live.events.objects_changed.emit(ObjectsChange(0, whole))
+        stage.viewer.dims.set_point(0, 3)
+        stage.settle()
+        stage.bridge.found.choose("merge")
+        stage.drag((3, 20, 10), (3, 20, 22))
+        stage.bridge.found.choose("delete")
+        stage.click((3, 20, 34))
+        ids[ids == 2], ids[ids == 3] = 1, 0
+        np.testing.assert_array_equal(live.found.ids(0, whole), ids)
+        path = dock.session.project.path
+        viewer.close()
+        QTest.qWait(20)
+        viewer = open_viewer()
+        drop(viewer, path)
+        dock = dock_of(viewer)
+        live, panel = dock.session.live, dock.found_panel
+        np.testing.assert_array_equal(live.found.ids(0, whole), ids)
+        (layer,) = [layer for layer in viewer.layers if isinstance(layer, FoundLayer)]
+        np.testing.assert_array_equal(np.asarray(layer.data), ids)
+        assert panel._text.text() == "1 object"
+        panel.table._section.set_unfolded(True)
+        wait_until(lambda: dock.session.bridge.found.table.table is not None, 60)
+        assert dock.session.bridge.found.table.table.rows["id"].tolist() == [1]
+        picture(viewer, "found-objects-reopened")
+        assert live.undo()
+        assert live.undo()
+        assert [live.found.id_at(0, (3, 20, x)) for x in (10, 22, 34)] == [1, 2, 3]
+        assert not live.codes.any()
 
     def test_training_goes_on_with_model_curve_and_prediction(
         self, open_viewer: Any, hands: Any, image_file: Path

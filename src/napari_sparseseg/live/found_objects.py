@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,24 @@ from napari_sparseseg._types import NO_OBJECT, UNPAINTED, Box, Plane, Region, Sh
 from napari_sparseseg.errors import InputError, NotFittedError
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import ObjectsChange
-from napari_sparseseg.live.object_ids import Change, Ids, Mask, box_across
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.switchboard import Find, Tabulate
+from napari_sparseseg.storage.object_ids import Change, Ids, box_across
 from napari_sparseseg.storage.palette import FIRST_SET
 from napari_sparseseg.storage.strokes import PaintEdit
 
+Mask = npt.NDArray[np.bool_]
+
 _MANY = 100_000  # voxels; of larger objects some are looked at
 _REACH = 12.0  # of what is on screen into the depth, in units of the finest voxel edge
+
+
+class Move(NamedTuple):
+    """Voxels of a box that go from one object to another one; 0 is none."""
+
+    mask: Mask
+    before: int
+    after: int
 
 
 class FoundObjects:
@@ -129,8 +140,9 @@ class FoundObjects:
         if one == other:
             raise InputError("both points lie in one object; to merge, choose points in two")
         box, ids = self._of(opened, plane.frame, one, other)
-        ids[ids == other] = one
-        self._say(opened, plane, box, ids, (one,))
+        moved = ids == other
+        ids[moved] = one
+        self._say(opened, plane, box, ids, (one,), Move(moved, other, one))
 
     def split(self, plane: Plane, first: Shape3D, second: Shape3D) -> None:
         """Make two objects of one, which two voxels belong to: cut at the narrowest place between them."""
@@ -144,17 +156,17 @@ class FoundObjects:
         points = [Box(voxel, voxel).relative_to(box.start).start for voxel in (first, second)]
         parts = cut(ids == one, points[0], points[1], opened.image.spacing)
         new = opened.objects.next_id
-        ids[parts == 2] = new
-        self._say(opened, plane, box, ids, (one, new))
+        moved = parts == 2
+        ids[moved] = new
+        self._say(opened, plane, box, ids, (one, new), Move(moved, one, new))
 
     def delete(self, plane: Plane, voxel: Shape3D) -> None:
         """Remove an object: what is predicted there is the background, or without one not what was predicted."""
         opened = self._opened()
         object_id = self._object_at(plane.frame, voxel)
         box, ids = self._of(opened, plane.frame, object_id)
-        mask = ids == object_id
-        ids[mask] = NO_OBJECT
-        self._correct(opened, plane, box, mask, self._classes.background or UNPAINTED, ids)
+        move = Move(ids == object_id, object_id, NO_OBJECT)
+        self._correct(opened, plane, box, self._classes.background or UNPAINTED, move)
 
     def fill(self, plane: Plane, voxel: Shape3D) -> None:
         """Close the holes of an object, in space and on the slice. Raises `InputError` if it has none."""
@@ -167,8 +179,7 @@ class FoundObjects:
         if not found.any():
             raise InputError(f"object {object_id} has no holes, in space or on this slice")
         class_id = self._class_of(plane.frame, box, ids == object_id)
-        ids[found] = object_id
-        self._correct(opened, plane, box, found, class_id, ids)
+        self._correct(opened, plane, box, class_id, Move(found, NO_OBJECT, object_id))
 
     # --- history ---
 
@@ -176,9 +187,7 @@ class FoundObjects:
     def can_undo(self) -> bool:
         """Whether there is a stroke or a correction to take back."""
         opened = self._work()
-        return opened is not None and (
-            opened.store.can_undo or opened.objects.to_undo(opened.store.latest_stroke) is not None
-        )
+        return opened is not None and (opened.store.can_undo or self._change_to_undo(opened) is not None)
 
     @property
     def can_redo(self) -> bool:
@@ -189,7 +198,7 @@ class FoundObjects:
     def undo(self) -> bool:
         """Take the latest stroke or correction back; False if there is none."""
         opened = self._opened()
-        change = opened.objects.to_undo(opened.store.latest_stroke)
+        change = self._change_to_undo(opened)
         if change is None:
             return self._take(opened.store.undo())
         if change.is_painted and not self._take(opened.store.undo()):
@@ -208,6 +217,11 @@ class FoundObjects:
                 return True
         self._tell(opened, opened.objects.redo())
         return True
+
+    def _change_to_undo(self, opened: Opened) -> Change | None:
+        """A correction that comes before all strokes, and whose own can still be taken back."""
+        change = opened.objects.to_undo(opened.store.latest_stroke)
+        return None if change is not None and change.is_painted and not opened.store.can_undo else change
 
     def _loose_to_redo(self, opened: Opened) -> Change | None:
         """A correction without paint that comes next."""
@@ -247,11 +261,14 @@ class FoundObjects:
         counts = np.bincount(self._labels(frame, box)[mask], minlength=2)
         counts[[UNPAINTED, self._classes.background or UNPAINTED]] = 0
         if not counts.any():
+            others = [class_id for class_id in self._classes.ids if class_id != self._classes.background]
+            if len(others) == 1:  # of a project that was opened just now nothing may be predicted yet
+                return others[0]
             raise InputError("no class is predicted in this object any more; find objects again")
         return int(counts.argmax())
 
-    def _say(self, opened: Opened, plane: Plane, box: Box, ids: Ids, parts: tuple[int, ...]) -> None:
-        """Change ids so that each of `parts` is one object, and paint that on the slice.
+    def _say(self, opened: Opened, plane: Plane, box: Box, ids: Ids, parts: tuple[int, ...], move: Move) -> None:
+        """Move voxels, so that `ids` are those of the box and each of `parts` is one object; paint that on the slice.
 
         What was painted as an object there, on any slice, belongs to these objects from now on; paint of another class
         stays.
@@ -269,26 +286,26 @@ class FoundObjects:
         for number, part in enumerate(parts):
             names[ids == part] = store.next_object_id + number
         edit = store.annotate_objects(Region(frame, box, mask), wanted, names, plane) if mask.any() else None
-        self._put(opened, frame, box, ids, edit)
+        self._put(opened, frame, box, move, edit)
 
-    def _correct(self, opened: Opened, plane: Plane, box: Box, mask: Mask, class_id: int, ids: Ids) -> None:
-        """Change ids, and paint a class over what was predicted where the mask meets the slice."""
+    def _correct(self, opened: Opened, plane: Plane, box: Box, class_id: int, move: Move) -> None:
+        """Move voxels, and paint a class over what was predicted where they meet the slice."""
         edit = None
         if box.start[plane.axis] <= plane.index < box.stop[plane.axis]:
             part = box_across(box, plane.axis, plane.index)
             edit = opened.store.correct(
-                Region(plane.frame, part, mask[part.relative_to(box.start).slices]),
+                Region(plane.frame, part, move.mask[part.relative_to(box.start).slices]),
                 class_id,
                 self._labels(plane.frame, part),
                 plane,
                 class_ids=self._classes.ids,
                 background=self._classes.background,
             )
-        self._put(opened, plane.frame, box, ids, edit)
+        self._put(opened, plane.frame, box, move, edit)
 
-    def _put(self, opened: Opened, frame: int, box: Box, ids: Ids, edit: PaintEdit | None) -> None:
-        stroke = opened.store.latest_stroke
-        opened.objects.put(frame, box, ids, stroke, is_painted=edit is not None)
+    def _put(self, opened: Opened, frame: int, box: Box, move: Move, edit: PaintEdit | None) -> None:
+        stroke, bits = opened.store.latest_stroke, np.packbits(move.mask)
+        opened.objects.put(Change(frame, box, bits, move.before, move.after, stroke, is_painted=edit is not None))
         self._take(edit)
         opened.switch.tell(opened.switch.events.objects_changed, ObjectsChange(frame, box))
         self._wish()  # those that changed are to be measured

@@ -38,6 +38,7 @@ from napari_sparseseg.live.suggestions import Suggestions
 from napari_sparseseg.live.switchboard import Advise, Switchboard, Wishes
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
+from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.palette import FIRST_SET
 from napari_sparseseg.storage.project.image import ProjectImage, SavedState, restore_annotation
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, StrokeAuthor
@@ -143,15 +144,18 @@ class LiveSegmenter:
         torch and reading the image start in the background, so that the first prediction comes quickly. `journal`
         takes the place of the one before, which the caller closes.
 
-        With an image of a `project`, its annotation, classes, settings, prediction, model and learning curve come
-        back, and from now on all of them are saved there; the caller closes the project after `close`. Raises
-        `InputError` if the project's image has another shape.
+        With an image of a `project`, its annotation, the objects that were found in it, classes, settings, prediction,
+        model and learning curve come back, and from now on all of them are saved there; the caller closes the project
+        after `close`. Raises `InputError` if the project's image has another shape.
         """
         taken = LiveImage.of(image, channel_axis, time_axis, spacing)
         journal = None if project is not None else journal or self._journal
         saver = self._saver_for(project, taken)
         self._stop_saving()
-        store = AnnotationStore(taken.shape, journal=journal) if project is None else self._restored(project, saver)
+        if project is None:
+            store, objects = AnnotationStore(taken.shape, journal=journal), ObjectIds()
+        else:
+            store, objects = self._restored(project, saver)
         labels = np.zeros(taken.shape, np.uint8)
         before = self._switch
         before.retire()
@@ -166,7 +170,7 @@ class LiveSegmenter:
         self._switch = Switchboard(self.events, wishes, status)
         self._journal = journal
         self._was_paused = False
-        self._work = Opened(taken, store, labels, self._switch, project)
+        self._work = Opened(taken, store, labels, self._switch, project, objects=objects)
         self._switch.tell(self.events.status_changed, status)
         self._switch.tell(self.events.predictions_cleared)
         self._switch.tell(self.events.curve_cleared)
@@ -254,8 +258,8 @@ class LiveSegmenter:
             return None
         return Saver(project, self._classes, self._worker, lambda: self._settings, self.events)
 
-    def _restored(self, project: ProjectImage, saver: Saver | None) -> AnnotationStore:
-        """Annotation, classes and settings of a project; a new project takes those that are set here."""
+    def _restored(self, project: ProjectImage, saver: Saver | None) -> tuple[AnnotationStore, ObjectIds]:
+        """Annotation, objects, classes and settings of a project; a new project takes those that are set here."""
         loaded = project.open(saver.hear_journal if saver else None)
         if project.project.classes:
             self._classes.restore(class_infos(project.project.classes))
@@ -266,7 +270,7 @@ class LiveSegmenter:
                 self._classes.add(class_id=class_id)
         for problem in (*project.project.problems, *loaded.problems):
             tell(self.events.noticed, problem)
-        return loaded.store
+        return loaded.store, loaded.objects or ObjectIds()
 
     def _stop_saving(self) -> None:
         saver, self._saver = self._saver, None

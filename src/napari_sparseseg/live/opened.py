@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg.live.image import LiveImage
-from napari_sparseseg.live.object_ids import ObjectIds
 from napari_sparseseg.live.score import StrokeScore
 from napari_sparseseg.live.switchboard import Switchboard
+from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.strokes import AnnotationStore
 

@@ -69,9 +69,12 @@ class FoundTool(QObject):
         return self._first is not None
 
     def open(self, pair: LayerPair, history: History) -> None:
-        """Show the objects of this image, as soon as there are some."""
+        """Show the objects of this image: those that came back with the project, or as soon as some are found."""
         self.close()
         self._pair, self._history = pair, history
+        if not self._live.found.is_empty:
+            self._remove_left_over(ObjectMap(pair.axes, self._live.found.reader, np.uint32))
+            self.update()
         self.changed.emit()
 
     def close(self) -> None:
@@ -84,6 +87,13 @@ class FoundTool(QObject):
             layer.events.selected_label.disconnect(self._on_label_selected)
         self._pair = self._history = self._ids = None
         self.table.follow()
+
+    def _remove_left_over(self, ids: ObjectMap) -> None:
+        """Remove layers of before that show these objects and nothing else."""
+        viewer = self._viewer()
+        for layer in list(viewer.layers) if viewer is not None else ():
+            if isinstance(layer, FoundLayer) and layer.history is None and np.array_equal(layer.data, ids):
+                viewer.layers.remove(layer)
 
     def update(self) -> None:
         """Show what was found or corrected; a layer that was removed comes back."""

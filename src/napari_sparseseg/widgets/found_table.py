@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari_sparseseg._types import Box
     from napari_sparseseg.live.found_objects import FoundObjects
-    from napari_sparseseg.live.object_ids import Ids
+    from napari_sparseseg.storage.object_ids import Ids
 
 
 class VisibleIds:

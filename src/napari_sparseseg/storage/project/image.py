@@ -21,9 +21,19 @@ from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._image import Opened
 from napari_sparseseg.storage.formats._lazy import LazyArray, Source
 from napari_sparseseg.storage.journal import JournalRecord
+from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.project.folds import write_fold
-from napari_sparseseg.storage.project.loading import FOLDS, JOURNAL, LoadedAnnotation, fold_folder, load_annotation
+from napari_sparseseg.storage.project.loading import (
+    FOLDS,
+    JOURNAL,
+    OBJECTS,
+    LoadedAnnotation,
+    fold_folder,
+    load_annotation,
+    objects_folder,
+)
 from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, LayerPlace, Position, ProjectClass
+from napari_sparseseg.storage.project.objects import write_objects
 from napari_sparseseg.storage.project.predictions import read_prediction, write_prediction
 from napari_sparseseg.storage.project.reference import (
     ImageCheck,
@@ -63,6 +73,9 @@ class ProjectImage:
         self.number = number
         self.journal: SegmentJournal | None = None
         self.n_unfolded = 0  # records that had to be replayed when it was opened
+        self._objects: ObjectIds | None = None  # with which it was opened
+        # how often they had changed when they were written last, and under which number
+        self._folded_objects: tuple[int, int | None] = (0, None)
 
     @property
     def folder(self) -> Path:
@@ -153,14 +166,15 @@ class ProjectImage:
         return load_annotation(self.folder, self.entry)
 
     def open(self, on_error: Callable[[str], object] | None = None) -> LoadedAnnotation:
-        """Bring the annotation back and go on with its journal, into which the store writes from now on.
+        """Bring annotation and objects back and go on with the journal, into which both write from now on.
 
         Classes that the journal knows better than the commit point are taken into the project. `on_error` is called
         with one sentence when strokes cannot be written, and with "" when they can again; on a thread of the journal.
         If the project is read-only, the store has no journal.
         """
         self.close()
-        loaded = self.load()
+        loaded = load_annotation(self.folder, self.entry, with_objects=True)
+        self._objects, self._folded_objects = loaded.objects, (0, None)
         self.n_unfolded = loaded.n_replayed
         self.project.take_classes(loaded.classes, loaded.classes_number)
         if not self.project.is_read_only:
@@ -168,6 +182,8 @@ class ProjectImage:
             after = max((fold.position.segment for fold in self.entry.folds), default=0)
             self.journal = SegmentJournal(self.folder / JOURNAL, self.project.disk, on_error, after=after)
             loaded.store.journal = self.journal
+            if loaded.objects is not None:
+                loaded.objects.journal = self.journal
         return loaded
 
     def note_classes(self, classes: Sequence[ProjectClass], number: int) -> None:
@@ -183,7 +199,7 @@ class ProjectImage:
         self._note(op, time=time.time(), **values)
 
     def fold(self, store: AnnotationStore, *, patience: float = _PATIENCE) -> bool:
-        """Write the annotation as of now; False if the journal cannot be written meanwhile. The saving thread.
+        """Write annotation and objects as of now; False if the journal cannot be written meanwhile. The saving thread.
 
         Raises OSError where that fails; what was there stays.
         """
@@ -193,19 +209,37 @@ class ProjectImage:
         state = store.state()
         if not journal.sync_file(state.ticket, patience):
             return False
-        fold = Fold(
-            number=self._free_number(FOLDS),
-            position=journal.position_of(state.ticket),
-            time=time.time(),
-            n_strokes=len(state.strokes),
-        )
+        number, position = self._free_number(FOLDS), journal.position_of(state.ticket)
         with self._cleaning():
-            write_fold(self.project.disk, fold_folder(self.folder, fold.number), state)
+            write_fold(self.project.disk, fold_folder(self.folder, number), state)
+            fold = Fold(
+                number=number,
+                position=position,
+                time=time.time(),
+                n_strokes=len(state.strokes),
+                objects=self._write_objects(),
+            )
             with self.project.writing():
                 kept = (*self.entry.folds, fold)[-_N_FOLDS:]
                 self.project.commit(self.project.manifest.with_image(self.number, folds=kept))
         journal.note_fold()
         return True
+
+    def _write_objects(self) -> int | None:
+        """Write the objects that were found; their number, that of before if they are the same, None without.
+
+        What is done to them meanwhile is in the journal behind the annotation that was taken before, and replayed.
+        """
+        objects = self._objects
+        if objects is None or objects.is_empty:
+            return None
+        n_writes, number = objects.n_writes, self._folded_objects[1]
+        is_kept = number is not None and any(fold.objects == number for fold in self.entry.folds)
+        if not is_kept or n_writes != self._folded_objects[0]:
+            number = self._free_number(OBJECTS)
+            write_objects(self.project.disk, objects_folder(self.folder, number), self.entry.shape, objects)
+            self._folded_objects = n_writes, number
+        return number
 
     def rescue(self, store: AnnotationStore) -> None:
         """Write the whole annotation anew after the project's folder was removed; again, if that failed before.
@@ -274,7 +308,11 @@ class ProjectImage:
     def clean(self) -> None:
         """Remove what does not count any more. What cannot be removed now is removed another time."""
         entry = self.entry
-        kept = {FOLDS: {f"{fold.number:06}" for fold in entry.folds}, PREDICTIONS: {f"{entry.prediction or 0:06}"}}
+        kept = {
+            FOLDS: {f"{fold.number:06}" for fold in entry.folds},
+            OBJECTS: {f"{fold.objects:06}" for fold in entry.folds if fold.objects is not None},
+            PREDICTIONS: {f"{entry.prediction or 0:06}"},
+        }
         for part, names in kept.items():
             for folder in (self.folder / part).glob("[0-9]*"):
                 if folder.name not in names:

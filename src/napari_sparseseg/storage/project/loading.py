@@ -1,4 +1,4 @@
-"""How an annotation is brought back: the newest fold that is whole, and the journal since."""
+"""How an annotation, and the objects found, are brought back: the newest fold that is whole, and the journal since."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.storage.journal import JournalRecord
+from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.project.folds import read_fold
 from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, Position, ProjectClass
+from napari_sparseseg.storage.project.objects import read_objects
 from napari_sparseseg.storage.project.segments import read_segments
 from napari_sparseseg.storage.strokes import AnnotationStore
 
-JOURNAL, FOLDS = "journal", "annotation"
+JOURNAL, FOLDS, OBJECTS = "journal", "annotation", "objects"
 _MOST_PROBLEMS = 20
 
 _classes = TypeAdapter(tuple[ProjectClass, ...])
@@ -25,11 +27,13 @@ _classes = TypeAdapter(tuple[ProjectClass, ...])
 class LoadedAnnotation:
     """An annotation as it was found on disk.
 
-    `classes` are the latest that the journal tells of, with their number (0: none). `position` is where the journal
-    ends, `n_replayed` how many records came after the fold. `problems` are sentences on what was damaged.
+    `objects` are those that were found in the image, None if they are not wanted. `classes` are the latest that the
+    journal tells of, with their number (0: none). `position` is where the journal ends, `n_replayed` how many records
+    came after the fold. `problems` are sentences on what was damaged.
     """
 
     store: AnnotationStore
+    objects: ObjectIds | None = None
     classes: tuple[ProjectClass, ...] = ()
     classes_number: int = 0
     position: Position = field(default_factory=Position)
@@ -47,13 +51,20 @@ def fold_folder(image: Path, number: int) -> Path:
     return image / FOLDS / f"{number:06}"
 
 
-def load_annotation(image: Path, entry: ImageEntry, until: Position | None = None) -> LoadedAnnotation:
-    """Bring an annotation back, as of now or as of a position of the journal.
+def objects_folder(image: Path, number: int) -> Path:
+    """Where the objects of a fold lie in the folder of its image."""
+    return image / OBJECTS / f"{number:06}"
+
+
+def load_annotation(
+    image: Path, entry: ImageEntry, until: Position | None = None, *, with_objects: bool = False
+) -> LoadedAnnotation:
+    """Bring an annotation back, as of now or as of a position of the journal, maybe with the objects that were found.
 
     What is damaged is left out and told of. Raises `ProjectError` only where there is no memory for it.
     """
     try:
-        loaded = LoadedAnnotation(AnnotationStore(entry.shape))
+        loaded = LoadedAnnotation(AnnotationStore(entry.shape), ObjectIds() if with_objects else None)
     except MemoryError:
         raise ProjectError(
             f"there is not enough memory for an annotation of shape {entry.shape} of {image}; close other programs"
@@ -69,7 +80,7 @@ def load_annotation(image: Path, entry: ImageEntry, until: Position | None = Non
     for record, position in records:
         if until is not None and until < position:
             break
-        _replay(loaded, record)
+        _replay(loaded, record, entry)
         loaded.position = position
     return loaded
 
@@ -77,7 +88,12 @@ def load_annotation(image: Path, entry: ImageEntry, until: Position | None = Non
 def _restore(loaded: LoadedAnnotation, image: Path, entry: ImageEntry, folds: Iterable[Fold]) -> Position:
     for fold in sorted(folds, key=lambda fold: fold.position, reverse=True):
         try:
-            loaded.store.restore(read_fold(fold_folder(image, fold.number), entry.shape))
+            state = read_fold(fold_folder(image, fold.number), entry.shape)
+            wants_objects = loaded.objects is not None and fold.objects is not None
+            found = read_objects(objects_folder(image, fold.objects or 0), entry.shape) if wants_objects else None
+            loaded.store.restore(state)
+            if loaded.objects is not None and found is not None:
+                loaded.objects.restore(*found)
         except InputError as error:
             loaded.note(str(error))
         else:
@@ -85,13 +101,13 @@ def _restore(loaded: LoadedAnnotation, image: Path, entry: ImageEntry, folds: It
     return Position()
 
 
-def _replay(loaded: LoadedAnnotation, record: JournalRecord) -> None:
+def _replay(loaded: LoadedAnnotation, record: JournalRecord, entry: ImageEntry) -> None:
     loaded.n_replayed += 1
     try:
         if record.op == "classes":
             _take_classes(loaded, record)
-        else:
-            loaded.store.replay(record)
+        elif not loaded.store.replay(record) and loaded.objects is not None:
+            loaded.objects.replay(record, entry.shape)
     except InputError as error:
         loaded.note(f"a stroke could not be read ({error}); the others are there")
 

@@ -45,12 +45,13 @@ class Position(_Entry):
 
 
 class Fold(_Entry):
-    """The annotation as it was at a position of the journal."""
+    """The annotation as it was at a position of the journal; `objects` numbers those found by then, None without."""
 
     number: Number
     position: Position
     time: _Time
     n_strokes: int = Field(ge=0)
+    objects: Number | None = None
 
 
 class ProjectClass(_Entry):

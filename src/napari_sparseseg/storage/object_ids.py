@@ -12,31 +12,28 @@ import numpy.typing as npt
 from scipy.ndimage import find_objects
 
 from napari_sparseseg._types import NO_OBJECT, Box, Shape3D
-from napari_sparseseg.storage.strokes import Stroke
+from napari_sparseseg.storage._object_records import (
+    CHANGED,
+    FOUND,
+    REDONE,
+    UNDONE,
+    Shape4,
+    change_of,
+    record_of_change,
+    record_of_search,
+    search_of,
+)
+from napari_sparseseg.storage._object_records import Change as Change
+from napari_sparseseg.storage._object_records import Ids as Ids
+from napari_sparseseg.storage._stroke_table import Stroke
+from napari_sparseseg.storage.journal import Journal, JournalRecord
 
-Ids = npt.NDArray[np.uint32]
-Mask = npt.NDArray[np.bool_]
 Bounds = npt.NDArray[np.int64]  # of objects, axes, start and stop
 
 _MAX_CHANGES = 200
 _NOTHING = np.array([(np.iinfo(np.int64).max, 0)] * 3)
 _NO_BOUNDS = np.zeros((0, 3, 2), np.int64)
 _SAME = 0.5  # share of two objects that is common to them if they are one
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Ids `before` and `after` of the voxels of a box, and the latest stroke of the annotation then.
-
-    `is_painted`: that stroke was made by the change itself, and goes with it.
-    """
-
-    frame: int
-    box: Box
-    before: Ids
-    after: Ids
-    stroke: Stroke | None
-    is_painted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +51,21 @@ class Touched:
 
 
 class ObjectIds:
-    """Ids of objects, uint32, 0 where there is none; empty and without memory until some are found. Any thread."""
+    """Ids of objects, uint32, 0 where there is none; empty and without memory until some are found. Any thread.
+
+    What changes is told to the `journal` first, if there is one.
+    """
 
     def __init__(self) -> None:
+        self.journal: Journal | None = None
+        self._lock = RLock()
+        self._begin()
+
+    def _begin(self) -> None:
         self._ids: Ids | None = None  # frames, z, y, x
         self._highest = 0
         self._sizes: dict[int, npt.NDArray[np.int64]] = {}  # of each frame: voxels of each id
         self._bounds: dict[int, Bounds] = {}  # of each frame: a box that holds all of an id
-        self._lock = RLock()
         self._done: deque[Change] = deque(maxlen=_MAX_CHANGES)
         self._undone: list[Change] = []
         self._touched: dict[int, Touched] = {}
@@ -71,6 +75,11 @@ class ObjectIds:
     def is_empty(self) -> bool:
         """Whether nothing was looked for yet."""
         return self._ids is None
+
+    @property
+    def n_writes(self) -> int:
+        """Counts the changes."""
+        return self._n_writes
 
     @property
     def next_id(self) -> int:
@@ -101,14 +110,13 @@ class ObjectIds:
         within = _box_around(_bounds_of(mask.astype(np.uint32)), np.ones(1, int))
         return None if within is None else within.shifted(bound.start)
 
-    def take(self, shape: tuple[int, int, int, int], frame: int, box: Box, found: Ids) -> None:
+    def take(self, shape: Shape4, frame: int, box: Box, found: Ids) -> None:
         """Take what was found in a box of an image (frames, z, y, x); what was there is replaced.
 
         An object that was known before keeps its id if most of it is in the new one and the other way round.
         """
         with self._lock:
-            if self._ids is None:
-                self._ids = np.zeros(shape, np.uint32)
+            self._make(shape)
         bounds = _bounds_of(found)
         is_there = bounds[:, 0, 0] < bounds[:, 0, 1]
         bounds[is_there] += np.asarray(box.start)[:, None]
@@ -122,19 +130,15 @@ class ObjectIds:
             with self._lock:
                 is_taken = self._n_writes == n_writes  # else somebody was at work in between
                 if is_taken:
-                    self._write(frame, box, ids, more)
+                    self._note(record_of_search(frame, box, ids))
+                    self._replace(frame, box, ids, more)
                     self._grow(frame, names[is_there], bounds[is_there])
-                    self._touch(frame, Touched(box, None))
-                    self._done.clear()
-                    self._undone.clear()
 
-    def put(self, frame: int, box: Box, after: Ids, stroke: Stroke | None, *, is_painted: bool) -> None:
-        """Change the ids of a box by hand; `stroke` is the annotation's latest, made with it if `is_painted`."""
+    def put(self, change: Change) -> None:
+        """Change ids by hand."""
         with self._lock:
-            change = Change(frame, box, self.read(frame, box), after, stroke, is_painted)
-            self._change(change, change.before, after)
-            self._done.append(change)
-            self._undone.clear()
+            self._note(record_of_change(change))
+            self._do(change)
 
     def to_undo(self, latest: Stroke | None) -> Change | None:
         """The change that comes before all strokes, after the `latest` of which it was made."""
@@ -148,16 +152,18 @@ class ObjectIds:
         """Take the latest change back."""
         with self._lock:
             change = self._done.pop()
+            self._note(record_of_change(change, UNDONE))
             self._undone.append(change)
-            self._change(change, change.after, change.before)
+            self._change(change, change.before)
             return change
 
     def redo(self) -> Change:
         """Make the change again that was taken back last."""
         with self._lock:
             change = self._undone.pop()
+            self._note(record_of_change(change, REDONE))
             self._done.append(change)
-            self._change(change, change.before, change.after)
+            self._change(change, change.after)
             return change
 
     def claim_touched(self, frame: int) -> Touched | None:
@@ -165,25 +171,106 @@ class ObjectIds:
         with self._lock:
             return self._touched.pop(frame, None)
 
-    def _change(self, change: Change, before: Ids, after: Ids) -> None:
-        frame, box = change.frame, change.box
-        differs = before != after
-        gone, come = (np.unique(ids[differs]) for ids in (before, after))
-        self._write(frame, box, after, _difference(_sizes_of(after), _sizes_of(before)))
-        self._grow(frame, come[come > 0], np.stack([box.start, box.stop], axis=1)[None])
-        ids = np.union1d(gone, come)
-        ids = ids[ids > 0]
-        around = _box_around(self._bounds[frame], ids)
-        self._touch(frame, Touched(box if around is None else around, ids))
+    # --- journal ---
 
-    def _write(self, frame: int, box: Box, ids: Ids, more: npt.NDArray[np.int64]) -> None:
-        """Write ids; each has so many voxels `more` then."""
+    def replay(self, record: JournalRecord, shape: Shape4) -> bool:
+        """Make the change that a record of the journal of an image of this shape tells; False if it is another's.
+
+        Raises `InputError` for a record that makes no sense.
+        """
+        if record.op == FOUND:
+            frame, box, ids = search_of(record, shape)
+            with self._lock:
+                self._make(shape)
+                self._replace(frame, box, ids, _difference(_sizes_of(ids), _sizes_of(self.read(frame, box))))
+                self._grow_to(frame, ids, box.start)
+            return True
+        if record.op not in (CHANGED, UNDONE, REDONE):
+            return False
+        change = change_of(record, shape)
+        with self._lock:
+            self._make(shape)
+            if record.op == UNDONE:  # what was done before reading began is not in the history
+                self._done = deque(list(self._done)[:-1], _MAX_CHANGES)
+                self._undone.append(change)
+                self._change(change, change.before)
+            elif record.op == REDONE:
+                self._undone = self._undone[:-1]
+                self._done.append(change)
+                self._change(change, change.after)
+            else:
+                self._do(change)
+        return True
+
+    def restore(self, ids: Ids, highest: int) -> None:
+        """Begin anew from ids (frames, z, y, x) that become this one's, and the highest that was given so far."""
+        with self._lock:
+            self._begin()
+            self._ids = ids
+            self._highest = highest
+            for frame, voxels in enumerate(ids):
+                if voxels.any():
+                    self._replace(frame, Box.whole(voxels.shape), voxels, _sizes_of(voxels))
+                    self._grow_to(frame, voxels, (0, 0, 0))
+
+    def _note(self, record: JournalRecord) -> None:
+        if self.journal is not None:
+            self.journal.append(record)
+
+    # --- inside ---
+
+    def _make(self, shape: Shape4) -> None:
+        if self._ids is None:
+            self._ids = np.zeros(shape, np.uint32)
+
+    def _do(self, change: Change) -> None:
+        self._change(change, change.after)
+        self._done.append(change)
+        self._undone.clear()
+
+    def _replace(self, frame: int, box: Box, ids: Ids, more: npt.NDArray[np.int64]) -> None:
+        """Take ids in place of those before; each has so many voxels `more` then. No change before can be undone."""
         if self._ids is None:
             return
-        self._n_writes += 1
-        self._highest = max(self._highest, int(ids.max(initial=0)))
-        self._sizes[frame] = _difference(self._sizes.get(frame, more[:0]), -more)
         self._ids[frame][box.slices] = ids
+        self._count(frame, int(ids.max(initial=0)), more)
+        self._touch(frame, Touched(box, None))
+        self._done.clear()
+        self._undone.clear()
+
+    def _change(self, change: Change, wanted: int) -> None:
+        """Give the voxels of a change the wanted id."""
+        if self._ids is None:
+            return
+        frame, box, mask = change.frame, change.box, change.mask
+        within = self._ids[frame][box.slices]
+        before = within[mask]
+        more = -np.bincount(before, minlength=wanted + 1)
+        more[wanted] += before.size
+        gone = np.flatnonzero(more < 0)
+        within[mask] = wanted
+        self._count(frame, wanted, more)
+        if wanted != NO_OBJECT:
+            self._grow(frame, np.array([wanted], np.uint32), np.stack([box.start, box.stop], axis=1)[None])
+        ids = np.union1d(gone, [wanted]).astype(np.uint32)
+        ids = ids[ids > NO_OBJECT]
+        around = _box_around(self._bounds.get(frame, _NO_BOUNDS), ids)
+        self._touch(frame, Touched(box if around is None else around, ids))
+
+    def _count(self, frame: int, highest: int, more: npt.NDArray[np.int64]) -> None:
+        """Ids were written: each has so many voxels `more`."""
+        self._n_writes += 1
+        self._highest = max(self._highest, highest)
+        self._sizes[frame] = _difference(self._sizes.get(frame, more[:0]), -more)
+
+    def _grow_to(self, frame: int, ids: Ids, start: Shape3D) -> None:
+        """Objects lie where these ids are, the first voxel of which lies at `start`."""
+        sizes = _sizes_of(ids)
+        sizes[NO_OBJECT] = 0
+        names = np.flatnonzero(sizes).astype(np.uint32)
+        numbers = np.zeros(len(sizes), np.uint32)  # without gaps, since all that is below the highest takes time
+        numbers[names] = np.arange(1, len(names) + 1)
+        self._grow(frame, names, _bounds_of(numbers[ids])[1:] + np.asarray(start)[:, None])
 
     def _grow(self, frame: int, names: Ids, bounds: Bounds) -> None:
         """These objects may lie within these bounds, too."""

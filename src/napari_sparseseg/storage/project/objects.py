@@ -1,0 +1,75 @@
+"""Objects that were found, as of one moment: ids in an array of zarr of which only what holds objects is stored."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_sparseseg._types import Box
+from napari_sparseseg.errors import ProjectError
+from napari_sparseseg.storage._object_records import HIGHEST_ID, Ids, Shape4
+from napari_sparseseg.storage.durable import Disk
+from napari_sparseseg.storage.object_ids import ObjectIds
+from napari_sparseseg.storage.project.zarrs import (
+    GroupWriter,
+    all_corners,
+    attributes_of,
+    damage,
+    open_array,
+    shard_slices,
+    stored_corners,
+)
+
+_IDS, _ATTRIBUTE = "objects", "sparseseg"
+
+
+def write_objects(disk: Disk, folder: Path, shape: Shape4, objects: ObjectIds) -> None:
+    """Write the objects of an image (frames, z, y, x) into a new folder; once this returns they last. Raises OSError.
+
+    They may be changed meanwhile: what is written then is of before or after each change, as the journal has them.
+    """
+    writer = GroupWriter(disk, folder)
+    array, shards = writer.array(_IDS, shape, np.uint32), []
+    for corner in all_corners(shape):
+        frame, *space = shard_slices(corner, shape)
+        z, y, x = space
+        block = objects.read(frame.start, Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop)))[None]
+        if block.any():
+            writer.write(array, corner, block)
+            shards.append(_described(corner, block))
+    # asked last: no id that was written may be higher
+    writer.finish({_ATTRIBUTE: {"highest": objects.next_id - 1, "shards": shards}})
+
+
+def read_objects(folder: Path, shape: Shape4) -> tuple[Ids, int]:
+    """Ids (frames, z, y, x) that `write_objects` wrote for an image of this shape, and the highest given so far.
+
+    Raises `ProjectError` if anything about them is wrong.
+    """
+    with damage(folder):
+        about = attributes_of(folder)[_ATTRIBUTE]
+        highest, known = about["highest"], {tuple(shard[0]): shard for shard in about["shards"]}
+        stored = open_array(folder, _IDS, shape, np.uint32)
+        corners = stored_corners(folder / _IDS, shape)
+        _require(isinstance(highest, int) and 0 <= highest <= HIGHEST_ID, folder, "ids that cannot be")
+        _require(set(corners) == set(known), folder, "voxels are missing")
+        ids: Ids = np.zeros(shape, np.uint32)
+        for corner in corners:
+            block = np.asarray(stored[shard_slices(corner, shape)])
+            _require(_described(corner, block) == known[corner], folder, "voxels are missing or changed")
+            _require(int(block.max()) <= highest, folder, "ids that were not given")
+            ids[shard_slices(corner, shape)] = block
+        return ids, highest
+
+
+def _described(corner: tuple[int, ...], block: Ids) -> list[Any]:
+    """What is compared after reading: corner, voxels of objects, checksum."""
+    return [list(corner), int(np.count_nonzero(block)), zlib.crc32(np.ascontiguousarray(block, "<u4").data)]
+
+
+def _require(holds: bool, folder: Path, problem: str) -> None:
+    if not holds:
+        raise ProjectError(f"{folder} is damaged ({problem}); what is older is used")
