@@ -210,7 +210,7 @@ class ObjectIds:
             self._highest = highest
             for frame, voxels in enumerate(ids):
                 if voxels.any():
-                    self._replace(frame, Box.whole(voxels.shape), voxels, _sizes_of(voxels))
+                    self._replace(frame, Box.whole(_triple(voxels.shape)), voxels, _sizes_of(voxels).astype(np.int64))
                     self._grow_to(frame, voxels, (0, 0, 0))
 
     def _note(self, record: JournalRecord) -> None:
@@ -245,7 +245,7 @@ class ObjectIds:
         frame, box, mask = change.frame, change.box, change.mask
         within = self._ids[frame][box.slices]
         before = within[mask]
-        more = -np.bincount(before, minlength=wanted + 1)
+        more = -np.bincount(before, minlength=wanted + 1).astype(np.int64)
         more[wanted] += before.size
         gone = np.flatnonzero(more < 0)
         within[mask] = wanted
