@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coverage import Coverage
 
 from napari_sparseseg._types import Box, Plane, Region, Shape3D
 from napari_sparseseg.config import PaintConfig
@@ -35,6 +36,7 @@ from napari_sparseseg.live.switchboard import Switchboard
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit
 from napari_sparseseg.widgets.sources import ImageSource, source_of
 
+HERE = Path(__file__).parent
 BACKGROUND, OBJECT, OTHER = 1, 2, 3
 CLASSES = (
     ClassInfo(BACKGROUND, "background", (0.5, 0.5, 0.5), is_background=True),
@@ -301,6 +303,19 @@ class Stage:
 
         which = getattr(Qt.MouseButton, button)
         getattr(QTest, action)(self.canvas, which, Qt.KeyboardModifier.NoModifier, self.at(point))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Do not trace tests with windows: engine and storage are covered by their own, and all of napari would be slow."""
+    coverage = Coverage.current()
+    if coverage is None or HERE not in item.path.parents:  # this hook sees the tests of other folders, too
+        return (yield)
+    coverage.stop()
+    try:
+        return (yield)
+    finally:
+        coverage.start()
 
 
 @pytest.fixture(autouse=True)
