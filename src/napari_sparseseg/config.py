@@ -176,12 +176,12 @@ class PaintConfig(_Config):
         "classes overlap, the weights of present and absent do this.",
     )
     correction_weight: float = Field(
-        2.0,
+        1.0,
         ge=1,
         le=100,
         title="Weight of corrections",
-        description="How much a stroke counts that corrects the prediction, while it is new; all else counts 1. Higher "
-        "where much of the early paint is wrong.",
+        description="How much a stroke counts that corrects the prediction, while it is new; all else counts 1. Try 2 "
+        "where early paint is wrong and corrections do not help.",
     )
     correction_halving: float = Field(
         8.0,

@@ -220,7 +220,7 @@ class AnnotationStore:
         *,
         classes: Sequence[int],
         background: int | None = None,
-        correction_weight: float = 2.0,
+        correction_weight: float = 1.0,
         halving: float = 8.0,
         suggestion_weight: float = 1.0,
         overlapping: bool = False,
