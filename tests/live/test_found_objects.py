@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,12 +44,23 @@ class Desk:
         image = LiveImage.of(np.zeros(SHAPE, np.float32), None, None, None)
         self.opened = Opened(image, self.store, self.labels[None], self.switch)
         self.opened.objects.take((1, *SHAPE), 0, WHOLE, self.ids)
-        self.boxes = []
+        self.boxes, self.asked = [], []
         self.events.objects_changed.connect(lambda change: self.boxes.append(change.box))
         self.classes = ClassList()
         self.found = FoundObjects(
-            lambda: self.opened, self.classes, lambda _, box: self.labels[box.slices], bool, self.switch.wish
+            lambda: self.opened,
+            self.classes,
+            lambda _, box: self.labels[box.slices],
+            bool,
+            self.switch.wish,
+            self.compute,
         )
+
+    def compute(self, function):
+        """As the compute thread would, when the test lets it."""
+        future = Future()
+        self.asked.append(lambda: future.set_result(function()))
+        return future
 
     @property
     def now(self):
@@ -143,6 +156,58 @@ def test_each_is_undone_and_made_again_with_its_paint(desk, name):
     assert not desk.found.can_redo
     assert [desk.found.undo() for _ in range(4)] == [True, True, True, False]
     assert not desk.found.can_undo
+
+
+def test_a_cut_that_is_found_later_is_undone_in_its_turn(desk, monkeypatch):
+    monkeypatch.setattr("napari_sparseseg.live.found_objects._AT_ONCE", 0)
+    future = desk.found.begin_split(SLICE, (3, 6, 4), (3, 6, 8))
+    desk.store.annotate(Region(0, Box((0, 0, 0), (1, 4, 4))), 1)
+    before = desk.now
+    desk.asked.pop()()
+    np.testing.assert_equal(desk.now, before)
+    desk.found.finish_split(future.result())
+    after = desk.now
+    assert {int(after[0][3, 6, 4]), int(after[0][3, 6, 8])} == {1, 3}
+    assert desk.found.undo()
+    np.testing.assert_equal(desk.now, before)
+    assert desk.found.undo()
+    assert not desk.now[1].any()
+    assert desk.found.redo()
+    assert desk.found.redo()
+    np.testing.assert_equal(desk.now, after)
+
+
+@pytest.mark.parametrize("name", ["merge", "split", "delete", "another image"])
+def test_a_cut_of_what_has_changed_meanwhile_is_none(desk, name, monkeypatch):
+    monkeypatch.setattr("napari_sparseseg.live.found_objects._AT_ONCE", 0)
+    future = desk.found.begin_split(SLICE, (3, 6, 4), (3, 6, 8))
+    desk.asked.pop()()
+    if name == "another image":
+        desk.opened = Opened(desk.opened.image, desk.store, desk.opened.labels, desk.switch)
+    else:
+        act_once(desk, name)
+    before = desk.now
+    with pytest.raises(InputError, match="changed meanwhile"):
+        desk.found.finish_split(future.result())
+    np.testing.assert_equal(desk.now, before)
+
+
+def test_a_piece_that_is_not_connected_stays_with_the_first_part(desk):
+    desk.ids[1:3, 13:16, 3:6] = 1
+    desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+    future = desk.found.begin_split(SLICE, (3, 6, 4), (3, 6, 8))
+    assert not desk.asked  # it is small
+    desk.found.finish_split(future.result())
+    assert {int(desk.now[0][place]) for place in ((3, 6, 4), (3, 6, 8))} == {1, 3}
+    assert desk.now[0][2, 14, 4] == 1
+
+
+def test_a_cut_is_looked_for_in_what_is_there_by_then(desk, monkeypatch):
+    monkeypatch.setattr("napari_sparseseg.live.found_objects._AT_ONCE", 0)
+    desk.found.begin_split(SLICE, (3, 6, 4), (3, 6, 8))
+    act_once(desk, "split")
+    with pytest.raises(InputError, match="changed meanwhile"):
+        desk.asked.pop()()
 
 
 def test_a_correction_that_needs_no_paint_is_undone_as_well(desk):

@@ -63,8 +63,15 @@ class FakeLive:
         self.opened: Opened | None = None
         self.tables: dict[Opened, ObjectTables] = {}
         self.switch = Switchboard(self.events)
-        self.found = FoundObjects(lambda: self.opened, ClassList(), self.labels, self._tell, self.switch.wish)
         self.compute: Callable[[Callable[[], Any]], Future[Any]] = at_once
+        self.found = FoundObjects(
+            lambda: self.opened,
+            ClassList(),
+            self.labels,
+            self._tell,
+            self.switch.wish,
+            lambda function: self.compute(function),
+        )
         self.suggestions = Suggestions(
             lambda: self.opened, ClassList(), PaintConfig, self._tell, lambda function: self.compute(function)
         )

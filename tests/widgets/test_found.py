@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from threading import Thread
+
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
@@ -80,6 +83,37 @@ def test_two_clicks_split(stage):
     assert {one, other} == {1, 4}
     assert (stage.annotation.data[4, 12:28, 6:20] == 2).all()
     assert np.unique(stage.live.objects(0, Box((4, 12, 6), (5, 28, 20)))).tolist() == [1, 2]
+
+
+def test_the_window_does_not_wait_for_a_split_and_a_second_one_of_the_same_is_told(stage, monkeypatch):
+    monkeypatch.setattr("napari_sparseseg.live.found_objects._AT_ONCE", 0)
+    asked = []
+
+    def later(function):
+        future = Future()
+        asked.append((future, function))
+        return future
+
+    stage.live.compute = later
+    stage.bridge.found.choose("split")
+    stage.drag((4, 20, 8), (4, 20, 17))
+    stage.drag((4, 20, 9), (4, 20, 17))
+    stage.drag((4, 20, 22), (4, 20, 32))
+    assert stage.live.found.count(0) == 3
+    threads = [Thread(target=lambda f=future, do=do: f.set_result(do())) for future, do in asked]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert stage.live.found.count(0) == 3  # it is done by the window's thread
+    QTest.qWait(20)
+    assert stage.live.found.count(0) == 5
+    assert [problem.split(";")[0] for problem in stage.problems] == ["object 1 has changed meanwhile"]
+    assert ids_at(stage, (4, 20, 8), (4, 20, 17), (4, 20, 22), (4, 20, 32)) == [1, 4, 2, 5]
+    stage.key("Z", "Control")
+    assert ids_at(stage, (4, 20, 8), (4, 20, 17), (4, 20, 22), (4, 20, 32)) == [1, 4, 2, 2]
+    stage.key("Z", "Control")
+    assert ids_at(stage, LEFT, RIGHT, OTHER) == [1, 2, 3]
+    assert not stage.annotation.data.any()
 
 
 def test_a_click_deletes_and_another_fills(stage):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import ObjectsChange
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.switchboard import Find, Tabulate
+from napari_sparseseg.storage._edits import bounds_of, box_within
 from napari_sparseseg.storage.object_ids import Change, Ids, box_across
 from napari_sparseseg.storage.palette import FIRST_SET
 from napari_sparseseg.storage.strokes import PaintEdit
@@ -21,6 +24,7 @@ from napari_sparseseg.storage.strokes import PaintEdit
 Mask = npt.NDArray[np.bool_]
 
 _MANY = 100_000  # voxels; of larger objects some are looked at
+_AT_ONCE = 1 << 18  # voxels around an object; it is cut within some ten milliseconds
 _REACH = 12.0  # of what is on screen into the depth, in units of the finest voxel edge
 
 
@@ -30,6 +34,18 @@ class Move(NamedTuple):
     mask: Mask
     before: int
     after: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """Where an object is to be split: the `mask` of it in its box, and which voxels of it become another one."""
+
+    opened: Opened
+    plane: Plane
+    object_id: int
+    box: Box
+    mask: Mask
+    moved: Mask
 
 
 class FoundObjects:
@@ -46,12 +62,14 @@ class FoundObjects:
         labels: Callable[[int, Box], npt.NDArray[np.uint8]],
         take: Callable[[PaintEdit | None], bool],
         wish: Callable[..., None],
+        compute: Callable[[Callable[[], Cut]], Future[Cut]],
     ) -> None:
         self._work = work
         self._classes = classes
         self._labels = labels
         self._take = take
         self._wish = wish
+        self._compute = compute
 
     # --- finding ---
 
@@ -145,20 +163,57 @@ class FoundObjects:
         self._say(opened, plane, box, ids, (one,), Move(moved, other, one))
 
     def split(self, plane: Plane, first: Shape3D, second: Shape3D) -> None:
-        """Make two objects of one, which two voxels belong to: cut at the narrowest place between them."""
-        from napari_sparseseg.engine.objects.editing import cut
+        """Make two objects of one, which two voxels belong to: cut at the narrowest place between them.
 
+        Takes seconds for an object that fills a volume; `begin_split` and `finish_split` do the same without waiting.
+        """
+        self.finish_split(self._cut_of(plane, first, second)())
+
+    def begin_split(self, plane: Plane, first: Shape3D, second: Shape3D) -> Future[Cut]:
+        """Look for where to cut, at once or, if that may take long, on the compute thread; raises as `split`.
+
+        `finish_split` takes what was found.
+        """
+        find, frame = self._cut_of(plane, first, second), plane.frame
+        box = self._opened().objects.box_of(frame, [self._object_at(frame, first)])
+        if box is None or box.n_voxels > _AT_ONCE:
+            return self._compute(find)
+        future: Future[Cut] = Future()
+        future.set_result(find())
+        return future
+
+    def finish_split(self, cut: Cut) -> None:
+        """Split the object as was found. Raises `InputError` if it has changed since, or is of another image."""
+        opened, plane, one = cut.opened, cut.plane, cut.object_id
+        if opened is not self._work() or opened.objects.box_of(plane.frame, [one]) != cut.box:
+            raise InputError(f"object {one} has changed meanwhile; split it again")
+        ids = opened.objects.read(plane.frame, cut.box)
+        if not np.array_equal(ids == one, cut.mask):
+            raise InputError(f"object {one} has changed meanwhile; split it again")
+        new = opened.objects.next_id
+        ids[cut.moved] = new
+        self._say(opened, plane, cut.box, ids, (one, new), Move(cut.moved, one, new))
+
+    def _cut_of(self, plane: Plane, first: Shape3D, second: Shape3D) -> Callable[[], Cut]:
+        """What finds where to cut, on any thread."""
         opened = self._opened()
         one, other = (self._object_at(plane.frame, voxel) for voxel in (first, second))
         if one != other or first == second:
             raise InputError("the points lie in two objects; to split, choose two different points in one")
-        box, ids = self._of(opened, plane.frame, one)
-        points = [Box(voxel, voxel).relative_to(box.start).start for voxel in (first, second)]
-        parts = cut(ids == one, points[0], points[1], opened.image.spacing)
-        new = opened.objects.next_id
-        moved = parts == 2
-        ids[moved] = new
-        self._say(opened, plane, box, ids, (one, new), Move(moved, one, new))
+
+        def find() -> Cut:
+            from napari_sparseseg.engine.objects.editing import cut
+
+            box, ids = self._of(opened, plane.frame, one)
+            points = [Box(voxel, voxel).relative_to(box.start).start for voxel in (first, second)]
+            limits = list(zip(points[0], points[1], ids.shape, strict=True))
+            if any(min(a, b) < 0 or max(a, b) >= n for a, b, n in limits) or {ids[point] for point in points} != {one}:
+                raise InputError(f"object {one} has changed meanwhile; split it again")
+            mask = ids == one
+            parts = cut(mask, points[0], points[1], opened.image.spacing)
+            return Cut(opened, plane, one, box, mask, parts == 2)
+
+        return find
 
     def delete(self, plane: Plane, voxel: Shape3D) -> None:
         """Remove an object: what is predicted there is the background, or without one not what was predicted."""
@@ -273,20 +328,30 @@ class FoundObjects:
         What was painted as an object there, on any slice, belongs to these objects from now on; paint of another class
         stays.
         """
+        class_id = self._class_of(plane.frame, box, np.isin(ids, parts))
+        self._put(opened, plane.frame, box, move, self._paint(opened, plane, box, ids, parts, class_id))
+
+    def _paint(
+        self, opened: Opened, plane: Plane, box: Box, ids: Ids, parts: tuple[int, ...], class_id: int
+    ) -> PaintEdit | None:
+        """Paint each of `parts` as an object of its own, where `_say` says; None if nothing changed by it."""
         store, frame = opened.store, plane.frame
-        codes, painted = store.codes[(frame, *box.slices)].copy(), store.objects(frame, box)
-        class_id = self._class_of(frame, box, np.isin(ids, parts))
-        is_here = np.zeros(box.shape, np.bool_)
+        is_meant = store.objects(frame, box) != NO_OBJECT
         if box.start[plane.axis] <= plane.index < box.stop[plane.axis]:
-            is_here[box_across(box, plane.axis, plane.index).relative_to(box.start).slices] = True
+            is_meant[box_across(box, plane.axis, plane.index).relative_to(box.start).slices] = True
+        if not is_meant.any():
+            return None
+        within = bounds_of(is_meant)  # mostly a slice, and the object may fill the volume
+        box, ids = box_within(box, within), ids[within]
+        codes, painted = store.codes[(frame, *box.slices)].copy(), store.objects(frame, box)
         is_class = (codes != UNPAINTED) & (codes < FIRST_SET)
-        mask = np.isin(ids, parts) & ((is_here & (~is_class | (codes == class_id))) | (painted != NO_OBJECT))
+        can_be = (is_meant[within] & (~is_class | (codes == class_id))) | (painted != NO_OBJECT)
+        mask = np.isin(ids, parts) & can_be
         wanted = np.where(is_class, codes, class_id).astype(np.uint8)
         names = np.zeros(box.shape, np.int32)
         for number, part in enumerate(parts):
             names[ids == part] = store.next_object_id + number
-        edit = store.annotate_objects(Region(frame, box, mask), wanted, names, plane) if mask.any() else None
-        self._put(opened, frame, box, move, edit)
+        return store.annotate_objects(Region(frame, box, mask), wanted, names, plane) if mask.any() else None
 
     def _correct(self, opened: Opened, plane: Plane, box: Box, class_id: int, move: Move) -> None:
         """Move voxels, and paint a class over what was predicted where they meet the slice."""

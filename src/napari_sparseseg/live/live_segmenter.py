@@ -116,7 +116,9 @@ class LiveSegmenter:
         self._saver: Saver | None = None
         self._was_paused = False
         self._n_updates = 0
-        self.found = FoundObjects(lambda: self._work, self._classes, self.labels, self._take, self._wish)
+        self.found = FoundObjects(
+            lambda: self._work, self._classes, self.labels, self._take, self._wish, self._worker.compute
+        )
         self.suggestions = Suggestions(
             lambda: self._work, self._classes, lambda: self._settings.paint, self._take, self._worker.compute
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ from napari_sparseseg.widgets.overlays import ObjectMap
 from napari_sparseseg.widgets.view import current_plane, show_voxel, voxel_at
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from napari_sparseseg.live.found_objects import Cut
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
     from napari_sparseseg.widgets.pair import LayerPair
 
@@ -36,6 +40,7 @@ class FoundTool(QObject):
     changed = Signal()
     """Other objects, another tool, or a first point."""
     problem = Signal(str)
+    _cut_found = Signal(object)  # a future that is done, from whatever thread
 
     def __init__(self, viewer: Any, live: LiveSegmenter, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -49,6 +54,7 @@ class FoundTool(QObject):
         self._ids: VisibleIds | None = None
         self.table = TableTool(self, live.found, self)
         self.table.problem.connect(self.problem)
+        self._cut_found.connect(self._on_cut_found)
 
     @property
     def frame(self) -> int | None:
@@ -230,11 +236,25 @@ class FoundTool(QObject):
             if self.tool == "merge":
                 found.merge(plane, first, second)
             elif self.tool == "split":
-                found.split(plane, first, second)
+                found.begin_split(plane, first, second).add_done_callback(self._tell_cut)
             elif self.tool == "delete":
                 found.delete(plane, first)
             else:
                 found.fill(plane, first)
+        except SparseSegError as error:
+            self.problem.emit(str(error))
+        self.changed.emit()
+
+    def _tell_cut(self, future: Future[Cut]) -> None:
+        """On the compute thread: hand over what was found."""
+        with suppress(RuntimeError):  # the window is gone, and Qt has deleted this
+            self._cut_found.emit(future)
+
+    def _on_cut_found(self, future: Future[Cut]) -> None:
+        if future.cancelled() or self._pair is None:
+            return
+        try:
+            self._live.found.finish_split(future.result())
         except SparseSegError as error:
             self.problem.emit(str(error))
         self.changed.emit()
