@@ -97,7 +97,9 @@ class FoundTool(QObject):
     def _remove_left_over(self, ids: ObjectMap) -> None:
         """Remove layers of before that show these objects and nothing else."""
         viewer = self._viewer()
-        for layer in list(viewer.layers) if viewer is not None else ():
+        if viewer is None:
+            return
+        for layer in list(viewer.layers):
             if isinstance(layer, FoundLayer) and layer.history is None and np.array_equal(layer.data, ids):
                 viewer.layers.remove(layer)
 
