@@ -174,6 +174,14 @@ class TestSettings:
         assert not of_classes.predict_objects(IMAGE).any()
         of_classes.set_params(objects=OBJECTS)
 
+    def test_without_a_setting_objects_are_as_large_as_painted_ones(self):
+        segmenter = fitted(objects=OBJECTS.with_changes(smallest=0))
+        head, n_painted = segmenter._fitted.network.affinity, len(np.unique(IDS)) - 1
+        assert segmenter.predict_objects(IMAGE).max() == n_painted
+        assert head.smallest == pytest.approx(64**1.5 * 0.75, rel=0.05)  # sections of 8 x 8 pixels
+        head.smallest = 10**6
+        assert not segmenter.predict_objects(IMAGE).any()
+
     def test_settings_and_answers_are_saved_with_the_model(self, of_objects, tmp_path):
         of_objects.save(tmp_path / "model")
         loaded = SparseSegmenter.load(tmp_path / "model", device="cpu")

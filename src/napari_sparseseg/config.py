@@ -358,10 +358,11 @@ class ObjectConfig(_Config):
         "Higher cuts more.",
     )
     smallest: int = Field(
-        50,
-        ge=1,
+        0,
+        ge=0,
         title="Smallest object",
-        description="In voxels. What is smaller joins the object that it touches most, or is left out.",
+        description="In voxels. What is smaller joins the object that it touches most, or is left out. 0: as large as "
+        "nine of ten painted objects are, and 50 where none were painted.",
     )
     reach: float = Field(
         24.0,

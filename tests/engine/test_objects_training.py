@@ -242,6 +242,7 @@ class TestModelFiles:
         assert found.classes == described.classes == trainer.classes
         assert found.network.affinity.offsets == described.heads.heads.offsets == OFFSETS
         assert found.network.affinity.taught == described.heads.taught == trainer.averaged.affinity.taught
+        assert found.network.affinity.smallest == described.heads.smallest == trainer.averaged.affinity.smallest > 0
         for name, value in trainer.averaged.state_dict().items():
             assert torch.equal(found.network.state_dict()[name], value)
         assert all(torch.equal(tensors[name], value) for name, value in trainer.state()[1].items())

@@ -324,7 +324,7 @@ class TestOrder:
         sizes = [len(annotations[0]) for annotations, _ in bench.learner.learnt]
         assert sizes == [sizes[0], sizes[0] - 9, sizes[0]]
 
-    def test_corrections_weigh_more(self, bench):
+    def test_corrections_weigh_no_more_unless_one_wishes_it(self, bench):
         bench.paint_both()
         region = Region(0, Box((6, 30, 30), (7, 33, 33)))
         bench.store.correct(region, 2, np.ones((1, 3, 3), np.uint8), class_ids=(1, 2), background=1)
@@ -333,8 +333,7 @@ class TestOrder:
         annotation = bench.learner.learnt[0][0][0]
         is_corrected = (annotation.coordinates[:, 1:] >= 30).all(1) & (annotation.coordinates[:, 1:] < 33).all(1)
         assert is_corrected.sum() == 9
-        assert (annotation.weights[is_corrected] == 2).all()
-        assert (annotation.weights[~is_corrected] == 1).all()
+        assert (annotation.weights == 1).all()
 
 
 class TestStates:

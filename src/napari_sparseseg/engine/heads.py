@@ -51,13 +51,15 @@ class AffinityHead(Pointwise):
     """Logits of the affinities, (n, channels, z, y, x) -> (n, offsets, z, y, x): is a voxel's pair of one object.
 
     `taught` counts the painted pairs that each offset has learnt from; what was never taught must not be believed.
-    Without training every answer is that it does not know.
+    Without training every answer is that it does not know. `smallest` is how many voxels an object has, by the painted
+    ones; 0 if that is not known.
     """
 
     def __init__(self, n_channels: int, offsets: Sequence[Offset]) -> None:
         super().__init__(n_channels, len(offsets))
         self.offsets = tuple(offsets)
         self.taught = (0,) * len(self.offsets)
+        self.smallest = 0
 
     def reset_parameters(self) -> None:
         """Start at one half everywhere."""

@@ -21,12 +21,13 @@ _MAX_REACH = 4096  # voxels
 class HeadState:
     """Which heads there are, and what they compare with; see the classes in `engine.heads`.
 
-    `taught` belongs to the affinities, `threshold` to the candidates (infinity: only the likeliest); `centres`, `reach`
-    and `spread` to what novelty is measured from.
+    `taught` and `smallest` belong to the affinities, `threshold` to the candidates (infinity: only the likeliest);
+    `centres`, `reach` and `spread` to what novelty is measured from.
     """
 
     heads: Heads = field(default_factory=Heads)
     taught: tuple[int, ...] = ()
+    smallest: int = 0
     threshold: float = math.inf
     centres: tuple[tuple[float, ...], ...] = ()
     reach: tuple[float, ...] = ()
@@ -39,6 +40,7 @@ class HeadState:
         return cls(
             network.heads,
             affinity.taught if affinity is not None else (),
+            affinity.smallest if affinity is not None else 0,
             candidates.threshold if candidates is not None else math.inf,
             tuple(map(tuple, familiar.centres.tolist())) if familiar is not None else (),
             tuple(familiar.reach.tolist()) if familiar is not None else (),
@@ -49,7 +51,7 @@ class HeadState:
         """Let a network with these heads compare with the same."""
         affinity, candidates, familiar = network.unet.affinity, network.unet.candidates, network.familiar
         if affinity is not None:
-            affinity.taught = self.taught
+            affinity.taught, affinity.smallest = self.taught, self.smallest
         if candidates is not None:
             candidates.threshold = self.threshold
         if familiar is not None and self.centres:
@@ -61,7 +63,11 @@ class HeadState:
         """Entries of the header; none without heads."""
         entries: dict[str, Any] = {}
         if self.heads.offsets:
-            entries["affinities"] = {"offsets": self.heads.offsets, "taught": self.taught}
+            entries["affinities"] = {
+                "offsets": self.heads.offsets,
+                "taught": self.taught,
+                "smallest": self.smallest,
+            }
         if self.heads.candidates:
             entries["candidates"] = {"threshold": self.threshold if math.isfinite(self.threshold) else None}
         if self.heads.novelty != "off":
@@ -79,19 +85,19 @@ class HeadState:
 
         Raises one of Python's own errors for what is missing, of another type or out of bounds.
         """
-        offsets, taught = _checked_affinities(header["affinities"]) if "affinities" in header else ((), ())
+        offsets, taught, smallest = _checked_affinities(header["affinities"]) if "affinities" in header else ((), (), 0)
         threshold = _checked_threshold(header["candidates"]) if "candidates" in header else math.inf
         if "novelty" not in header:
-            return cls(Heads(offsets, "candidates" in header), taught, threshold)
+            return cls(Heads(offsets, "candidates" in header), taught, smallest, threshold)
         novelty = header["novelty"]
         space = novelty["space"]
         require(space in ("features", "embedding"), "space", space)
         size = n_features if space == "features" else min(EMBEDDING_SIZE, width)
         heads = Heads(offsets, "candidates" in header, space)
-        return cls(heads, taught, threshold, *_checked_points(novelty, size))
+        return cls(heads, taught, smallest, threshold, *_checked_points(novelty, size))
 
 
-def _checked_affinities(affinities: Mapping[str, Any]) -> tuple[tuple[Offset, ...], tuple[int, ...]]:
+def _checked_affinities(affinities: Mapping[str, Any]) -> tuple[tuple[Offset, ...], tuple[int, ...], int]:
     offsets = tuple(tuple(offset) for offset in affinities["offsets"])
     taught = tuple(affinities["taught"])
     require(0 < len(set(offsets)) == len(offsets) == len(taught) <= _MAX_OFFSETS, "offsets", offsets)
@@ -99,7 +105,9 @@ def _checked_affinities(affinities: Mapping[str, Any]) -> tuple[tuple[Offset, ..
         require(len(offset) == 3 and any(offset), "offset", offset)
         require(all(is_whole(step) and abs(step) <= _MAX_REACH for step in offset), "offset", offset)
     require(all(is_whole(count) and count >= 0 for count in taught), "taught", taught)
-    return offsets, taught
+    smallest = affinities.get("smallest", 0)  # models of older versions do not say
+    require(is_whole(smallest) and smallest >= 0, "smallest", smallest)
+    return offsets, taught, smallest
 
 
 def _checked_threshold(candidates: Mapping[str, Any]) -> float:

@@ -29,6 +29,7 @@ from napari_sparseseg.engine.lessons import ClassLesson, Lesson, Patches, Target
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.objects.affinity import AffinityLesson
 from napari_sparseseg.engine.objects.offsets import default_offsets
+from napari_sparseseg.engine.objects.sizes import smallest_of
 from napari_sparseseg.engine.optimiser import AdamW
 from napari_sparseseg.engine.paint import Paint, prepare_paint, scarcity, surrounded
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
@@ -291,9 +292,10 @@ class Trainer:
             self._turns = self._object_turns()
             offsets = self.network.affinity.offsets
             lesson = AffinityLesson(self._paints, self.classes.object_channels, offsets, self._turns)
+            smallest = smallest_of(self._paints, self._maps[0].bank.spacing)
             for network in (self.network, self.averaged):
                 if network.affinity is not None:
-                    network.affinity.taught = lesson.taught
+                    network.affinity.taught, network.affinity.smallest = lesson.taught, smallest
             yield lesson
 
     def _object_turns(self) -> list[tuple[int, int, int]]:

@@ -64,8 +64,10 @@ class ObjectFinder:
                 "objects cannot be told apart by affinities, since the model has learnt none: no ids of objects were "
                 "painted; paint some, or set the method of ObjectConfig to auto or distance"
             )
-        self._model, self._config = model, config
         head = model.network.affinity
+        if head is not None and not config.smallest:
+            config = config.with_changes(smallest=head.smallest)
+        self._model, self._config = model, config
         self._offsets: list[Offset] = [] if head is None else [head.offsets[row] for row in rows]
         self._region = region or Box.whole(feature_map.shape)
         predictor = Predictor(model.network, feature_map, tile_voxels=tile_voxels)

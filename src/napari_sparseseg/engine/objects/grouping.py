@@ -17,6 +17,7 @@ from napari_sparseseg.config import ObjectConfig
 from napari_sparseseg.engine.objects.fragments import Landscape, blocks_of, climb, follow, margin_for, shifted
 from napari_sparseseg.engine.objects.graph import AFFINITY_STEPS, Edges, Fragments
 from napari_sparseseg.engine.objects.offsets import Offset, is_short
+from napari_sparseseg.engine.objects.sizes import UNKNOWN_SMALLEST
 from napari_sparseseg.errors import InputError
 
 Probabilities = npt.NDArray[np.float32]
@@ -142,7 +143,7 @@ class Grouping:
             further = further[wide]
         else:
             fragments, further = fragments.by_necks(self._config.neck, voxel_volume)
-        names = fragments.without_slivers(self._config.smallest)[further[names]]
+        names = fragments.without_slivers(self._config.smallest or UNKNOWN_SMALLEST)[further[names]]
         found, numbers = np.unique(names, return_inverse=True)
         numbers = numbers if found[0] == 0 else numbers + 1
         for block in self._blocks:
