@@ -12,7 +12,6 @@ from napari_sparseseg.engine.objects.finding import ObjectFinder, taught_rows
 from napari_sparseseg.engine.objects.grouping import group_objects
 from napari_sparseseg.engine.predictor import Predictor
 from napari_sparseseg.errors import InputError, InputTypeError, NotFittedError
-from napari_sparseseg.storage.volume import ArrayVolume
 
 MODEL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
 TRAINING = TrainingConfig(warm_start_steps=60, patch_voxels=2048, check_every=5)
@@ -45,8 +44,8 @@ def of_classes():
 
 def parts_of(segmenter, tiles):
     """Model, features of the image, and a predictor with such tiles."""
-    model, volume = segmenter._fitted, ArrayVolume(IMAGE)
-    features = segmenter._feature_map(volume, segmenter._intensity_of(volume, model), model)
+    prediction = segmenter._prediction(IMAGE)
+    model, features = prediction.fitted, prediction.features()
     return model, features, Predictor(model.network, features, tile_voxels=tiles.tile_voxels)
 
 

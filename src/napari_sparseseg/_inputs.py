@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from napari_sparseseg.storage.annotation import (
 )
 from napari_sparseseg.storage.overlapping import check_overlapping
 from napari_sparseseg.storage.volume import ArrayVolume
+
+if TYPE_CHECKING:
+    from napari_sparseseg.engine.model import ModelSpec
 
 
 class Overlapping(NamedTuple):
@@ -103,6 +106,21 @@ def read_paint(
     unpainted = unlabelled.class_id(paint) if unlabelled else None
     classes = tuple(sorted({*check_classes(paint, unpainted=unpainted), *known_classes}))
     return [drop_uninformative(p, classes) for p in paint], classes
+
+
+def check_fits(volume: ArrayVolume, spec: ModelSpec) -> None:
+    """Raise `InputError` unless a model of this kind can look at the volume."""
+    if volume.n_channels != spec.n_channels:
+        raise InputError(
+            f"{volume.name} has {volume.n_channels} channels (shape {volume.array_shape}, channel_axis="
+            f"{volume.channel_axis}), but the model was fitted with {spec.n_channels}; pass the same channels in the "
+            "same order"
+        )
+    if spec.flat[0] and volume.shape[0] > 1:
+        raise InputError(
+            f"{volume.name} has {volume.shape[0]} planes, but the model was fitted on single planes; "
+            "pass the planes one by one, or fit on a volume"
+        )
 
 
 def check_budget(max_seconds: float | None, max_steps: int | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from inspect import signature
@@ -17,13 +17,14 @@ from napari_sparseseg._inputs import (
     Overlapping,
     Unlabelled,
     check_budget,
+    check_fits,
     check_suggestion,
     checked_spacing,
     open_volumes,
     read_paint,
     seed_of,
 )
-from napari_sparseseg._types import ArrayLike, Box, Extra
+from napari_sparseseg._types import ArrayLike, Box
 from napari_sparseseg.errors import InputError, InputTypeError, ModelFileError, NotFittedError
 from napari_sparseseg.progress import duration, move_bar, open_bar
 from napari_sparseseg.storage.annotation import read_annotation
@@ -38,10 +39,9 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.budget import Budget
     from napari_sparseseg.engine.features import FeatureMap
     from napari_sparseseg.engine.model import FittedModel
-    from napari_sparseseg.engine.normalise import IntensityRange
-    from napari_sparseseg.engine.predictor import Predictor, TilePrediction
     from napari_sparseseg.engine.trainer import Trainer, TrainingStep
     from napari_sparseseg.engine.weak.advice import SliceAdvice
+    from napari_sparseseg.predicting import VolumePrediction
 
 _CONFIGS = ("model", "training", "paint", "prediction", "objects")
 
@@ -196,24 +196,14 @@ class SparseSegmenter:
 
         Raises `NotFittedError` before `fit`, `InputError` for an image that does not fit the model.
         """
-        from napari_sparseseg.engine.labelling import best_labels
-
-        fitted, volume = self._ready_for(image)
-        labels = np.empty(volume.shape, np.min_scalar_type(max(fitted.classes.ids)))
-        for box, probabilities in self._tiles(volume):
-            labels[box.slices] = best_labels(probabilities, fitted.classes)
-        return labels.reshape(volume.spatial_shape)
+        return self._prediction(image).labels()
 
     def predict_proba(self, image: ArrayLike) -> npt.NDArray[np.float32]:
         """Probabilities, float32, shape (classes, *spatial shape), in the order of `classes_`; raises as `predict`.
 
         Those of classes that may overlap do not sum to 1.
         """
-        fitted, volume = self._ready_for(image)
-        found = np.empty((len(fitted.classes), *volume.shape), np.float32)
-        for box, probabilities in self._tiles(volume):
-            found[(slice(None), *box.slices)] = probabilities.cpu().numpy()
-        return found.reshape(len(fitted.classes), *volume.spatial_shape)
+        return self._prediction(image).probabilities()
 
     def predict_uncertainty(self, image: ArrayLike) -> npt.NDArray[np.float32]:
         """How unsure the model is of each voxel, 0..1, of the image's spatial shape; raises as `predict`.
@@ -221,13 +211,7 @@ class SparseSegmenter:
         The entropy of the classes' probabilities over its maximum: 0 where one is certain, 1 where all are as likely.
         Of classes that may overlap, that of the most uncertain one.
         """
-        from napari_sparseseg.engine.weak.advice import uncertainty
-
-        fitted, volume = self._ready_for(image)
-        found = np.empty(volume.shape, np.float32)
-        for box, probabilities in self._tiles(volume):
-            found[box.slices] = uncertainty(probabilities, overlapping=fitted.classes.overlapping).cpu().numpy()
-        return found.reshape(volume.spatial_shape)
+        return self._prediction(image).uncertainty()
 
     def suggest_slices(
         self,
@@ -248,7 +232,8 @@ class SparseSegmenter:
 
         Raises `InputError` for a single plane and what cannot be used, `NotFittedError` for "uncertainty" before `fit`.
         """
-        from napari_sparseseg.engine.weak.advice import TILE_VOXELS, Advisor, paintable_axes, painted_slices
+        from napari_sparseseg.engine.weak.advice import TILE_VOXELS
+        from napari_sparseseg.suggesting import slices_to_paint
 
         chosen = method or self._config("prediction").next_slice
         volume = ArrayVolume(image, self.channel_axis)
@@ -256,34 +241,16 @@ class SparseSegmenter:
         spacing = checked_spacing(self.spacing, n_axes=len(volume.spatial_shape))
         predictor = None
         if self._fitted is not None or chosen == "uncertainty":
-            _check_fits(volume, self._check_fitted())
-            predictor = self._predictor(volume, min(TILE_VOXELS, self._config("prediction").tile_voxels))
-        advisor = Advisor(
-            volume.shape,
-            spacing,
-            painted_slices(read_annotation(annotation, volume, overlapping=self._config("paint").overlapping)),
-            axes=paintable_axes(volume.shape, spacing) if axes is None else sorted(axes),
-            method=chosen,
-            predictor=predictor,
-            n=n,
-        )
-        with open_bar("Looking", self.progress) as bar:
-            for share in advisor.work():
-                move_bar(bar, share, "")
-        return advisor.found
+            predictor = self._prediction(image).predictor(TILE_VOXELS)
+        painted = read_annotation(annotation, volume, overlapping=self._config("paint").overlapping)
+        return slices_to_paint(painted, spacing, n, chosen, axes, predictor, progress=self.progress)
 
     def predict_present(self, image: ArrayLike) -> npt.NDArray[np.bool_]:
         """Which classes are there, shape (classes, *spatial shape), in the order of `classes_`; raises as `predict`.
 
         Where classes may overlap these are all that are likelier than not; else it is the label, one class a voxel.
         """
-        from napari_sparseseg.engine.labelling import present_of
-
-        fitted, volume = self._ready_for(image)
-        found = np.empty((len(fitted.classes), *volume.shape), np.bool_)
-        for box, probabilities in self._tiles(volume):
-            found[(slice(None), *box.slices)] = present_of(probabilities, fitted.classes)
-        return found.reshape(len(fitted.classes), *volume.spatial_shape)
+        return self._prediction(image).present()
 
     def predict_candidates(self, image: ArrayLike) -> npt.NDArray[np.bool_]:
         """Which classes come into question at each voxel: bool, shape (classes, *spatial shape), as `predict_proba`.
@@ -293,12 +260,7 @@ class SparseSegmenter:
 
         Raises as `predict`, and `InputError` for a model that learnt no candidates.
         """
-        fitted, volume = self._ready_for(image)
-        _check_says(fitted, "candidates", "candidate classes", "paint__candidates=1.2")
-        found = np.empty((len(fitted.classes), *volume.shape), bool)
-        for tile in self._tiles_with("candidates", volume):
-            found[(slice(None), *tile.box.slices)] = _array_of(tile.candidates)
-        return found.reshape(len(fitted.classes), *volume.spatial_shape)
+        return self._prediction(image).candidates()
 
     def predict_novelty(self, image: ArrayLike) -> npt.NDArray[np.float32]:
         """How unlike everything that was painted each voxel is, float32, 0..1, of the image's spatial shape.
@@ -307,12 +269,7 @@ class SparseSegmenter:
 
         Raises as `predict`, and `InputError` for a model that learnt without novelty.
         """
-        fitted, volume = self._ready_for(image)
-        _check_says(fitted, "novelty", "what is new", "paint__novelty='features'")
-        found = np.empty(volume.shape, np.float32)
-        for tile in self._tiles_with("novelty", volume):
-            found[tile.box.slices] = _array_of(tile.novelty)
-        return found.reshape(volume.spatial_shape)
+        return self._prediction(image).novelty()
 
     def predict_objects(self, image: ArrayLike) -> npt.NDArray[np.uint32]:
         """Single objects: ids 1..n of the image's spatial shape, 0 where there is none.
@@ -322,22 +279,7 @@ class SparseSegmenter:
         `measure_objects` makes a table of them. Raises as `predict`, and `InputError` for settings that the model
         cannot follow.
         """
-        from napari_sparseseg.engine.objects.finding import ObjectFinder
-
-        fitted, volume = self._ready_for(image)
-        finder = ObjectFinder(
-            fitted,
-            self._feature_map(volume, self._intensity_of(volume, fitted), fitted),
-            self._config("objects"),
-            tile_voxels=self._config("prediction").tile_voxels,
-        )
-        ids = np.zeros(volume.shape, np.uint32)
-        with open_bar("Finding objects", self.progress) as bar:
-            started = time.perf_counter()
-            for share in finder.find(ids):
-                left = (time.perf_counter() - started) * (1 - share) / share
-                move_bar(bar, share, f"{duration(left)} left")
-        return ids.reshape(volume.spatial_shape)
+        return self._prediction(image).objects(self._config("objects"))
 
     def predict_to(
         self,
@@ -388,9 +330,9 @@ class SparseSegmenter:
         """
         from napari_sparseseg.distributed.predict import make_request, predict_volume
 
-        fitted, volume = self._ready_for(image)
+        prediction = self._prediction(image)
         request = make_request(
-            volume,
+            prediction.volume,
             image,
             store,
             probabilities=probabilities,
@@ -405,23 +347,16 @@ class SparseSegmenter:
             overwrite=overwrite,
             progress=self.progress,
         )
-        return predict_volume(request, fitted, self._intensity_of(volume, fitted), self.save, client)
+        return predict_volume(request, prediction.fitted, prediction.intensity(), self.save, client)
 
     def score(self, image: ArrayLike, truth: ArrayLike) -> float:
         """Mean Dice, 0..1, over the classes but the background; voxels where `truth` is 0 are left out.
 
         Where classes may overlap, each is scored where `truth` says something of it, in the same forms as in `fit`.
         """
-        from napari_sparseseg.engine.metrics import dice, dice_of_overlapping, mean_dice
-
-        fitted, volume = self._ready_for(image)
-        known = read_annotation(truth, volume, overlapping=fitted.classes.overlapping, name="truth")
-        if fitted.classes.overlapping:
-            present, absent = fitted.classes.stated_by(known)
-            found = self.predict_present(image).reshape(-1, *volume.shape)[(slice(None), *known.coordinates.T)].T
-            return mean_dice(dice_of_overlapping(found, present, absent, fitted.classes.ids), fitted.classes.background)
-        labels = self.predict(image).reshape(volume.shape)[tuple(known.coordinates.T)]
-        return mean_dice(dice(labels, known.codes, fitted.classes.ids), fitted.classes.background)
+        prediction = self._prediction(image)
+        overlapping = prediction.fitted.classes.overlapping
+        return prediction.score(read_annotation(truth, prediction.volume, overlapping=overlapping, name="truth"))
 
     def save(self, path: str | os.PathLike[str], *, training_state: bool = False) -> None:
         """Write the model to one file (safetensors with a JSON header), replacing an older one.
@@ -576,13 +511,15 @@ class SparseSegmenter:
         else:
             fitted, history = previous, self.history_
             for volume in volumes:
-                _check_fits(volume, fitted)
+                check_fits(volume, fitted.spec)
             # a model that was loaded without training state gets a new optimiser on its weights
             trainer = self._trainer or self._new_trainer(fitted, seed_of(self.random_state))
             trainer.config, trainer.paint = self._config("training"), self._config("paint")
             trainer.step = self.n_steps_
         intensity = tuple(IntensityRange.of(v) for v in volumes)
-        maps = [self._feature_map(v, i, fitted) for v, i in zip(volumes, intensity, strict=True)]
+        maps = [
+            fitted.features_of(v, i, cache_bytes=self._cache_bytes) for v, i in zip(volumes, intensity, strict=True)
+        ]
         for feature_map in maps:  # reads the volume once: what cannot be used is refused before the model changes
             feature_map.read(Box((0, 0, 0), (1, 1, 1)))
         trainer.change_classes(fitted.classes.grown_by(classes))
@@ -671,50 +608,21 @@ class SparseSegmenter:
             is_started=is_started,
         )
 
-    def _tiles(self, volume: ArrayVolume) -> Iterator[tuple[Any, Tensor]]:
-        for tile in self._tiles_with(None, volume):
-            yield tile.box, tile.probabilities
-
-    def _tiles_with(self, extra: Extra | None, volume: ArrayVolume) -> Iterator[TilePrediction]:
-        predictor = self._predictor(volume, self._config("prediction").tile_voxels)
-        done, total = 0, volume.shape[0] * volume.shape[1] * volume.shape[2]
-        with open_bar("Predicting", self.progress) as bar:
-            started = time.perf_counter()
-            for tile in predictor.predict(extras=() if extra is None else (extra,)):
-                yield tile
-                done += tile.box.n_voxels
-                left = (time.perf_counter() - started) * (total - done) / done
-                move_bar(bar, done / total, f"{duration(left)} left")
-
-    def _predictor(self, volume: ArrayVolume, tile_voxels: int) -> Predictor:
-        from napari_sparseseg.engine.predictor import Predictor
-
-        fitted = self._check_fitted()
-        feature_map = self._feature_map(volume, self._intensity_of(volume, fitted), fitted)
-        return Predictor(fitted.network, feature_map, tile_voxels=tile_voxels)
-
-    def _intensity_of(self, volume: ArrayVolume, fitted: FittedModel) -> IntensityRange:
-        from napari_sparseseg.engine.normalise import IntensityRange
-
-        is_own = self._config("prediction").intensity == "image"
-        return IntensityRange.of(volume) if is_own else fitted.intensity[0]
-
-    def _feature_map(self, volume: ArrayVolume, intensity: IntensityRange, fitted: FittedModel) -> FeatureMap:
-        from napari_sparseseg.engine.features import FeatureMap
-
-        return FeatureMap(
-            volume,
-            fitted.spec.bank,
-            intensity,
-            device=fitted.network.mean.device,
-            cache_bytes=self._config("training").cache_mb << 20,
-        )
-
-    def _ready_for(self, image: ArrayLike) -> tuple[FittedModel, ArrayVolume]:
+    def _prediction(self, image: ArrayLike) -> VolumePrediction:
+        """What the model says of an image; raises what `predict` does."""
         fitted = self._check_fitted()
         volume = ArrayVolume(image, self.channel_axis)
-        _check_fits(volume, fitted)
-        return fitted, volume
+        check_fits(volume, fitted.spec)
+        from napari_sparseseg.predicting import VolumePrediction  # after the checks: it loads torch
+
+        return VolumePrediction(
+            fitted, volume, self._config("prediction"), cache_bytes=self._cache_bytes, progress=self.progress
+        )
+
+    @property
+    def _cache_bytes(self) -> int:
+        """Memory for features of one volume."""
+        return int(self._config("training").cache_mb) << 20
 
     def _check_fitted(self) -> FittedModel:
         if self._fitted is None:
@@ -773,31 +681,6 @@ def _load_newest(project: str | os.PathLike[str]) -> tuple[FittedModel, dict[str
         with suppress(ModelFileError):  # the one before is kept for that
             return load_model(path)
     return load_model(files[-1])
-
-
-def _check_fits(volume: ArrayVolume, fitted: FittedModel) -> None:
-    wanted = fitted.spec.n_channels
-    if volume.n_channels != wanted:
-        raise InputError(
-            f"{volume.name} has {volume.n_channels} channels (shape {volume.array_shape}, channel_axis="
-            f"{volume.channel_axis}), but the model was fitted with {wanted}; pass the same channels in the same order"
-        )
-    if fitted.spec.flat[0] and volume.shape[0] > 1:
-        raise InputError(
-            f"{volume.name} has {volume.shape[0]} planes, but the model was fitted on single planes; "
-            "pass the planes one by one, or fit on a volume"
-        )
-
-
-def _check_says(fitted: FittedModel, extra: Extra, what: str, setting: str) -> None:
-    if extra not in fitted.network.extras:
-        raise InputError(f"the model has not learnt {what}; fit it again after set_params({setting})")
-
-
-def _array_of(values: Tensor | None) -> npt.NDArray[Any]:
-    assert values is not None  # noqa: S101 - the network has the head
-    found: npt.NDArray[Any] = values.cpu().numpy()
-    return found
 
 
 def _describe(step: TrainingStep, budget: Budget, share: float) -> str:

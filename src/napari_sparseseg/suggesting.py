@@ -1,4 +1,4 @@
-"""suggest_grown and suggest_between: what paint suggests of its surroundings, from arrays."""
+"""What paint suggests of its surroundings, from arrays: more paint, and slices to paint next."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg._inputs import checked_spacing
-from napari_sparseseg._types import UNPAINTED, Annotation, ArrayLike
+from napari_sparseseg._types import UNPAINTED, Annotation, ArrayLike, Spacing
 from napari_sparseseg.config import PaintConfig
+from napari_sparseseg.engine.predictor import Predictor
+from napari_sparseseg.engine.weak import advice
+from napari_sparseseg.engine.weak.advice import Advisor, Method, SliceAdvice
 from napari_sparseseg.engine.weak.hints import between, grow, painted_slices
 from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.progress import move_bar, open_bar
 from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.volume import ArrayVolume
 
@@ -159,6 +163,36 @@ def with_suggestions(
         is_free = (codes == UNPAINTED) & (suggestion.codes != UNPAINTED)
         codes[is_free], weights[is_free] = suggestion.codes[is_free], suggestion.weight
     return codes, weights
+
+
+def slices_to_paint(
+    annotation: Annotation,
+    spacing: Spacing,
+    n: int,
+    method: Method,
+    axes: Collection[int] | None,
+    predictor: Predictor | None,
+    *,
+    progress: bool | None,
+) -> list[SliceAdvice]:
+    """At most `n` slices to paint next, best first; see `SparseSegmenter.suggest_slices`.
+
+    "uncertainty" needs the predictor of a model. `axes` None are all on which one can paint well.
+    """
+    shape = annotation.shape
+    advisor = Advisor(
+        shape,
+        spacing,
+        advice.painted_slices(annotation),
+        axes=advice.paintable_axes(shape, spacing) if axes is None else sorted(axes),
+        method=method,
+        predictor=predictor,
+        n=n,
+    )
+    with open_bar("Looking", progress) as bar:
+        for share in advisor.work():
+            move_bar(bar, share, "")
+    return advisor.found
 
 
 def _checked(paint: Any) -> PaintConfig:

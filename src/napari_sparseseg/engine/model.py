@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from napari_sparseseg._types import Spacing
+from napari_sparseseg._types import Spacing, Volume
 from napari_sparseseg.config import ModelConfig
 from napari_sparseseg.engine.classes import ClassTable
-from napari_sparseseg.engine.features import FilterBank
+from napari_sparseseg.engine.features import FeatureMap, FilterBank
 from napari_sparseseg.engine.heads import Heads
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.normalise import IntensityRange
@@ -59,3 +59,8 @@ class FittedModel:
         """A model that has learnt nothing yet, on a device; that there are objects it learns from paint."""
         network = spec.build(len(classes), seed, overlapping=classes.overlapping)
         return cls(spec, replace(classes, objects=()), network.to(device))
+
+    def features_of(self, volume: Volume, intensity: IntensityRange, *, cache_bytes: int) -> FeatureMap:
+        """What the network looks at in a volume, on the network's device; computed where it is read."""
+        device = self.network.mean.device
+        return FeatureMap(volume, self.spec.bank, intensity, device=device, cache_bytes=cache_bytes)
