@@ -20,6 +20,7 @@ from torch import Tensor
 from napari_sparseseg._types import Annotation, Box
 from napari_sparseseg.config import PaintConfig, TrainingConfig
 from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn, turns_of
+from napari_sparseseg.engine.checks import Checks, Standing, stroke_share
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.device import mixed_precision
 from napari_sparseseg.engine.features import FeatureMap
@@ -31,13 +32,12 @@ from napari_sparseseg.engine.objects.affinity import AffinityLesson
 from napari_sparseseg.engine.objects.offsets import default_offsets
 from napari_sparseseg.engine.objects.sizes import smallest_of
 from napari_sparseseg.engine.optimiser import AdamW
-from napari_sparseseg.engine.paint import Paint, prepare_paint, scarcity, surrounded
+from napari_sparseseg.engine.paint import Paint, prepare_paint, scarcity
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
-from napari_sparseseg.engine.prevalence import painted_share, prevalence, shift_towards, without_class_weights
 from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_shapes
-from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet, untested_context
+from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet
 from napari_sparseseg.engine.weak.consistency import ConsistencyLesson, margin
-from napari_sparseseg.engine.weak.heads import Surroundings, calibrate_heads, lessons_of_heads
+from napari_sparseseg.engine.weak.heads import lessons_of_heads
 from napari_sparseseg.engine.weak.unlabelled import tells_misses, with_unlabelled
 from napari_sparseseg.engine.weak.warm_up import warm_up
 
@@ -46,7 +46,6 @@ _ANNEAL_FROM = 0.7
 _WARM_UP = 20  # steps over which the step size rises
 _PIXEL_SHARE = 0.2  # of a budget that one fit of the pixel head may take
 _PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
-_PREVALENCE_PATCHES = 4
 _WARM_UP_STREAM = 1  # of random numbers
 _WARM_UP_SHARE = 0.2  # of a budget that warming up on the volume may take
 _STARTED_PACE = 0.1  # of the step size, for a trunk that was learnt elsewhere: few strokes would spoil it
@@ -270,8 +269,7 @@ class Trainer:
         )
         self._scarcity = scarcity(self._paints, shapes)
         self._pace_trunk()
-        filled = float(np.concatenate([surrounded(p, m.shape) for m, p in self._volumes()]).mean())
-        self._strokes = max(0.0, 1 - 2 * filled)  # the rims of filled areas look like strokes, too
+        strokes = stroke_share(self._maps, self._paints)
         self._criterion = criterion_of(self.paint)
         if self._learns_unlabelled:
             self._paints, self._criterion = with_unlabelled(self._maps, self._paints, self.classes, self.paint, seed)
@@ -283,7 +281,8 @@ class Trainer:
         if self.config.consistency:
             self._lessons.append(ConsistencyLesson(self.averaged, self.config.consistency, lambda: self.step))
         self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes, balance=self.config.orientation_balance)
-        self._held_out = HeldOutSet(self._paints, self._patch_shapes, shapes)
+        held_out_set = HeldOutSet(self._paints, self._patch_shapes, shapes)
+        self._checks = Checks(self._maps, self._paints, self._sampler, held_out_set, strokes)
         self.is_released = not any(p.held_out.any() for p in self._paints)
 
     def _lessons_on_objects(self) -> Iterator[AffinityLesson]:
@@ -440,41 +439,21 @@ class Trainer:
                 mean.lerp_(latest, 1 - keep)
 
     def _check(self) -> None:
+        """Settle all that averaged weights leave open."""
         self._choose_mix()
-        self._adapt_to_prevalence()
+        self._checks.adapt_to_prevalence(self.averaged, self.classes, self.paint, self._standing)
         self._calibrate()
 
     def _calibrate(self, *, only_new: bool = False) -> None:
-        """Settle what the other heads of the averaged network compare with, or those of which it never was."""
-        rng = np.random.default_rng((self._seed, self._round, self.step, 1))  # not ours: a check changes no later step
-        known = Surroundings(self._maps, self._paints, self._sampler)
-        calibrate_heads(self.averaged, known, self.paint, rng, only_new=only_new)
+        self._checks.calibrate(self.averaged, self.paint, self._standing, only_new=only_new)
+
+    @property
+    def _standing(self) -> Standing:
+        seeds = self._seed, self._round, self.step
+        return Standing(self.step, self._pixel_loss, seeds, self.is_started)
 
     def _choose_mix(self) -> None:
-        """Score the averaged network on held-out paint and mix pixel head and U-Net accordingly."""
-        if self._held_out:
-            self.score = self._held_out.score(self.averaged, self._maps, self.classes, has_context=self.step > 0)
-        context = self.score.context if self.score else None
-        if context is None:
-            context = untested_context(self._paints, self.step, self._pixel_loss, is_started=self.is_started)
-        self.averaged.context = context
-
-    def _adapt_to_prevalence(self) -> None:
-        """Estimate how common the classes are around the paint, so far as that is strokes: what is filled tells it."""
-        if self.classes.overlapping or self._learns_unlabelled:
-            # how common a class is does not follow from how common the others are, or is told by the unlabelled
-            self.averaged.shift.zero_()
-            return
-        before, painted = self.averaged.shift.clone(), painted_share(self._paints).to(self.averaged.shift.device)
-        self.averaged.shift.zero_()
-        rng = np.random.default_rng((self._seed, self._round, self.step))  # not ours: a check changes no later step
-        locations = self._sampler.survey(_PREVALENCE_PATCHES, rng)
-        with torch.no_grad():
-            answers = [self.averaged(self._maps[at.volume].read(at.box)).flatten(0, 2) for at in locations]
-        unweighted = without_class_weights(painted, self.paint.class_weights) if self.paint.class_weights else painted
-        found = shift_towards(prevalence(torch.cat(answers), painted), unweighted) * self._strokes
-        # four patches tell it roughly: half of what was known before counts on
-        self.averaged.shift.copy_(found if not before.any() else (before + found) / 2)
+        self.score = self._checks.choose_mix(self.averaged, self.classes, self.score, self._standing)
 
 
 def _of_mean_weight_one(annotations: Sequence[Annotation]) -> list[Annotation]:

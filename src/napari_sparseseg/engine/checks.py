@@ -1,0 +1,95 @@
+"""What is settled at the regular checks, on paint and by no gradient.
+
+That is the mix of pixel head and U-Net, how common the classes are, and what the other heads compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from napari_sparseseg.config import PaintConfig
+from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.features import FeatureMap
+from napari_sparseseg.engine.network import SparseNet
+from napari_sparseseg.engine.paint import Paint, surrounded
+from napari_sparseseg.engine.prevalence import painted_share, prevalence, shift_towards, without_class_weights
+from napari_sparseseg.engine.sampler import PatchSampler
+from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet, untested_context
+from napari_sparseseg.engine.weak.heads import Surroundings, calibrate_heads
+
+_PREVALENCE_PATCHES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far learning has come when a network is checked.
+
+    `seeds` begin the random numbers of this check: they are not the trainer's, so a check changes no later step.
+    `is_started` says that the trunk was learnt elsewhere.
+    """
+
+    step: int
+    pixel_loss: float
+    seeds: tuple[int, ...]
+    is_started: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Settles what a network answers beside its weights, by these volumes and their paint.
+
+    `strokes` is the share of the paint that is strokes (`stroke_share`): what is filled tells how common classes are.
+    """
+
+    maps: Sequence[FeatureMap]
+    paints: Sequence[Paint]
+    sampler: PatchSampler
+    held_out: HeldOutSet
+    strokes: float
+
+    def choose_mix(
+        self, network: SparseNet, classes: ClassTable, last: HeldOutScore | None, at: Standing
+    ) -> HeldOutScore | None:
+        """Score the network on held-out paint, and mix pixel head and U-Net accordingly.
+
+        Where nothing is held out, the `last` score counts on, and is returned.
+        """
+        score = last
+        if self.held_out:
+            score = self.held_out.score(network, self.maps, classes, has_context=at.step > 0)
+        context = score.context if score else None
+        if context is None:
+            context = untested_context(self.paints, at.step, at.pixel_loss, is_started=at.is_started)
+        network.context = context
+        return score
+
+    def adapt_to_prevalence(self, network: SparseNet, classes: ClassTable, config: PaintConfig, at: Standing) -> None:
+        """Estimate how common the classes are around the paint, so far as that is strokes, and shift the answers."""
+        if classes.overlapping or config.learns_unlabelled:
+            # how common a class is does not follow from how common the others are, or is told by the unlabelled
+            network.shift.zero_()
+            return
+        before, painted = network.shift.clone(), painted_share(self.paints).to(network.shift.device)
+        network.shift.zero_()
+        locations = self.sampler.survey(_PREVALENCE_PATCHES, np.random.default_rng(at.seeds))
+        with torch.no_grad():
+            answers = [network(self.maps[place.volume].read(place.box)).flatten(0, 2) for place in locations]
+        unweighted = without_class_weights(painted, config.class_weights) if config.class_weights else painted
+        found = shift_towards(prevalence(torch.cat(answers), painted), unweighted) * self.strokes
+        # four patches tell it roughly: half of what was known before counts on
+        network.shift.copy_(found if not before.any() else (before + found) / 2)
+
+    def calibrate(self, network: SparseNet, config: PaintConfig, at: Standing, *, only_new: bool = False) -> None:
+        """Settle what the other heads compare with, or those of which it never was."""
+        known = Surroundings(self.maps, self.paints, self.sampler)
+        calibrate_heads(network, known, config, np.random.default_rng((*at.seeds, 1)), only_new=only_new)
+
+
+def stroke_share(maps: Sequence[FeatureMap], paints: Sequence[Paint]) -> float:
+    """How much of the paint is strokes rather than filled areas, 0..1."""
+    filled = float(np.concatenate([surrounded(p, m.shape) for m, p in zip(maps, paints, strict=True)]).mean())
+    return max(0.0, 1 - 2 * filled)  # the rims of filled areas look like strokes, too
