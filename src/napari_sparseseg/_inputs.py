@@ -22,6 +22,8 @@ from napari_sparseseg.storage.overlapping import check_overlapping
 from napari_sparseseg.storage.volume import ArrayVolume
 
 if TYPE_CHECKING:
+    from napari_sparseseg.config import PaintConfig
+    from napari_sparseseg.engine.classes import ClassTable
     from napari_sparseseg.engine.model import ModelSpec
 
 
@@ -40,6 +42,28 @@ class Unlabelled(NamedTuple):
     def class_id(self, annotations: Sequence[Annotation]) -> int:
         """That class. Raises `InputError` if several are painted and none is named."""
         return background_beside(painted_classes(annotations)) if self.background is None else self.background
+
+
+def overlapping_of(config: PaintConfig, known: ClassTable | None, background: int | None) -> Overlapping | None:
+    """How classes may overlap; None if they exclude each other. `known` are those of a model that learns on.
+
+    Raises `InputError` if the model was fitted otherwise.
+    """
+    if known is not None and known.overlapping != config.overlapping:
+        raise InputError(
+            f"paint.overlapping is {config.overlapping}, but the model was fitted with {known.overlapping}; it is part "
+            "of the model: set it back, or call fit to begin anew"
+        )
+    if not config.overlapping:
+        return None
+    return Overlapping(known.background if known else background or 0, config.missing_weight > 0)
+
+
+def unlabelled_of(config: PaintConfig, known: ClassTable | None, background: int | None) -> Unlabelled | None:
+    """Which class unpainted voxels stand for; None if they say nothing."""
+    if not config.learns_unlabelled:
+        return None
+    return Unlabelled(known.background if known else background)
 
 
 def open_volumes(image: Any, channel_axis: int | None) -> list[ArrayVolume]:

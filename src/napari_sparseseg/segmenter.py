@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -14,33 +12,29 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg._inputs import (
-    Overlapping,
-    Unlabelled,
     check_budget,
     check_fits,
     check_suggestion,
     checked_spacing,
     open_volumes,
+    overlapping_of,
     read_paint,
-    seed_of,
+    unlabelled_of,
 )
-from napari_sparseseg._types import ArrayLike, Box
-from napari_sparseseg.errors import InputError, InputTypeError, ModelFileError, NotFittedError
-from napari_sparseseg.progress import duration, move_bar, open_bar
+from napari_sparseseg._types import ArrayLike
+from napari_sparseseg.errors import InputError, InputTypeError, NotFittedError
 from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.volume import ArrayVolume
 
 if TYPE_CHECKING:
     from distributed import Client
-    from torch import Tensor
 
     from napari_sparseseg.config import ModelConfig, ObjectConfig, PaintConfig, PredictionConfig, TrainingConfig
     from napari_sparseseg.distributed.predict import Prediction
-    from napari_sparseseg.engine.budget import Budget
-    from napari_sparseseg.engine.features import FeatureMap
     from napari_sparseseg.engine.model import FittedModel
     from napari_sparseseg.engine.trainer import Trainer, TrainingStep
     from napari_sparseseg.engine.weak.advice import SliceAdvice
+    from napari_sparseseg.learning import Learning, Learnt
     from napari_sparseseg.predicting import VolumePrediction
 
 _CONFIGS = ("model", "training", "paint", "prediction", "objects")
@@ -380,35 +374,18 @@ class SparseSegmenter:
 
         Raises `ModelFileError` if the file cannot be trusted or understood, or if there is no model in the project.
         """
-        from napari_sparseseg import config
         from napari_sparseseg.engine.device import choose_device
-        from napari_sparseseg.engine.trainer import TrainingStep
+        from napari_sparseseg.model_files import arguments_in, read_model
 
         chosen = choose_device(device).device
-        fitted, header, tensors = _read_model(path)
+        fitted, header, tensors = read_model(path)
         fitted.network.to(chosen)
-        try:
-            settings = header["settings"]
-            segmenter = cls(
-                **{name: settings[name] for name in ("spacing", "channel_axis", "random_state", "background")},
-                model=fitted.spec.config,
-                training=config.TrainingConfig.of(settings["training"]),
-                paint=config.PaintConfig.of(  # absent from models of older programs
-                    settings.get("paint", {}) | {"overlapping": fitted.classes.overlapping}
-                ),
-                prediction=config.PredictionConfig.of(settings["prediction"]),
-                objects=config.ObjectConfig.of(settings.get("objects", {})),  # likewise
-                device=device,
-                progress=progress,
-            )
-            segmenter.history_ = [TrainingStep(**step) for step in header["history"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(
-                f"{path} does not hold the settings of a model ({error!s:.400}); save it again"
-            ) from error
-        segmenter._take(fitted)
+        arguments, history = arguments_in(header, fitted, path)
+        segmenter = cls(**arguments, device=device, progress=progress)
+        segmenter._fitted, segmenter.history_ = fitted, history
+        segmenter.classes_ = np.asarray(fitted.classes.ids)
         if "training" in header:
-            segmenter._trainer = segmenter._new_trainer(fitted, seed=0)
+            segmenter._trainer = segmenter._learning().trainer(fitted, seed=0)
             segmenter._trainer.restore(header["training"], tensors)
         return segmenter
 
@@ -471,106 +448,46 @@ class SparseSegmenter:
         started = time.perf_counter()
         check_budget(max_seconds, max_steps)
         volumes = open_volumes(image, self.channel_axis)
-        known = previous.classes.ids if previous else ()
+        known = previous.classes if previous else None
+        unlabelled = unlabelled_of(self._config("paint"), known, self.background)
         paint, classes = read_paint(
             volumes,
             annotation,
             allowed,
             weight,
             objects,
-            known_classes=known,
-            overlapping=self._overlapping(previous),
-            unlabelled=(unlabelled := self._unlabelled(previous)),
+            known_classes=known.ids if known else (),
+            overlapping=overlapping_of(self._config("paint"), known, self.background),
+            unlabelled=unlabelled,
         )
-        background = unlabelled.class_id(paint) if unlabelled else self.background
-        from napari_sparseseg.engine.budget import Budget
+        from napari_sparseseg.engine.budget import Budget  # after the checks: it loads torch
 
-        trainer, maps = self._prepare(previous, volumes, classes, background, start)
-        trainer.learn_from(maps, paint)
-        self._take(replace(self._check_fitted(), classes=trainer.classes))
-        budget = Budget(trainer.config, max_seconds, max_steps, trainer.step, started)
-        self._run(trainer, budget, callback)
+        learning = self._learning()
+        if previous is None:
+            background = unlabelled.class_id(paint) if unlabelled else self.background
+            learnt = learning.begin(volumes, classes, background, start)
+        else:
+            learnt = learning.go_on(previous, self._trainer, self.history_, volumes)
+        learnt, maps = learning.look_at(volumes, classes, learnt)
+        self._take(learnt)
+        learnt = learnt.learn_from(maps, paint)
+        self._take(learnt)
+        budget = Budget(learning.training, max_seconds, max_steps, learnt.trainer.step, started)
+        learnt.run(budget, callback, progress=self.progress)
         return self
 
-    def _prepare(
-        self,
-        previous: FittedModel | None,
-        volumes: Sequence[ArrayVolume],
-        classes: Sequence[int],
-        background: int | None,
-        start: FittedModel | None,
-    ) -> tuple[Trainer, list[FeatureMap]]:
-        """Make or continue the trainer, and the features of each volume."""
-        from napari_sparseseg.engine.model import FittedModel
-        from napari_sparseseg.engine.normalise import IntensityRange
+    def _learning(self) -> Learning:
+        """What makes models and trainers by the settings as they are now."""
+        from napari_sparseseg.learning import Learning
 
-        history: list[TrainingStep] = []
-        if previous is None:
-            fitted = self._new_model(volumes, classes, background, start)
-            trainer = self._new_trainer(fitted, seed_of(self.random_state), is_started=start is not None)
-        else:
-            fitted, history = previous, self.history_
-            for volume in volumes:
-                check_fits(volume, fitted.spec)
-            # a model that was loaded without training state gets a new optimiser on its weights
-            trainer = self._trainer or self._new_trainer(fitted, seed_of(self.random_state))
-            trainer.config, trainer.paint = self._config("training"), self._config("paint")
-            trainer.step = self.n_steps_
-        intensity = tuple(IntensityRange.of(v) for v in volumes)
-        maps = [
-            fitted.features_of(v, i, cache_bytes=self._cache_bytes) for v, i in zip(volumes, intensity, strict=True)
-        ]
-        for feature_map in maps:  # reads the volume once: what cannot be used is refused before the model changes
-            feature_map.read(Box((0, 0, 0), (1, 1, 1)))
-        trainer.change_classes(fitted.classes.grown_by(classes))
-        self._trainer, self.history_ = trainer, history
-        self._take(FittedModel(fitted.spec, trainer.classes, trainer.averaged, intensity))
-        return trainer, maps
-
-    def _overlapping(self, previous: FittedModel | None) -> Overlapping | None:
-        """How classes may overlap; None if they exclude each other."""
-        config = self._config("paint")
-        if previous is not None and previous.classes.overlapping != config.overlapping:
-            raise InputError(
-                f"paint.overlapping is {config.overlapping}, but the model was fitted with "
-                f"{previous.classes.overlapping}; it is part of the model: set it back, or call fit to begin anew"
-            )
-        if not config.overlapping:
-            return None
-        background = previous.classes.background if previous else self.background or 0
-        return Overlapping(background, config.missing_weight > 0)
-
-    def _unlabelled(self, previous: FittedModel | None) -> Unlabelled | None:
-        """Which class unpainted voxels stand for; None if they say nothing."""
-        if not self._config("paint").learns_unlabelled:
-            return None
-        return Unlabelled(previous.classes.background if previous else self.background)
-
-    def _new_model(
-        self,
-        volumes: Sequence[ArrayVolume],
-        classes: Sequence[int],
-        background: int | None,
-        start: FittedModel | None,
-    ) -> FittedModel:
-        from napari_sparseseg.engine.classes import ClassTable
-        from napari_sparseseg.engine.device import choose_device
-        from napari_sparseseg.engine.model import FittedModel, ModelSpec
-        from napari_sparseseg.engine.weak.transfer import started_from
-
-        overlapping = self._config("paint").overlapping
-        is_given = background is not None
-        if background is None:
-            background = 0 if overlapping else classes[0]
-        if background not in classes and (is_given or not overlapping):
-            raise InputError(f"background={background} is not among the painted classes {tuple(classes)}")
-        z, y, x = (all(v.shape[axis] == 1 for v in volumes) for axis in range(3))
-        spacing = checked_spacing(self.spacing, n_axes=len(volumes[0].spatial_shape))
-        config = self._config("model") if start is None or self.model is not None else start.spec.config
-        spec = ModelSpec(config, spacing, volumes[0].n_channels, (z, y, x))
-        table = ClassTable(tuple(classes), int(background), overlapping=overlapping)
-        fresh = FittedModel.fresh(spec, table, choose_device(self.device).device, seed_of(self.random_state))
-        return fresh if start is None else started_from(start, fresh)
+        return Learning(
+            spacing=self.spacing,
+            device=self.device,
+            random_state=self.random_state,
+            model=None if self.model is None else self._config("model"),
+            training=self._config("training"),
+            paint=self._config("paint"),
+        )
 
     def _as_start(self, start: SparseSegmenter | str | os.PathLike[str]) -> FittedModel:
         if isinstance(start, SparseSegmenter):
@@ -579,34 +496,13 @@ class SparseSegmenter:
             raise InputTypeError(
                 f"start must be a SparseSegmenter or the path of a saved model, not {type(start).__name__}"
             )
-        return _read_model(start)[0]
+        from napari_sparseseg.model_files import read_model
 
-    def _run(self, trainer: Trainer, budget: Budget, callback: Callable[[TrainingStep], object] | None) -> None:
-        with open_bar("Learning  ", self.progress) as bar:
-            for step in trainer.steps(budget.used, with_context=budget.max_steps != 0):
-                timed = replace(step, seconds=budget.elapsed)
-                self.history_.append(timed)
-                share = budget.used(step.step)
-                move_bar(bar, share, _describe(timed, budget, share))
-                if (callback is not None and callback(timed) is False) or budget.is_over(step):
-                    break
-            trainer.finish()
+        return read_model(start)[0]
 
-    def _take(self, fitted: FittedModel) -> None:
-        self._fitted = fitted
-        self.classes_ = np.asarray(fitted.classes.ids)
-
-    def _new_trainer(self, fitted: FittedModel, seed: int, *, is_started: bool = False) -> Trainer:
-        from napari_sparseseg.engine.trainer import Trainer
-
-        return Trainer(
-            fitted.network,
-            fitted.classes,
-            self._config("training"),
-            paint=self._config("paint"),
-            seed=seed,
-            is_started=is_started,
-        )
+    def _take(self, learnt: Learnt) -> None:
+        self._fitted, self._trainer, self.history_ = learnt.fitted, learnt.trainer, learnt.history
+        self.classes_ = np.asarray(learnt.fitted.classes.ids)
 
     def _prediction(self, image: ArrayLike) -> VolumePrediction:
         """What the model says of an image; raises what `predict` does."""
@@ -658,37 +554,3 @@ class SparseSegmenter:
             "prediction": self._config("prediction").model_dump(),
             "objects": self._config("objects").model_dump(),
         }
-
-
-def _read_model(path: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any], dict[str, Tensor]]:
-    """A model file, or the newest model of a project."""
-    from napari_sparseseg.engine.checkpoint import load_model
-    from napari_sparseseg.storage.project.project import is_project
-
-    return _load_newest(path) if is_project(path) else load_model(path)
-
-
-def _load_newest(project: str | os.PathLike[str]) -> tuple[FittedModel, dict[str, Any], dict[str, Tensor]]:
-    """The newest model of a project that can be read."""
-    from napari_sparseseg.engine.checkpoint import load_model
-    from napari_sparseseg.storage.project.project import Project
-
-    with Project.open(project, read_only=True) as opened:
-        files = [path for _, path in opened.checkpoints()]
-    if not files:
-        raise ModelFileError(f"there is no model in {os.fspath(project)} yet; train one in it first")
-    for path in files[:-1]:
-        with suppress(ModelFileError):  # the one before is kept for that
-            return load_model(path)
-    return load_model(files[-1])
-
-
-def _describe(step: TrainingStep, budget: Budget, share: float) -> str:
-    """Step, loss, Dice estimate and time left, for the progress bar."""
-    dice = f", Dice ~{step.dice:.2f}" if step.dice is not None else ""
-    left = (budget.seconds - budget.elapsed) if budget.max_steps is None and budget.seconds else None
-    if left is None:
-        left = budget.elapsed * (1 - share) / share if share else None
-    time_left = f", {duration(left)} left" if left is not None else ""
-    name = {"pixel": "pixel classifier", "warm-up": "warm-up"}.get(step.phase, f"step {step.step}")
-    return f"{name}, loss {step.loss:.3f}{dice}{time_left}"
