@@ -34,4 +34,5 @@ def _balls(paint: Paint, spacing: Spacing) -> npt.NDArray[np.float64]:
     _, numbers = np.unique(ids, return_inverse=True)
     largest = np.zeros(numbers.max(initial=-1) + 1)
     np.maximum.at(largest, numbers, areas)
-    return 4 / 3 * largest**1.5 / np.sqrt(np.pi) / voxel
+    volumes: npt.NDArray[np.float64] = 4 / 3 * largest**1.5 / np.sqrt(np.pi) / voxel
+    return volumes
