@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from napari_sparseseg.live.events import View
 NEVER, STALE, FRESH = 0, 1, 2
 EXPIRED = -2
 """Revision of what was predicted by another model."""
+
+_Part = tuple[slice, slice, slice]
 
 _NEVER = -1
 _GROWTH = 1.5  # weights have moved enough to matter after half as many steps again
@@ -69,6 +72,15 @@ class TileBoard:
             states[(states == FRESH) & self._is_stale(generation)] = STALE
         return states
 
+    def known_boxes(self) -> list[Box]:
+        """The tiles that were ever predicted."""
+        return [self.box(_triple(index)) for index in np.argwhere(self._number != _NEVER)]
+
+    def n_fresh(self, generation: Generation | None) -> int:
+        """How many tiles are FRESH."""
+        known = np.nonzero(self._number != _NEVER)
+        return len(known[0]) - (0 if generation is None else int(self._is_stale(generation, known).sum()))
+
     def next_on_screen(self, view: View, generation: Generation, hot: Shape3D | None) -> Shape3D | None:
         """Of the tiles on screen that do not show this generation: the one closest to `hot`, or to the eye.
 
@@ -76,38 +88,56 @@ class TileBoard:
         """
         if not view.box.n_voxels:
             return None
-        low, high = np.asarray(view.box.start), np.asarray(view.box.stop)
-        on_screen = ((self._low < high) & (self._high > low)).all(-1)
-        wanted = on_screen & (self._number != generation.number)
+        part = self._part(view.box)
+        wanted = self._number[part] != generation.number
         center = hot if hot is not None and _holds(view.box, hot) else view.center
-        return self._closest(wanted, center, view, weight_across=1.0)
+        return self._closest(part, wanted, center, view, weight_across=1.0)
 
-    def next_elsewhere(self, view: View | None, generation: Generation) -> Shape3D | None:
-        """Of the tiles that are out of date: the one closest to the plane on screen, then to the eye."""
-        wanted = (self._number == _NEVER) | self._is_stale(generation)
+    def next_elsewhere(self, view: View | None, generation: Generation, within: Box | None = None) -> Shape3D | None:
+        """Of the tiles that are out of date: the one closest to the plane on screen, then to the eye.
+
+        Only of those that something of the box `within` lies in, if there is one.
+        """
+        part = self._part(within or Box.whole(self.shape))
+        wanted = (self._number[part] == _NEVER) | self._is_stale(generation, part)
         center = view.center if view else tuple(n / 2 for n in self.shape)
-        return self._closest(wanted, center, view, weight_across=1000.0)
+        return self._closest(part, wanted, center, view, weight_across=1000.0)
 
-    def _is_stale(self, generation: Generation) -> npt.NDArray[np.bool_]:
-        moved = generation.step >= np.maximum(self._step * _GROWTH, self._step + _FEWEST_STEPS)
-        is_anew = generation.step < self._step  # learning has begun anew
-        stale: npt.NDArray[np.bool_] = (self._revision != generation.revision) | moved | is_anew
+    def _part(self, box: Box) -> _Part:
+        """Tiles that something of a box lies in."""
+        clipped = box.clipped(Box.whole(self.shape))
+        z, y, x = (
+            slice(a // t, -(-b // t)) for a, b, t in zip(clipped.start, clipped.stop, self.tile_shape, strict=True)
+        )
+        return z, y, x
+
+    def _is_stale(self, generation: Generation, part: Any = ...) -> npt.NDArray[np.bool_]:
+        step = self._step[part]
+        moved = generation.step >= np.maximum(step * _GROWTH, step + _FEWEST_STEPS)
+        is_anew = generation.step < step  # learning has begun anew
+        stale: npt.NDArray[np.bool_] = (self._revision[part] != generation.revision) | moved | is_anew
         return stale
 
     def _closest(
-        self, wanted: npt.NDArray[np.bool_], center: tuple[float, ...], view: View | None, weight_across: float
+        self,
+        part: _Part,
+        wanted: npt.NDArray[np.bool_],
+        center: tuple[float, ...],
+        view: View | None,
+        weight_across: float,
     ) -> Shape3D | None:
         if not wanted.any():
             return None
-        middle = (self._low + self._high) / 2
+        low, high = self._low[part], self._high[part]
+        middle = (low + high) / 2
         weight = np.ones(3)
         if view is not None:
             weight[view.plane.axis] = weight_across
         # a tile that holds the eye's voxel is closest, however large it is
-        apart = np.maximum(0, np.abs(middle - center) - (self._high - self._low) / 2)
+        apart = np.maximum(0, np.abs(middle - center) - (high - low) / 2)
         distance = (weight * apart).sum(-1) + 1e-3 * np.abs(middle - center).sum(-1)
-        index = np.unravel_index(int(np.argmin(np.where(wanted, distance, np.inf))), self.grid)
-        return _triple(index)
+        z, y, x = np.unravel_index(int(np.argmin(np.where(wanted, distance, np.inf))), wanted.shape)
+        return int(z) + part[0].start, int(y) + part[1].start, int(x) + part[2].start
 
 
 def live_tile_shape(shape: Shape3D) -> Shape3D:

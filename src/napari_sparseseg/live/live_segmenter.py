@@ -41,6 +41,7 @@ from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.palette import FIRST_SET
 from napari_sparseseg.storage.project.image import ProjectImage, SavedState, restore_annotation
+from napari_sparseseg.storage.sparse import is_large, zeros
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, StrokeAuthor
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class LiveSegmenter:
             store, objects = AnnotationStore(taken.shape, journal=journal), ObjectIds()
         else:
             store, objects = self._restored(project, saver)
-        labels = np.zeros(taken.shape, np.uint8)
+        labels = zeros(taken.shape, np.uint8)
         before = self._switch
         before.retire()
         old = before.wishes
@@ -633,12 +634,26 @@ class LiveSegmenter:
         states = loop.predictor.states(frame) if loop else None
         return np.zeros(grid_of(shape, live_tile_shape(shape)), np.uint8) if states is None else states
 
+    def known_boxes(self, frame: int) -> list[Box]:
+        """Boxes outside of which nothing was painted or predicted in a frame; one of all for an image of usual size."""
+        work, loop = self._opened(), self._worker.loop
+        shape = work.image.shape[1:]
+        if not is_large(work.labels):
+            return [Box.whole(shape)]
+        predicted = loop.predictor.known_boxes(frame) if loop else []
+        return [*predicted, *work.store.painted_boxes(frame)]
+
     def labels(self, frame: int, box: Box | None = None) -> npt.NDArray[np.uint8]:
         """What the prediction layer should show: predicted class ids, and what was painted over them; a copy.
 
         0 where nothing is known, or where the class that was predicted has been ruled out since.
         """
         work = self._opened()
+        if box is None and is_large(work.labels):
+            raise InputError(
+                "the image is too large for all of its labels at once; save the model and let napari-sparseseg predict "
+                "write them"
+            )
         where = (frame, *(box or Box.whole(work.image.shape[1:])).slices)
         codes = work.store.codes[where].copy()  # another thread may be painting
         return with_paint(work.labels[where].copy(), codes, self._possible if self.is_overlapping else self.allowed)

@@ -35,6 +35,7 @@ from napari_sparseseg.live.reporter import TRAINING_FOR_TILES, Reporter
 from napari_sparseseg.live.search import ObjectSearch
 from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.live.switchboard import Find, Tabulate, Wishes
+from napari_sparseseg.storage.sparse import is_large
 
 _PIECE_SECONDS = 0.15  # of training between two looks at what else is wanted
 _TRAINING_FOR_SCREEN = 0.7  # seconds of training for each second of predicting what is on screen
@@ -290,10 +291,15 @@ class LiveLoop:
         return None if index is None else self._tile(frame, index)
 
     def _elsewhere(self, wishes: Wishes) -> TileUpdate | None:
-        frame, generation = self._switch.frame, self.predictor.generation
+        frame, generation, view = self._switch.frame, self.predictor.generation, wishes.view
         if generation is None:
             return None
-        index = self.predictor.board(frame).next_elsewhere(wishes.view, generation)
+        within = None
+        if is_large(self.opened.labels):  # which would take more memory and time than there is
+            if view is None:
+                return None
+            within = view.box.grown(self.predictor.board(frame).tile_shape)
+        index = self.predictor.board(frame).next_elsewhere(view, generation, within)
         return None if index is None else self._tile(frame, index)
 
     def _tile(self, frame: int, index: tuple[int, int, int]) -> TileUpdate:
@@ -387,6 +393,8 @@ class LiveLoop:
             self.reporter.at_rest(LiveState.PAUSED, "Paused; Train or Update once learns the latest paint")
         elif self.reporter.is_all_fresh:
             self.reporter.at_rest(LiveState.UP_TO_DATE, "Everything is predicted")
+        elif is_large(self.opened.labels) and wishes.is_live:
+            self.reporter.at_rest(LiveState.UP_TO_DATE, "What is on screen is predicted")
         else:
             self.reporter.at_rest(LiveState.PAUSED, "Paused; Train goes on")
 

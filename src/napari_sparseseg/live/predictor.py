@@ -23,6 +23,7 @@ from napari_sparseseg.engine.weak.advice import uncertainty
 from napari_sparseseg.live.board import EXPIRED, Generation, TileBoard, live_tile_shape
 from napari_sparseseg.live.events import TileUpdate, View
 from napari_sparseseg.storage.palette import FIRST_SET
+from napari_sparseseg.storage.sparse import clear, is_large, zeros
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 _GLANCE = 128  # edge of the parts in which a plane is previewed, in voxels
@@ -64,9 +65,9 @@ class LivePredictor:
         self._network, self._classes, self.generation = None, None, None
         self._boards.clear()
         self._glanced.clear()
-        self.labels.fill(0)
+        clear(self.labels)
         for found in self.presence.values():
-            found.fill(False)
+            clear(found)
 
     def restore(self, frame: int, box: Box, labels: npt.NDArray[np.uint8]) -> TileUpdate:
         """Take labels that were predicted at an earlier time; they are shown until they are predicted again."""
@@ -81,6 +82,9 @@ class LivePredictor:
 
     def drop_class(self, class_id: int) -> Iterator[TileUpdate]:
         """Make voxels that were predicted as this class unknown; yields what changed."""
+        if is_large(self.labels):
+            yield from self._drop_in_tiles(class_id)
+            return
         for frame, labels in enumerate(self.labels):
             places = np.argwhere((labels == class_id).any((1, 2)))
             if len(places):
@@ -89,6 +93,20 @@ class LivePredictor:
                 slab[slab == class_id] = 0
                 box = Box((first, 0, 0), (last, labels.shape[1], labels.shape[2]))
                 yield TileUpdate(frame, box, slab.copy(), self.generation.number if self.generation else 0)
+
+    def _drop_in_tiles(self, class_id: int) -> Iterator[TileUpdate]:
+        """The same, where not all labels can be looked at."""
+        for frame, board in self._boards.items():
+            for box in board.known_boxes():
+                labels = self.labels[(frame, *box.slices)]
+                if (labels == class_id).any():
+                    labels[labels == class_id] = 0
+                    yield TileUpdate(frame, box, labels.copy(), self.generation.number if self.generation else 0)
+
+    def known_boxes(self, frame: int) -> list[Box]:
+        """The tiles of a frame that were ever predicted. Any thread."""
+        board = self._boards.get(frame)
+        return [] if board is None else board.known_boxes()
 
     def board(self, frame: int) -> TileBoard:
         """Freshness of a frame's tiles."""
@@ -169,7 +187,7 @@ class LivePredictor:
         """Keep where these classes are from now on, and of no others; it is filled as tiles are predicted."""
         if class_ids != self.presence.keys():
             kept = self.presence
-            self.presence = {i: kept[i] if i in kept else np.zeros(self.labels.shape, np.bool_) for i in class_ids}
+            self.presence = {i: kept[i] if i in kept else zeros(self.labels.shape, np.bool_) for i in class_ids}
 
     def _note_presence(self, where: tuple[Any, ...], probabilities: Tensor, kept: npt.NDArray[np.bool_] | None) -> None:
         if not self.presence or self._classes is None:

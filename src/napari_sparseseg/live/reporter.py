@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.engine.trainer import TrainingStep
-from napari_sparseseg.live.board import FRESH
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import CurvePoint, LiveState, ObjectsChange, ObjectTable, SuggestedSlice, TileUpdate
 from napari_sparseseg.live.learner import Learner
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
 from napari_sparseseg.live.training_log import TrainingLog
+from napari_sparseseg.storage.sparse import is_large
 
 TRAINING_FOR_TILES = 3.0  # seconds of training for each second of predicting what is not on screen
 _STATUS_SECONDS = 0.1
@@ -139,8 +140,8 @@ class Reporter:
             self._switch.tell(self._events.freshness_changed, self._switch.frame)
 
     def _count_tiles(self) -> tuple[int, int]:
-        states = self._predictor.board(self._switch.frame).states(self._predictor.generation)
-        return states.size, int((states == FRESH).sum())
+        board = self._predictor.board(self._switch.frame)
+        return math.prod(board.grid), board.n_fresh(self._predictor.generation)
 
     def _dice(self) -> tuple[float | None, str]:
         """The best estimate there is, and on what it rests."""
@@ -154,7 +155,7 @@ class Reporter:
 
     def _seconds_left(self, n_stale: int) -> float | None:
         wishes = self._switch.wishes
-        is_predicting = wishes.is_live or wishes.once
+        is_predicting = (wishes.is_live or wishes.once) and not is_large(self._opened.labels)
         if not is_predicting or self._predictor.generation is None or self.pace.tile_seconds is None:
             return None
         return n_stale * self.pace.tile_seconds * (1 + TRAINING_FOR_TILES if wishes.is_training else 1.0)

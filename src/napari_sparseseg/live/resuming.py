@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_sparseseg._types import Box
 from napari_sparseseg.engine.checkpoint import load_model
 from napari_sparseseg.engine.trainer import TrainingStep
 from napari_sparseseg.errors import InputError, ModelFileError, ProjectError
 from napari_sparseseg.live.loop import LiveLoop
 from napari_sparseseg.storage.project.image import ProjectImage
-from napari_sparseseg.storage.project.zarrs import SHARD, damage
-
-_DEPTH = SHARD[1]
+from napari_sparseseg.storage.project.zarrs import damage
 
 
 def resume(loop: LiveLoop, project: ProjectImage) -> None:
@@ -35,18 +32,15 @@ def resume(loop: LiveLoop, project: ProjectImage) -> None:
 
 
 def _resume_prediction(loop: LiveLoop, project: ProjectImage) -> None:
-    """Show what was predicted, slab by slab."""
+    """Show what was predicted, shard by shard."""
     try:
         found = project.prediction()
         if found is None:
             return
-        n_frames, depth, height, width = found.shape
-        for frame in range(n_frames):
-            for z in range(0, depth, _DEPTH):
-                box = Box((z, 0, 0), (min(z + _DEPTH, depth), height, width))
-                with damage(project.folder):
-                    labels = np.asarray(found[(frame, *box.slices)], np.uint8)
-                if labels.any():
-                    loop.reporter.tile(loop.predictor.restore(frame, box, labels))
+        for frame, box in project.predicted_parts():
+            with damage(project.folder):
+                labels = np.asarray(found[(frame, *box.slices)], np.uint8)
+            if labels.any():
+                loop.reporter.tile(loop.predictor.restore(frame, box, labels))
     except ProjectError as error:
         loop.reporter.notice(f"The prediction could not be read ({error}); it is made anew")

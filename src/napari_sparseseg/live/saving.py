@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import replace
 
+from napari_sparseseg._types import Box
 from napari_sparseseg.errors import ProjectError
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import ClassInfo, LiveEvents, SavingStatus, TileUpdate, tell
@@ -17,6 +18,7 @@ from napari_sparseseg.live.settings import Settings, is_address
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
+from napari_sparseseg.storage.sparse import is_large
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Saver:
         self._is_closing = False
         self._is_wanted = False  # everything, now
         self._has_new_tiles = False
+        self._tiles: set[tuple[int, Box]] = set()
         self._has_forgotten = False
         self._journal_error = ""
         self._error = ""
@@ -221,7 +224,7 @@ class Saver:
         self._has_new_tiles = False
         self._predicted_at = time.monotonic()
         try:
-            self._image.write_prediction(opened.labels)
+            self._image.write_prediction(opened.labels, self._parts() if is_large(opened.labels) else None)
         except BaseException:
             self._has_new_tiles = True
             raise
@@ -236,6 +239,11 @@ class Saver:
 
     def _note_tile(self, update: TileUpdate) -> None:
         self._has_new_tiles = self._has_new_tiles or update.generation > 0
+        self._tiles.add((update.frame, update.box))
+
+    def _parts(self) -> list[tuple[int, Box]]:
+        """Where something was predicted."""
+        return list(self._tiles.copy())  # tiles arrive meanwhile, on another thread
 
     def _publish(self) -> None:
         with self._status_lock:

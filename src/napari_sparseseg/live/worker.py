@@ -16,6 +16,7 @@ from napari_sparseseg.live.image import AbandonedError
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.runner import Runner
 from napari_sparseseg.live.settings import Settings, is_address
+from napari_sparseseg.storage.sparse import clear
 
 if TYPE_CHECKING:
     from napari_sparseseg.engine.model import FittedModel
@@ -142,7 +143,7 @@ class Worker:
         from napari_sparseseg.live.resuming import resume
 
         self._loop = None
-        opened.labels.fill(0)
+        clear(opened.labels)
         learner = _make_learner(opened, self._settings)
         loop = LiveLoop(opened, self._classes, learner, LivePredictor(opened.labels, opened.store))
         self._loop = loop

@@ -42,6 +42,20 @@ def check_array_like(array: object, name: str) -> None:
         )
 
 
+def behind_dask(array: Any) -> Any:
+    """The zarr array that a dask array is nothing but a view of, as readers of images make it; any other as it is.
+
+    Of an image of 100 GB each look at a dask array goes through a graph of all its chunks, which takes seconds.
+    """
+    layers = getattr(getattr(array, "dask", None), "layers", {})
+    origin = f"original-{getattr(array, 'name', '')}"
+    if len(layers) != 2 or origin not in layers:
+        return array
+    found = layers[origin].get(origin)
+    is_zarr = type(found).__module__.partition(".")[0] == "zarr" and hasattr(found, "chunks")
+    return found if is_zarr and (found.shape, found.dtype) == (array.shape, array.dtype) else array
+
+
 def shape_of(array: Any, name: str) -> tuple[int, ...]:
     """Shape of an array-like as plain integers.
 

@@ -11,11 +11,13 @@ import numpy.typing as npt
 from napari_sparseseg._types import Box, Plane
 from napari_sparseseg.storage._edits import Codes, Mask, bounds_of, box_within
 from napari_sparseseg.storage._stroke_table import Ids
+from napari_sparseseg.storage.sparse import zeros
 
 SEGMENT = 64
 """Voxels that lie side by side in memory and are looked at together."""
 
 _SEGMENTS_AT_ONCE = 2**13
+_GROUP = 2**12  # segments that are looked at only if one of them was ever painted
 
 
 class Painted(NamedTuple):
@@ -42,10 +44,11 @@ class Voxels:
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self.shape = shape
         n_segments = -(-int(np.prod(shape)) // SEGMENT)
-        self._codes = np.zeros(n_segments * SEGMENT, np.uint8)
-        self._ids = np.zeros(n_segments * SEGMENT, np.uint16)
+        self._codes = zeros((n_segments * SEGMENT,), np.uint8)
+        self._ids = zeros((n_segments * SEGMENT,), np.uint16)
         self._complete: npt.NDArray[np.uint8] | None = None
-        self._is_occupied = np.zeros(n_segments, np.bool_)
+        self._is_occupied = zeros((n_segments,), np.bool_)
+        self._was_occupied = np.zeros(-(-n_segments // _GROUP), np.bool_)  # groups of segments
         self._n_of_code = np.zeros((shape[0], 256), np.int64)
         self._n_of_id = np.zeros(2**16, np.int64)
         self._n_of_code[:, 0] = int(np.prod(shape[1:]))
@@ -87,6 +90,7 @@ class Voxels:
         self._codes[index] = codes
         self._ids[index] = ids
         self._is_occupied[index // SEGMENT] = True
+        self._was_occupied[index // (SEGMENT * _GROUP)] = True
         for table, values in ((self._n_of_code[frame], codes), (self._n_of_id, ids)):
             found = np.bincount(values)
             table[: len(found)] += found
@@ -95,7 +99,7 @@ class Voxels:
     def mark_complete(self, plane: Plane, others: tuple[Plane, ...], is_complete: bool) -> None:
         """Mark the voxels of a plane, or unmark those that no other complete plane shares."""
         if self._complete is None:
-            self._complete = np.zeros(self._codes.size, np.uint8)
+            self._complete = zeros((self._codes.size,), np.uint8)
         frame = self._as_volumes(self._complete)[plane.frame]
         shape = self.shape[1:]
         frame[plane.box(shape).slices] = is_complete
@@ -107,7 +111,7 @@ class Voxels:
         """Copies of all segments with paint in a frame; at the ends they may reach into its neighbours."""
         size = int(np.prod(self.shape[1:]))
         first, stop = frame * size // SEGMENT, -(-(frame + 1) * size // SEGMENT)
-        chosen = first + np.flatnonzero(self._is_occupied[first:stop])
+        chosen = self._occupied(first, stop)
         return Painted(
             chosen * SEGMENT - frame * size,
             self._codes.reshape(-1, SEGMENT)[chosen],
@@ -132,7 +136,7 @@ class Voxels:
 
     def replace_ids(self, table: Ids) -> None:
         """Put `table[id]` in the place of each stroke id."""
-        occupied = np.flatnonzero(self._is_occupied)
+        occupied = self._occupied(0, len(self._is_occupied))
         segments = self._ids.reshape(-1, SEGMENT)
         segments[occupied] = table[segments[occupied]]
         counts = np.bincount(table, weights=self._n_of_id, minlength=len(self._n_of_id))
@@ -149,6 +153,13 @@ class Voxels:
                 found = np.bincount(values)
                 table[: len(found)] += sign * found
 
+    def _occupied(self, first: int, stop: int) -> npt.NDArray[np.int64]:
+        """Segments from `first` to before `stop` that are not empty, in order."""
+        groups = np.flatnonzero(self._was_occupied)
+        segments = (groups[:, None] * _GROUP + np.arange(_GROUP)).ravel()
+        segments = segments[(segments >= first) & (segments < stop)]
+        return segments[self._is_occupied[segments]]
+
     def _update_occupied(self, frame: int, box: Box) -> None:
         """Look again at all segments that the box touches."""
         _, depth, height, width = self.shape
@@ -158,6 +169,7 @@ class Voxels:
         first, last = (rows + box.start[2]) // SEGMENT, (rows + box.stop[2] - 1) // SEGMENT
         n_side_by_side = int((last - first).max()) + 1
         segments = np.minimum(first[:, None] + np.arange(n_side_by_side), last[:, None]).ravel()
+        self._was_occupied[segments // _GROUP] = True
         self._is_occupied[segments] = self._any(self._codes, segments)
         if self._complete is not None:
             self._is_occupied[segments] |= self._any(self._complete, segments)

@@ -27,6 +27,7 @@ from napari_sparseseg.storage._object_records import Change as Change
 from napari_sparseseg.storage._object_records import Ids as Ids
 from napari_sparseseg.storage._stroke_table import Stroke
 from napari_sparseseg.storage.journal import Journal, JournalRecord
+from napari_sparseseg.storage.sparse import zeros
 
 Bounds = npt.NDArray[np.int64]  # of objects, axes, start and stop
 
@@ -221,7 +222,7 @@ class ObjectIds:
 
     def _make(self, shape: Shape4) -> None:
         if self._ids is None:
-            self._ids = np.zeros(shape, np.uint32)
+            self._ids = zeros(shape, np.uint32)
 
     def _do(self, change: Change) -> None:
         self._change(change, change.after)

@@ -15,6 +15,7 @@ from typing_extensions import override
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.live.board import FRESH, NEVER, STALE
 from napari_sparseseg.live.events import ClassInfo, TileUpdate
+from napari_sparseseg.storage.sparse import clear, zeros
 from napari_sparseseg.widgets.axes import AxisMap, Index
 from napari_sparseseg.widgets.layers import CLEAR, TellingLabels, add_below_ours, add_on_top, class_colormap
 from napari_sparseseg.widgets.redraw import redraw
@@ -143,7 +144,7 @@ class VoxelOverlay(Overlay):
         self, viewer: Any, axes: AxisMap, make: Callable[[Bytes], Labels | Image], add: Adding = add_below_ours
     ) -> None:
         self._axes = axes
-        self._data = np.zeros(axes.shape, np.uint8)
+        self._data = zeros(axes.shape, np.uint8)
         self._frames = axes.as_frames(self._data)
         self._dirty: list[Index] = []
         super().__init__(viewer, make(self._data), add)
@@ -159,7 +160,7 @@ class VoxelOverlay(Overlay):
 
     def clear(self) -> None:
         """Forget all values."""
-        self._data[...] = 0
+        clear(self._data)
         self._dirty = []
         self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 

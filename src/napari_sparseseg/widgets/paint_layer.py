@@ -21,7 +21,7 @@ from napari_sparseseg.widgets.layers import (
 )
 from napari_sparseseg.widgets.redraw import redraw
 from napari_sparseseg.widgets.shadow import ShadowedArray, Values
-from napari_sparseseg.widgets.view import current_plane
+from napari_sparseseg.widgets.view import current_plane, view_of
 
 
 class PaintLayer(QObject):
@@ -108,6 +108,11 @@ class PaintLayer(QObject):
         self.array.write(frame, box, values)
         self._dirty.append(self.axes.to_layer(frame, box))
 
+    def clear(self) -> None:
+        """Make everything zero; drawn by the next `redraw`."""
+        self.array.clear()
+        self._dirty = [tuple(slice(0, size) for size in self.axes.shape)]
+
     def redraw(self) -> None:
         """Draw what was written since the last time."""
         changed, self._dirty = self._dirty, []
@@ -187,7 +192,8 @@ class PaintLayer(QObject):
         if viewer is None or self.layer is None or self.layer not in viewer.layers:
             return
         plane = current_plane(viewer, self.layer, self.axes)
-        box = plane.box(self.axes.frames_shape[1:])
+        whole = plane.box(self.axes.frames_shape[1:])
+        box = view_of(viewer, self.layer, self.axes).box if self.array.is_large else whole
         if self._recorder is not None and self._recorder.is_encircling:
             if not self.array.user_mask(plane.frame, box).any():
                 self._recorder.finish()  # Escape has undone it

@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_sparseseg._types import NO_OBJECT, UNPAINTED, Box, Plane, Region
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.live.events import ClassInfo, TileUpdate
+from napari_sparseseg.storage.sparse import is_large
 from napari_sparseseg.widgets.axes import AxisMap
 from napari_sparseseg.widgets.capture import Stroke, trimmed
 from napari_sparseseg.widgets.layers import (
@@ -139,10 +140,23 @@ class LayerPair(QObject):
     def sync_all(self) -> None:
         """Write everything anew, frames of which nothing is known excepted."""
         whole = Box.whole(self.axes.frames_shape[1:])
+        if self.annotation.array.is_large:
+            self._sync_known()
+            return
         for frame in range(self.axes.frames_shape[0]):
             held = [painted.array.shown(frame, whole).any() for painted in self.both]
             if any(held) or self._codes(frame, whole).any() or self._live.freshness(frame).any():
                 self.sync(frame, whole)
+
+    def _sync_known(self) -> None:
+        """Write anew what is known of an image that is too large to be looked at as a whole."""
+        for painted in self.both:
+            painted.clear()
+        for frame in range(self.axes.frames_shape[0]):
+            for box in self._live.known_boxes(frame):
+                self.annotation.write(frame, box, self._codes(frame, box))
+                self.prediction.write(frame, box, self._live.labels(frame, box))
+        self.redraw()
 
     def write_tile(self, tile: TileUpdate) -> None:
         """Write a predicted tile; drawn by the next `redraw`. Edits in place that nobody told of are taken in first.
@@ -263,9 +277,13 @@ def remove_left_over(viewer: Any, axes: AxisMap, codes: Values | None) -> None:
     for layer in list(viewer.layers):
         if not isinstance(layer, AnnotationLayer | PredictionLayer) or layer.history is not None:
             continue
+        is_prediction = isinstance(layer, PredictionLayer)
+        if is_large(layer.data):
+            if is_prediction and layer.data.shape == axes.shape:
+                viewer.layers.remove(layer)
+            continue
         is_same = layer.data.shape == axes.shape and (
-            isinstance(layer, PredictionLayer)
-            or (codes is not None and np.array_equal(axes.as_frames(layer.data), codes))
+            is_prediction or (codes is not None and np.array_equal(axes.as_frames(layer.data), codes))
         )
         if is_same or not layer.data.any():
             viewer.layers.remove(layer)

@@ -8,6 +8,7 @@ import numpy as np
 from napari.layers import Labels
 
 from napari_sparseseg._types import Plane
+from napari_sparseseg.storage.sparse import zeros
 from napari_sparseseg.widgets.layers import add_below_ours, prediction_colormap
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _slices_layer(viewer: Any, pair: LayerPair) -> Labels | None:
 
 def _new_layer(live: LiveSegmenter, pair: LayerPair) -> Labels:
     return Labels(
-        np.zeros(pair.axes.shape, np.uint8),
+        zeros(pair.axes.shape, np.uint8),
         name=f"{pair.source.name} labels",
         colormap=prediction_colormap(live.classes),
         **pair.placement,

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg._types import Box
+from napari_sparseseg.storage.sparse import clear, is_large, zeros
 from napari_sparseseg.widgets.axes import AxisMap
 
 Values = npt.NDArray[np.uint8]
@@ -21,10 +22,20 @@ class ShadowedArray:
 
     def __init__(self, axes: AxisMap) -> None:
         self.axes = axes
-        self.data: Values = np.zeros(axes.shape, np.uint8)
+        self.data: Values = zeros(axes.shape, np.uint8)
         """The layer's array, in the layer's axes."""
         self._frames: Values = axes.as_frames(self.data)
-        self._shadow: Values = np.zeros(axes.frames_shape, np.uint8)
+        self._shadow: Values = zeros(axes.frames_shape, np.uint8)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether nothing should look at all of it at once."""
+        return is_large(self.data)
+
+    def clear(self) -> None:
+        """Make everything zero, what the user has painted as well."""
+        clear(self.data)
+        clear(self._shadow)
 
     def write(self, frame: int, box: Box, values: Values) -> None:
         """Write values (z, y, x) into a box, except where the user has painted."""
@@ -62,7 +73,8 @@ class ShadowedArray:
 
     def revert(self) -> None:
         """Take back whatever the user has painted that was not taken in."""
-        self._frames[...] = self._shadow
+        if not self.is_large:  # there, the stroke that is going on stays in the layer that is left behind
+            self._frames[...] = self._shadow
 
     def _at(self, frame: int, box: Box) -> tuple[Values, Values]:
         return self._frames[frame][box.slices], self._shadow[frame][box.slices]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from napari_sparseseg._types import ArrayLike
+from napari_sparseseg._types import ArrayLike, Box
 from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.storage._arrays import to_numpy
 from napari_sparseseg.storage._records import moment_of
@@ -34,7 +34,7 @@ from napari_sparseseg.storage.project.loading import (
 )
 from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, LayerPlace, Position, ProjectClass
 from napari_sparseseg.storage.project.objects import write_objects
-from napari_sparseseg.storage.project.predictions import read_prediction, write_prediction
+from napari_sparseseg.storage.project.predictions import corners_of, read_prediction, stored_parts, write_prediction
 from napari_sparseseg.storage.project.reference import (
     ImageCheck,
     ImageOrigin,
@@ -284,12 +284,17 @@ class ProjectImage:
 
     # --- the prediction ---
 
-    def write_prediction(self, labels: npt.NDArray[np.uint8]) -> None:
-        """Write the labels, (frames, z, y, x), in place of the older ones. The saving thread; raises OSError."""
+    def write_prediction(self, labels: npt.NDArray[np.uint8], parts: Iterable[tuple[int, Box]] | None = None) -> None:
+        """Write the labels, (frames, z, y, x), in place of the older ones. The saving thread; raises OSError.
+
+        `parts` are frames and boxes outside of which there are none, if that is known.
+        """
         number = self._free_number(PREDICTIONS)
         folder = self.folder / PREDICTIONS / f"{number:06}"
         with self._cleaning():
-            write_prediction(self.project.disk, folder, labels, self.entry.spacing, self.project.manifest.classes)
+            corners = None if parts is None else corners_of(parts)
+            about = self.entry.spacing, self.project.manifest.classes
+            write_prediction(self.project.disk, folder, labels, *about, corners)
             with self.project.writing():
                 self.project.commit(self.project.manifest.with_image(self.number, prediction=number))
 
@@ -302,6 +307,11 @@ class ProjectImage:
         if number is None:
             return None
         return read_prediction(self.folder / PREDICTIONS / f"{number:06}", self.entry.shape)
+
+    def predicted_parts(self) -> list[tuple[int, Box]]:
+        """Frames and boxes outside of which the labels that were written last hold nothing."""
+        number = self.entry.prediction
+        return [] if number is None else stored_parts(self.folder / PREDICTIONS / f"{number:06}", self.entry.shape)
 
     # --- folders ---
 
@@ -350,7 +360,7 @@ def restore_annotation(store: AnnotationStore, old: AnnotationStore) -> None:
 
     Raises `InputError` if they are not of the same image.
     """
-    from napari_sparseseg._types import Box, Region
+    from napari_sparseseg._types import Region
 
     if store.shape != old.shape:
         raise InputError(f"the annotations are of other images: shapes {old.shape} and {store.shape}")

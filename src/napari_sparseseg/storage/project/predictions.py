@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,36 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from napari_sparseseg._types import Spacing
+from napari_sparseseg._types import Box, Spacing
 from napari_sparseseg.storage.durable import Disk
 from napari_sparseseg.storage.project.manifest import ProjectClass
-from napari_sparseseg.storage.project.zarrs import GroupWriter, all_corners, attributes_of, open_array, shard_slices
+from napari_sparseseg.storage.project.zarrs import (
+    SHARD,
+    Corner,
+    GroupWriter,
+    all_corners,
+    attributes_of,
+    open_array,
+    shard_slices,
+    stored_corners,
+)
 
 
 def write_prediction(
-    disk: Disk, folder: Path, labels: npt.NDArray[np.uint8], spacing: Spacing, classes: Sequence[ProjectClass]
+    disk: Disk,
+    folder: Path,
+    labels: npt.NDArray[np.uint8],
+    spacing: Spacing,
+    classes: Sequence[ProjectClass],
+    corners: Iterable[Corner] | None = None,
 ) -> None:
-    """Write labels, (frames, z, y, x), into a new folder; once this returns they last. Raises OSError."""
+    """Write labels, (frames, z, y, x), into a new folder; once this returns they last. Raises OSError.
+
+    Of all shards, or of those at some `corners`, if it is known that the others hold nothing.
+    """
     writer = GroupWriter(disk, folder)
     array = writer.array("0", labels.shape, np.uint8)
-    for corner in all_corners(labels.shape):
+    for corner in all_corners(labels.shape) if corners is None else corners:
         block = labels[shard_slices(corner, labels.shape)]
         if block.any():
             writer.write(array, corner, block)
@@ -33,6 +51,24 @@ def read_prediction(folder: Path, shape: tuple[int, int, int, int]) -> zarr.Arra
     """Open labels of an image of this shape, to be read piece by piece. Raises `ProjectError` if they are no such."""
     attributes_of(folder)
     return open_array(folder, "0", shape, np.uint8)
+
+
+def stored_parts(folder: Path, shape: tuple[int, int, int, int]) -> list[tuple[int, Box]]:
+    """Frames and boxes of labels that hold something: the shards that were written."""
+    found = []
+    for corner in stored_corners(folder / "0", shape):
+        frame, z, y, x = shard_slices(corner, shape)
+        found.append((frame.start, Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))))
+    return found
+
+
+def corners_of(parts: Iterable[tuple[int, Box]]) -> list[Corner]:
+    """Shards that some boxes of frames lie in."""
+    corners: set[Corner] = set()
+    for frame, box in parts:
+        ranges = [range(a // n * n, b, n) for a, b, n in zip(box.start, box.stop, SHARD[1:], strict=True)]
+        corners.update((frame, *corner) for corner in product(*ranges))
+    return sorted(corners)
 
 
 def _ome(spacing: Spacing, classes: Sequence[ProjectClass]) -> dict[str, Any]:
