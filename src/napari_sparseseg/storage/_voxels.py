@@ -158,7 +158,8 @@ class Voxels:
         groups = np.flatnonzero(self._was_occupied)
         segments = (groups[:, None] * _GROUP + np.arange(_GROUP)).ravel()
         segments = segments[(segments >= first) & (segments < stop)]
-        return segments[self._is_occupied[segments]]
+        occupied: npt.NDArray[np.int64] = segments[self._is_occupied[segments]]
+        return occupied
 
     def _update_occupied(self, frame: int, box: Box) -> None:
         """Look again at all segments that the box touches."""
