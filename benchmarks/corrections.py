@@ -121,6 +121,7 @@ class Corrector:
         size = int(self._common[found].sum())
         if overlaps[found] and 2 * others[other] > overlaps[found] and self._split(found, true, other):
             return True
+        overlaps = np.append(overlaps, np.zeros(len(self._common) - len(overlaps), overlaps.dtype))
         parts = overlaps * (self._common[:, 1:].argmax(1) + 1 == true)
         parts[found] = 0
         part = int(parts.argmax())
@@ -148,8 +149,12 @@ class Corrector:
             row = np.bincount(truth[part], minlength=table.shape[1])
             table[number] -= row
             setattr(self, name, np.concatenate([table, row[None]]))
-        self.found[box][second] = len(self._common) - 1
-        return bool(self._common[-1, other] > self._common[number, other])
+        new = len(self._common) - 1
+        self.found[box][second] = new
+        if self._common[new, other] > self._common[number, other]:
+            return True
+        self._merge(number, new)
+        return False
 
     def _table(self, found: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Common voxels of each found (row) and true object."""

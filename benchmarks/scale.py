@@ -3,7 +3,7 @@
     python benchmarks/scale.py
     python benchmarks/scale.py --quick
 
-A volume of 20 GB, of which each voxel is computed when it is read, is predicted for some minutes by one worker and by
+A volume of 20 GB (float32), of which each voxel is computed when it is read, is predicted for some minutes by one worker and by
 two, of one thread each; then one of 0.25 GB and one of 4 GB as a whole by two. Memory is that of all processes
 together, looked at ten times a second; budget_mb is what they were allowed. The efficiency of two workers is their
 speed-up over one, divided by that of two processes that do nothing but convolutions over one such process, measured
@@ -32,9 +32,9 @@ EDGE = 96
 
 
 class Tissue:
-    """Blobs in noise without end, uint8: a small block that repeats, mirrored by nothing, held by nobody."""
+    """Blobs in noise without end, float32: a small block that repeats, mirrored by nothing, held by nobody."""
 
-    dtype = np.dtype(np.uint8)
+    dtype = np.dtype(np.float32)
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
@@ -90,7 +90,7 @@ def main() -> None:
         "efficiency_2_workers": two.speed / one.speed / bare,
         "growth": small.speed / whole.speed,
         "bare_speed_up": bare,
-        "hours_for_the_large_volume": sizes[0] * GB / 1e6 / two.speed / 3600,
+        "hours_for_the_large_volume": sizes[0] * GB / Tissue.dtype.itemsize / 1e6 / two.speed / 3600,
     }
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
     return None
@@ -107,7 +107,7 @@ class Bench:
     def run(self, gigabytes: float, workers: int, seconds: float | None = None) -> Run:
         """Predict a volume of a size, all of it or for so many seconds after the first shard was finished."""
         self._n_runs += 1
-        edge = round((gigabytes * GB) ** (1 / 3))
+        edge = round((gigabytes * GB / Tissue.dtype.itemsize) ** (1 / 3))
         target = self._folder / f"{self._n_runs}.zarr"
         numbers = [str(edge), str(workers), str(self._budget)]
         command = [sys.executable, __file__, "--predict", *numbers, str(self._model), str(target)]
@@ -165,7 +165,7 @@ def make_case() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     field = ndimage.gaussian_filter(rng.random((EDGE,) * 3, dtype=np.float32), 4, mode="wrap")
     truth = 1 + (field > np.percentile(field, 65)).astype(np.uint8)
-    image = (60 * truth + rng.normal(0, 25, truth.shape)).clip(0, 255).astype(np.uint8)
+    image = (60 * truth + rng.normal(0, 25, truth.shape)).astype(np.float32)
     annotation = np.zeros_like(truth)
     annotation[EDGE // 2] = truth[EDGE // 2]
     return image, annotation

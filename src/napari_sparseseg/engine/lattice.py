@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COARSE_STRIDE = 4
 _PREFILTER = COARSE_STRIDE / 2  # smoothing, in fine voxels, before sampling
-_CELL_SHAPE: Shape3D = (256, 256, 256)
+_CELL_SHAPE: Shape3D = (64, 128, 128)
 _KEPT_BYTES = 1 << 28
 _SLAB_VOXELS = 1 << 22
 
