@@ -342,7 +342,7 @@ class ObjectConfig(_Config):
         "objects. Auto takes what was learnt, if it was along every axis.",
     )
     neck: float = Field(
-        0.5,
+        0.7,
         ge=0,
         le=1,
         title="Neck",

@@ -30,7 +30,7 @@ def register() -> None:
         objects,
         "napari-sparseseg objects m.safetensors a.tif -o objects.tif --table o.csv",
         "napari-sparseseg objects m.safetensors a.tif -o o.ome.zarr --min-size 20",
-        "napari-sparseseg objects m.safetensors a.tif -o o.tif --set objects.neck=0.7",
+        "napari-sparseseg objects m.safetensors a.tif -o o.tif --set objects.neck=0.5",
     )
 
 
@@ -73,7 +73,7 @@ def objects(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A setting of objects or prediction, such as objects.neck=0.7; may be given several times.",
+            help="A setting of objects or prediction, such as objects.neck=0.5; may be given several times.",
             show_default=False,
         ),
     ] = None,

@@ -53,14 +53,24 @@ class IntensityRange:
 
     def apply(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Normalise intensities, shape (channels, z, y, x)."""
-        # float64 first: uint64 and values near 1e30 would lose their differences in float32
-        is_small = image.dtype in (np.uint8, np.uint16, np.int8, np.int16)
-        dtype = np.float32 if is_small else np.float64
-        scale: npt.NDArray[Any] = np.asarray(self.scale, dtype).reshape(-1, 1, 1, 1)
-        centred = [_minus(channel, low).astype(dtype) for channel, low in zip(image, self.offset, strict=True)]
-        compressed = _LINEAR * np.arcsinh(np.stack(centred) / (_LINEAR * scale))
-        normalised: npt.NDArray[np.float32] = np.clip(compressed, -_LIMIT, _LIMIT).astype(np.float32)
+        normalised = np.empty(image.shape, np.float32)
+        for channel, target, low, scale in zip(image, normalised, self.offset, self.scale, strict=True):
+            if image.dtype in _SINGLE:
+                # differences in float64, piece by piece; all that follows in place, for this is on every hot path
+                np.subtract(channel, low, out=target, dtype=np.float64, casting="same_kind")
+                compressed: npt.NDArray[Any] = target
+                compressed /= _LINEAR * np.float32(scale)
+            else:  # float64 would lose what differs near 1e30 in float32
+                compressed = _minus(channel, low) / (_LINEAR * scale)
+            np.arcsinh(compressed, out=compressed)
+            compressed *= _LINEAR
+            np.clip(compressed, -_LIMIT, _LIMIT, out=compressed)
+            target[...] = compressed
         return normalised
+
+
+_SINGLE = tuple(map(np.dtype, ("u1", "u2", "i1", "i2", "f2", "f4")))
+"""What float32 holds exactly."""
 
 
 def _is_wide(dtype: np.dtype[Any]) -> bool:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from napari_sparseseg._inputs import checked_spacing
 from napari_sparseseg._types import Box, Spacing, Volume
 from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.storage.cached import with_cache
 from napari_sparseseg.storage.volume import ArrayVolume, Frame
 
 
@@ -43,7 +44,7 @@ class LiveImage:
         first = _volume(array, channel_axis, time_axis, 0)
         voxel = checked_spacing(spacing, n_axes=len(first.spatial_shape))
         image_shape = tuple(int(n) for axis, n in enumerate(array.shape) if axis != channel_axis)
-        return cls(array, channel_axis, time_axis, voxel, (n_frames, *first.shape), image_shape)
+        return cls(with_cache(array), channel_axis, time_axis, voxel, (n_frames, *first.shape), image_shape)
 
     @property
     def n_channels(self) -> int:

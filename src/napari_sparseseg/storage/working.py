@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,48 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage._arrays import check_array_like, full_index, real_dtype_of, shape_of, to_numpy
+from napari_sparseseg.storage._arrays import check_array_like, real_dtype_of, shape_of, to_numpy
+from napari_sparseseg.storage._lazy import LazyArray, Range
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike, Box, Shape3D
 
-_Range = tuple[int, int]
 
-
-class _LazyArray(ABC):
-    """An array-like that reads what is asked for; subclasses say their shape and dtype, and read a block."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.shape} {self.dtype})"
-
-    def __getitem__(self, index: Any, /) -> npt.NDArray[Any]:
-        """Voxels at an index of slices and whole numbers, as numpy would give them."""
-        parts = full_index(index, self.shape)
-        ranges, within = zip(
-            *(_range_of(part, size) for part, size in zip(parts, self.shape, strict=True)), strict=True
-        )
-        return self._read(ranges)[within]
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """All voxels; `copy=False` cannot be had, since they are read."""
-        if copy is False:
-            raise ValueError(f"{type(self).__name__} is read when it is asked for, which copies")
-        whole = self._read(tuple((0, size) for size in self.shape))
-        return whole if dtype is None else whole.astype(dtype, copy=False)
-
-    @abstractmethod
-    def _read(self, ranges: tuple[_Range, ...]) -> npt.NDArray[Any]:
-        """Voxels from first to last along each axis."""
-
-
-class WorkingArray(_LazyArray):
+class WorkingArray(LazyArray):
     """A region of an array-like, each of its voxels the mean of `step` voxels along z, y, x; (y, x) in 2D.
 
     The channel and the time axis of the array stay as they are; the two or three others are spatial. `region` counts
@@ -87,7 +52,7 @@ class WorkingArray(_LazyArray):
         self.shape = tuple(-(-(b - a) // s) for (a, b), s in zip(self._bounds, self._steps, strict=True))
         self.dtype = self._dtype if max(self._steps) == 1 else _mean_dtype(self._dtype)
 
-    def _read(self, ranges: tuple[_Range, ...]) -> npt.NDArray[Any]:
+    def _read(self, ranges: tuple[Range, ...]) -> npt.NDArray[Any]:
         index = tuple(
             slice(low + a * step, min(low + b * step, high))
             for (a, b), (low, high), step in zip(ranges, self._bounds, self._steps, strict=True)
@@ -96,7 +61,7 @@ class WorkingArray(_LazyArray):
         return block if max(self._steps) == 1 else _block_means(block, self._steps, self.dtype)
 
 
-class StackedChannels(_LazyArray):
+class StackedChannels(LazyArray):
     """Arrays of one shape as the channels of one image, along axis 0; each is read when it is asked for."""
 
     def __init__(self, arrays: Sequence[ArrayLike], *, names: Sequence[str] | None = None) -> None:
@@ -117,7 +82,7 @@ class StackedChannels(_LazyArray):
         self.dtype = np.result_type(*dtypes)
         self.shape = (len(self._arrays), *shapes[0])
 
-    def _read(self, ranges: tuple[_Range, ...]) -> npt.NDArray[Any]:
+    def _read(self, ranges: tuple[Range, ...]) -> npt.NDArray[Any]:
         (first, last), *rest = ranges
         index = tuple(slice(a, b) for a, b in rest)
         block = np.empty((last - first, *(b - a for a, b in rest)), self.dtype)
@@ -139,7 +104,7 @@ def _spatial_axes(n_axes: int, channel_axis: int | None, time_axis: int | None, 
     return axes
 
 
-def _checked_region(region: Box | None, sizes: tuple[int, ...], name: str) -> list[_Range]:
+def _checked_region(region: Box | None, sizes: tuple[int, ...], name: str) -> list[Range]:
     if region is None:
         return [(0, size) for size in sizes]
     bounds = list(zip(region.start, region.stop, strict=True))[-len(sizes) :]
@@ -202,22 +167,3 @@ def _counts(size: int, step: int, axis: int, n_axes: int) -> npt.NDArray[np.floa
     """How many neighbours each sum holds: `step`, and what is left in the last."""
     counts = np.minimum(step, size - np.arange(0, size, step)).astype(np.float32)
     return counts.reshape([-1 if a == axis else 1 for a in range(n_axes)])
-
-
-# ---------------------------------------------------------------- index arithmetic
-
-
-def _range_of(part: Any, size: int) -> tuple[_Range, slice | int]:
-    """The smallest range that holds what this part of an index asks for, and where it lies in the range."""
-    if not isinstance(part, slice):
-        position = operator.index(part)
-        if not -size <= position < size:
-            raise IndexError(f"index {position} is out of bounds for size {size}")
-        position %= size
-        return (position, position + 1), 0
-    start, stop, stride = part.indices(size)
-    positions = range(start, stop, stride)
-    if not positions:
-        return (0, 0), slice(0, 0)
-    low, high = min(positions[0], positions[-1]), max(positions[0], positions[-1])
-    return (low, high + 1), slice(None, None, stride)

@@ -12,6 +12,7 @@ import numpy as np
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._arrays import behind_dask
+from napari_sparseseg.storage.cached import with_cache
 from napari_sparseseg.storage.working import StackedChannels, WorkingArray
 
 FACTORS = (1, 2, 4)
@@ -271,7 +272,7 @@ def _level_of(layer: Any, level: int) -> Any:
     if not 0 <= level < levels:
         raise InputError(f"{layer.name!r} has no level {level}, only 0 to {levels - 1}")
     array = layer.data[level] if layer.multiscale else layer.data
-    return behind_dask(unwrapped(array))
+    return with_cache(behind_dask(unwrapped(array)))
 
 
 def _check_together(layer: Any, first: Any) -> None:
