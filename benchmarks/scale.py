@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,19 @@ class Tissue:
         self._block = make_case()[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        places = (np.arange(part.start, part.stop) % EDGE for part in index)
-        return self._block[np.ix_(*places)]
+        found = np.empty([part.stop - part.start for part in index], self.dtype)
+        for pieces in product(*map(_periods, index)):
+            target, source = zip(*pieces, strict=True)
+            found[target] = self._block[source]
+        return found
+
+
+def _periods(part: slice) -> list[tuple[slice, slice]]:
+    """Where a range lies in what is read, and in the block, for each repetition that it touches."""
+    edges = [part.start, *range((part.start // EDGE + 1) * EDGE, part.stop, EDGE), part.stop]
+    return [
+        (slice(a - part.start, b - part.start), slice(a % EDGE, a % EDGE + b - a)) for a, b in pairwise(edges) if a < b
+    ]
 
 
 @dataclass

@@ -17,6 +17,7 @@ from command_line import SMALL, make_volume, paint, run, write_tiff
 from napari_sparseseg import demo
 from napari_sparseseg.cli import main
 from napari_sparseseg.errors import InputError, InputWarning
+from napari_sparseseg.learning import Learnt
 from napari_sparseseg.segmenter import SparseSegmenter
 from napari_sparseseg.storage.ome import write_labels
 from napari_sparseseg.storage.whole import written_whole
@@ -342,8 +343,7 @@ class TestSavingTheModel:
             trained = SparseSegmenter.load(files.model)
 
             def take_what_was_learnt(self, *_, **__):
-                self._take(trained._fitted)
-                self.history_ = trained.history_
+                self._take(Learnt(trained._fitted, None, trained.history_))
                 meanwhile()
 
             monkeypatch.setattr(SparseSegmenter, "partial_fit", take_what_was_learnt)

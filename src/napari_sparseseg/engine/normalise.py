@@ -20,7 +20,7 @@ _LINEAR = 3.0  # spreads from the median up to which contrast is about linear
 _LIMIT = 30.0  # keeps a stray voxel of 1e30 finite
 _SAMPLE_SLABS = 24
 _LARGE_PLANE = 1 << 22  # voxels; of larger planes windows are read, spread over them
-_WINDOWS, _WINDOW = 100, 64  # about so many in all; voxels along y and x
+_WINDOWS, _WINDOW = 200, 64  # about so many in all; voxels along y and x
 _SHIFTS = (0.6180339887, 0.7548776662)  # windows of other planes lie elsewhere, spread evenly along y and x
 
 
