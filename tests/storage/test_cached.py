@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import dask.array as da
@@ -105,6 +106,18 @@ def test_arrays_of_chunks_get_a_cache(make):
     assert cached.chunks == (2, 3, 4)
     assert with_cache(cached) is cached
     np.testing.assert_array_equal(cached[1:, 2], numbers[1:, 2])
+
+
+def test_another_process_gets_the_array_without_what_is_kept(tmp_path):
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(40, 50, 60), chunks=(20, 25, 30), dtype=np.uint8)
+    array[:] = np.random.default_rng(0).integers(0, 255, array.shape)
+    cached = with_cache(array)
+    expected = cached[1:30, 2:40, 3:50]
+    sent = pickle.dumps(cached)
+    assert len(sent) < 10_000
+    found = pickle.loads(sent)
+    assert found.n_bytes == 0
+    np.testing.assert_array_equal(found[1:30, 2:40, 3:50], expected)
 
 
 @pytest.mark.parametrize("array", [np.zeros((2, 3)), da.zeros((7, 6), chunks=((2, 4, 1), 6))], ids=["numpy", "uneven"])

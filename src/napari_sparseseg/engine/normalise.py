@@ -18,6 +18,7 @@ _LOW, _HIGH = 0.5, 99.5
 _QUARTILES_OF_NORMAL = 1.349  # distance of the quartiles of a normal distribution of spread 1
 _LINEAR = 3.0  # spreads from the median up to which contrast is about linear
 _LIMIT = 30.0  # keeps a stray voxel of 1e30 finite
+_SINGLE = tuple(map(np.dtype, ("u1", "u2", "i1", "i2", "f2", "f4")))  # what float32 holds exactly
 _SAMPLE_SLABS = 24
 _LARGE_PLANE = 1 << 22  # voxels; of larger planes windows are read, spread over them
 _WINDOWS, _WINDOW = 200, 64  # about so many in all; voxels along y and x
@@ -56,21 +57,21 @@ class IntensityRange:
         normalised = np.empty(image.shape, np.float32)
         for channel, target, low, scale in zip(image, normalised, self.offset, self.scale, strict=True):
             if image.dtype in _SINGLE:
-                # differences in float64, piece by piece; all that follows in place, for this is on every hot path
                 np.subtract(channel, low, out=target, dtype=np.float64, casting="same_kind")
-                compressed: npt.NDArray[Any] = target
-                compressed /= _LINEAR * np.float32(scale)
-            else:  # float64 would lose what differs near 1e30 in float32
-                compressed = _minus(channel, low) / (_LINEAR * scale)
-            np.arcsinh(compressed, out=compressed)
-            compressed *= _LINEAR
-            np.clip(compressed, -_LIMIT, _LIMIT, out=compressed)
-            target[...] = compressed
+                _compress(target, np.float32(scale))
+            else:  # float32 would lose the differences of uint64 and of values near 1e30
+                differences = _minus(channel, low)
+                _compress(differences, scale)
+                target[...] = differences
         return normalised
 
 
-_SINGLE = tuple(map(np.dtype, ("u1", "u2", "i1", "i2", "f2", "f4")))
-"""What float32 holds exactly."""
+def _compress(differences: npt.NDArray[Any], scale: float | np.float32) -> None:
+    """From differences to normalised intensities, in place: this is on every hot path."""
+    differences /= _LINEAR * scale
+    np.arcsinh(differences, out=differences)
+    differences *= _LINEAR
+    np.clip(differences, -_LIMIT, _LIMIT, out=differences)
 
 
 def _is_wide(dtype: np.dtype[Any]) -> bool:

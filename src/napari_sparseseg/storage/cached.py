@@ -13,7 +13,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from napari_sparseseg.storage._arrays import real_dtype_of, shape_of, to_numpy
-from napari_sparseseg.storage._lazy import LazyArray, Range
+from napari_sparseseg.storage._derived import DerivedArray, Range
 
 CACHE_BYTES = 1 << 29
 _LARGEST_READ = 1 / 2  # of the cache: what takes more is read past it, lest it drives out all else
@@ -27,7 +27,7 @@ def with_cache(array: Any, cache_bytes: int = CACHE_BYTES) -> Any:
     return array if chunks is None or isinstance(array, CachedArray) else CachedArray(array, chunks, cache_bytes)
 
 
-class CachedArray(LazyArray):
+class CachedArray(DerivedArray):
     """An array-like of the same voxels, of whose chunks those used last are kept, up to `cache_bytes`. Any thread.
 
     What changes in the array below is not seen as long as its chunk is kept.
@@ -40,6 +40,10 @@ class CachedArray(LazyArray):
         self._kept: OrderedDict[_Chunk, npt.NDArray[Any]] = OrderedDict()
         self._n_bytes = 0
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without what is kept: another process reads for itself."""
+        return CachedArray, (self._array, self.chunks, self._cache_bytes, self._name)
 
     @property
     def n_bytes(self) -> int:

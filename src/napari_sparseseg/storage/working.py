@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._arrays import check_array_like, real_dtype_of, shape_of, to_numpy
-from napari_sparseseg.storage._lazy import LazyArray, Range
+from napari_sparseseg.storage._derived import DerivedArray, Range
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike, Box, Shape3D
 
 
-class WorkingArray(LazyArray):
+class WorkingArray(DerivedArray):
     """A region of an array-like, each of its voxels the mean of `step` voxels along z, y, x; (y, x) in 2D.
 
     The channel and the time axis of the array stay as they are; the two or three others are spatial. `region` counts
@@ -61,7 +61,7 @@ class WorkingArray(LazyArray):
         return block if max(self._steps) == 1 else _block_means(block, self._steps, self.dtype)
 
 
-class StackedChannels(LazyArray):
+class StackedChannels(DerivedArray):
     """Arrays of one shape as the channels of one image, along axis 0; each is read when it is asked for."""
 
     def __init__(self, arrays: Sequence[ArrayLike], *, names: Sequence[str] | None = None) -> None:

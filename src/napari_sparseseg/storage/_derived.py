@@ -1,4 +1,4 @@
-"""Array-likes that are read when they are asked for."""
+"""Array-likes that are made of others when they are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_sparseseg.storage._arrays import full_index
 Range = tuple[int, int]
 
 
-class LazyArray(ABC):
+class DerivedArray(ABC):
     """An array-like that reads what is asked for; subclasses say their shape and dtype, and read a block."""
 
     shape: tuple[int, ...]
