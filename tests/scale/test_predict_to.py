@@ -33,11 +33,11 @@ def interrupted(monkeypatch):
     def interrupt(n):
         run, done = job_module.Job.run, []
 
-        def run_or_fail(self, task):
+        def run_or_fail(self, task, *on_tile):
             if len(done) == n:
                 raise KeyboardInterrupt
             done.append(task)
-            return run(self, task)
+            return run(self, task, *on_tile)
 
         monkeypatch.setattr(job_module.Job, "run", run_or_fail)
 

@@ -271,6 +271,38 @@ class TestComingBack:
         QTest.mouseClick(dock.train_panel._train, Qt.MouseButton.LeftButton)
         wait_until(lambda: live.status.step > step, 60)
 
+    def test_all_of_it_is_predicted_into_the_project(self, open_viewer: Any, hands: Any, image_file: Path) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        live, panel = dock.session.live, dock.result_panel
+        assert not panel._whole.isEnabled()
+        paint_by_mouse(hands(viewer))
+        QTest.mouseClick(dock.train_panel._train, Qt.MouseButton.LeftButton)
+        wait_until(lambda: live.status.step >= 3, 60)
+        QTest.mouseClick(dock.train_panel._train, Qt.MouseButton.LeftButton)
+        wait_until(panel._whole.isEnabled, 30)
+        QTest.mouseClick(panel._whole, Qt.MouseButton.LeftButton)
+        wait_until(lambda: "cells all" in viewer.layers, 60)
+        layer = viewer.layers["cells all"]
+        assert not layer.editable
+        assert layer.data.shape == SHAPE
+        (path,) = live.whole.status.paths
+        assert Path(path).is_relative_to(dock.session.project.path)
+        assert set(np.unique(np.asarray(layer.data))) <= {1, 2}
+        assert any("was predicted into the project" in text for text in messages())
+        picture(viewer, "predicted-all")
+        path = dock.session.project.path
+        viewer.close()
+        QTest.qWait(20)
+        viewer = open_viewer()
+        drop(viewer, path)
+        panel = dock_of(viewer).result_panel
+        assert panel._show_whole.isVisibleTo(panel)
+        QTest.mouseClick(panel._show_whole, Qt.MouseButton.LeftButton)
+        QTest.mouseClick(panel._show_whole, Qt.MouseButton.LeftButton)
+        assert [other.name for other in viewer.layers].count("cells all") == 1
+
     def test_a_second_viewer_may_only_look(self, open_viewer: Any, hands: Any, image_file: Path) -> None:
         first = open_viewer()
         first.open(image_file)

@@ -8,7 +8,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QComboBox
 
-from napari_sparseseg.live.events import ClassInfo, LiveStatus
+from napari_sparseseg.live.events import ClassInfo, LiveStatus, WholeState, WholeStatus
 from napari_sparseseg.widgets.result_panel import ResultPanel
 
 CLASSES = (
@@ -45,6 +45,7 @@ def click(qtbot: Any, button: QAbstractButton) -> None:
         ("_export", "export_requested"),
         ("_save", "save_model_requested"),
         ("_load", "load_model_requested"),
+        ("_whole", "whole_requested"),
     ],
 )
 def test_each_button_is_a_wish(panel: ResultPanel, qtbot: Any, button: str, signal: str) -> None:
@@ -61,6 +62,35 @@ def test_without_a_model_nothing_can_be_accepted_saved_or_exported(panel: Result
     panel.show_status(LiveStatus(has_model=True))
     assert panel._accept_slice.isEnabled()
     assert "no prediction" not in panel._accept_slice.toolTip()
+
+
+def test_all_of_the_image_is_predicted_stopped_gone_on_with_and_shown(panel: ResultPanel, qtbot: Any) -> None:
+    wished: list[str] = []
+    for name in ("whole_requested", "stop_requested", "go_on_requested", "whole_shown"):
+        getattr(panel, name).connect(lambda name=name: wished.append(name))
+    assert not panel._go_on.isVisible()
+    assert not panel._show_whole.isVisible()
+    click(qtbot, panel._whole)
+    panel.show_whole(WholeStatus(WholeState.RUNNING, 0.25, "0.4 Mvoxel/s, 3:05 min left"))
+    assert panel._whole.text() == "Stop"
+    assert panel._whole_text.text() == "Predicting all: 25%, 0.4 Mvoxel/s, 3:05 min left"
+    click(qtbot, panel._whole)
+    panel.show_whole(WholeStatus(WholeState.STOPPING, 0.25))
+    assert not panel._whole.isEnabled()
+    panel.show_whole(WholeStatus(WholeState.UNFINISHED, 0.25))
+    assert panel._whole.text() == "Predict all"
+    assert panel._go_on.text() == "Go on (25%)"
+    assert not panel._whole_text.isVisible()
+    click(qtbot, panel._go_on)
+    panel.show_whole(WholeStatus(WholeState.DONE, 1.0, paths=("0000.ome.zarr",)))
+    assert not panel._go_on.isVisible()
+    click(qtbot, panel._show_whole)
+    assert wished == ["whole_requested", "stop_requested", "go_on_requested", "whole_shown"]
+    panel.show_whole(WholeStatus(text="the disk is full; make room"))
+    assert panel._whole_text.text() == "the disk is full; make room"
+    panel.show_status(LiveStatus())
+    assert not panel._whole.isEnabled()
+    assert panel._whole.toolTip().endswith("There is no prediction yet.")
 
 
 def test_probability_is_of_an_object_at_first(panel: ResultPanel, qtbot: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -69,17 +69,20 @@ class Job:
         found = self.images[0].levels[level]
         return Box.whole(found.shard).shifted((corner[0], corner[1], corner[2])).clipped(Box.whole(found.shape))
 
-    def run(self, task: Task) -> dict[int, int]:
-        """Write a shard so that it lasts; of the finest level, voxels of each class. One at a time in a process."""
+    def run(self, task: Task, on_tile: Callable[[float], object] = lambda _: None) -> dict[int, int]:
+        """Write a shard so that it lasts; of the finest level, voxels of each class. One at a time in a process.
+
+        `on_tile` is told after each tile how much of the shard is predicted, 0..1; if it raises, nothing is written.
+        """
         with self._lock, _alone():
             if task[0]:
                 with writable(self.labels):
                     for image in self.images:
                         image.coarsen(task[0], self.box(task))
                 return {}
-            return self._predict(self.box(task))
+            return self._predict(self.box(task), on_tile)
 
-    def _predict(self, box: Box) -> dict[int, int]:
+    def _predict(self, box: Box, on_tile: Callable[[float], object]) -> dict[int, int]:
         from napari_sparseseg.engine.labelling import best_labels
 
         engine = self._engine
@@ -87,11 +90,14 @@ class Job:
         classes = engine.fitted.classes
         labels = np.empty(box.shape, np.min_scalar_type(max(classes.ids)))
         likely = np.empty((len(classes), *box.shape), np.uint8) if self.manifest.probabilities else None
+        n_done = 0
         for tile in engine.predictor.predict(box):
             place = tile.box.relative_to(box.start).slices
             labels[place] = best_labels(tile.probabilities, classes)
             if likely is not None:
                 likely[(slice(None), *place)] = tile.probabilities.mul(255).round_().cpu().numpy()
+            n_done += tile.box.n_voxels
+            on_tile(n_done / box.n_voxels)
         with writable(self.labels):
             self.images[0].write(0, box, labels[None])
             if likely is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import zarr
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "napari-sparseseg"
 _PARTS = {"model": "the model", "image": "the image", "settings": "the settings"}
+
+Report: TypeAlias = Callable[[float, str], object]
+"""Called with the share that is done, 0..1, and speed and time left as text. What it raises ends the prediction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +160,12 @@ def predict_volume(
     intensity: IntensityRange,
     save_model: Callable[[Path], object],
     client: Client | str | None = None,
+    report: Report | None = None,
 ) -> Prediction:
     """Predict into an OME-Zarr label image, going on where an earlier run was interrupted.
 
-    `save_model` writes the model for the workers. Raises `InputError` for a target that is taken, a budget that is too
+    `save_model` writes the model for the workers. `report` is called after each shard and after each tile that is
+    computed in this process. Raises `InputError` for a target that is taken, a budget that is too
     small, and a disk that is full; warns with `InputWarning` where what another model or setting had begun is dropped.
     """
     started = time.perf_counter()
@@ -195,7 +200,7 @@ def predict_volume(
             cache_bytes=check_plan(demand, manifest.shard, manifest.tile, worker_bytes),
         )
         n_resumed = len(unfinished.finished())
-        n_voxels = _run_all(job, unfinished, connected, request.progress)
+        n_voxels = _run_all(job, unfinished, connected, request.progress, report)
         n_shards = len(unfinished.finished())
         note = {"fingerprint": fingerprint, "n_voxels": {str(k): n for k, n in n_voxels.items()}, "n_shards": n_shards}
         with writable(request.target):
@@ -317,7 +322,9 @@ def _shared_image(image: ArrayLike, unfinished: Unfinished, *, is_shared: bool) 
     return MappedArray(unfinished.image)
 
 
-def _run_all(job: Job, unfinished: Unfinished, client: Client | None, progress: bool | None) -> dict[int, int]:
+def _run_all(
+    job: Job, unfinished: Unfinished, client: Client | None, progress: bool | None, report: Report | None
+) -> dict[int, int]:
     """Do what is left, level by level; voxels of each class."""
     finished = unfinished.finished()
     with open_bar("Predicting", progress) as bar:
@@ -326,40 +333,52 @@ def _run_all(job: Job, unfinished: Unfinished, client: Client | None, progress: 
         for level in range(job.n_levels):
             tasks = job.tasks(level)
             left = [task for task in tasks if task not in finished]
-            watch = _Watch(bar, job, len(tasks), len(left), level)
-            for task, n_voxels in _results(job, left, client):
+            watch = _Watch(bar, report, job, len(tasks), len(left), level)
+            for task, n_voxels in _results(job, left, client, watch.tile):
                 unfinished.finish(task, n_voxels)
                 finished[task] = n_voxels
-                watch.move()
+                watch.shard()
     return total(finished)
 
 
 class _Watch:
-    """Moves the bar: the finest level is nearly all of the work."""
+    """Moves the bar and reports: the finest level is nearly all of the work."""
 
-    def __init__(self, bar: Any, job: Job, n_tasks: int, n_left: int, level: int) -> None:
+    def __init__(self, bar: Any, report: Report | None, job: Job, n_tasks: int, n_left: int, level: int) -> None:
         self._bar, self._n_tasks, self._n_left, self._level = bar, n_tasks, n_left, level
         self._mega_voxels = math.prod(job.manifest.shape) / n_tasks / 1e6
         self._started, self._done = time.perf_counter(), 0
+        self._report = report
+        self._share, self._text = (1.0, "levels of resolution") if level else (1 - n_left / n_tasks, "")
 
-    def move(self) -> None:
+    def tile(self, share: float) -> None:
+        """So much of the shard that is computed here is done."""
+        if self._report is not None:
+            self._report(self._share if self._level else self._share + share / self._n_tasks, self._text)
+
+    def shard(self) -> None:
         """One more shard is finished."""
         self._done += 1
         before = self._n_tasks - self._n_left
         passed = time.perf_counter() - self._started
         left = passed * (self._n_left - self._done) / self._done
         speed = self._mega_voxels * self._done / passed
-        text = f"shard {before + self._done} of {self._n_tasks}, {speed:.2g} Mvoxel/s, {duration(left)} left"
+        self._text = f"{speed:.2g} Mvoxel/s, {duration(left)} left"
         if self._level:
-            text = f"level {self._level}, {duration(left)} left"
-        move_bar(self._bar, 1.0 if self._level else (before + self._done) / self._n_tasks, text)
+            move_bar(self._bar, 1.0, f"level {self._level}, {duration(left)} left")
+        else:
+            self._share = (before + self._done) / self._n_tasks
+            move_bar(self._bar, self._share, f"shard {before + self._done} of {self._n_tasks}, {self._text}")
+        self.tile(0.0)
 
 
-def _results(job: Job, tasks: Sequence[Task], client: Client | None) -> Iterator[tuple[Task, dict[int, int]]]:
+def _results(
+    job: Job, tasks: Sequence[Task], client: Client | None, on_tile: Callable[[float], object]
+) -> Iterator[tuple[Task, dict[int, int]]]:
     from napari_sparseseg.distributed.cluster import run_on
 
     if client is not None:
         yield from run_on(client, job, tasks)
         return
     for task in tasks:
-        yield task, job.run(task)
+        yield task, job.run(task, on_tile)

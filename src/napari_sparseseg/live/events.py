@@ -211,6 +211,30 @@ class SavingStatus:
     saved_at: float | None = None
 
 
+class WholeState(StrEnum):
+    """What there is of the prediction of all of an image."""
+
+    NONE = "none"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    UNFINISHED = "unfinished"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class WholeStatus:
+    """How far the prediction of all of an image has come: `share`, 0..1, and speed and time left, or what failed.
+
+    `paths` are the OME-Zarrs of all time points once they are complete, maybe by an older model: those stay while a
+    newer one is at work.
+    """
+
+    state: WholeState = WholeState.NONE
+    share: float = 0.0
+    text: str = ""
+    paths: tuple[str, ...] = ()
+
+
 class LiveEvents(SignalGroup):
     """Signals of a `LiveSegmenter`."""
 
@@ -240,6 +264,8 @@ class LiveEvents(SignalGroup):
     curve_cleared = Signal()
     saving_changed = Signal(SavingStatus, reemission="queued")
     """When something was saved or could not be; on the thread that saves, or that of the journal."""
+    whole_changed = Signal(WholeStatus, reemission="queued")
+    """While all of the image is predicted into its project, some times a second; on the thread that does it."""
     noticed = Signal(str)
     """Something that the user should know, though all goes on: one sentence; any thread."""
     failed = Signal(str)

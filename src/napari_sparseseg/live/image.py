@@ -65,6 +65,10 @@ class LiveImage:
         """One time point."""
         return _volume(self.array, self.channel_axis, self.time_axis, frame)
 
+    def frame(self, number: int) -> tuple[Any, int | None]:
+        """The array of one time point, and its channel axis."""
+        return _frame(self.array, self.channel_axis, self.time_axis, number)
+
 
 class AbandonedError(Exception):
     """An image was closed or replaced while it was being read."""
@@ -90,11 +94,15 @@ class Watched:
 
 
 def _volume(array: Any, channel_axis: int | None, time_axis: int | None, frame: int) -> ArrayVolume:
+    return ArrayVolume(*_frame(array, channel_axis, time_axis, frame))
+
+
+def _frame(array: Any, channel_axis: int | None, time_axis: int | None, frame: int) -> tuple[Any, int | None]:
     if time_axis is None:
-        return ArrayVolume(array, channel_axis)
+        return array, channel_axis
     if channel_axis is not None and channel_axis > time_axis:
         channel_axis -= 1
-    return ArrayVolume(Frame(array, time_axis, frame), channel_axis)
+    return Frame(array, time_axis, frame), channel_axis
 
 
 def _from_front(name: str, axis: int | None, n_axes: int) -> int | None:

@@ -36,6 +36,7 @@ from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.live.suggestions import Suggestions
 from napari_sparseseg.live.switchboard import Advise, Switchboard, Wishes
+from napari_sparseseg.live.whole import WholePrediction
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.object_ids import ObjectIds
@@ -81,6 +82,8 @@ class LiveSegmenter:
         `FoundObjects`: finds objects, and merges, splits, deletes and fills them.
     suggestions
         `Suggestions`: proposes paint around strokes and between slices, to be accepted or refused.
+    whole
+        `WholePrediction`: predicts all of the image into its project, in the background.
 
     Examples
     --------
@@ -123,6 +126,7 @@ class LiveSegmenter:
         self.suggestions = Suggestions(
             lambda: self._work, self._classes, lambda: self._settings.paint, self._take, self._worker.compute
         )
+        self.whole = WholePrediction(lambda: self._work, self._worker.checkpoint, lambda: self._settings, self.events)
 
     @property
     def status(self) -> LiveStatus:
@@ -185,6 +189,7 @@ class LiveSegmenter:
             saver.start(self._work)
         tell(self.events.saving_changed, self.saving)
         self.suggestions.refuse()
+        self.whole.look()
         self._worker.open(self._work)
 
     @property
@@ -207,7 +212,8 @@ class LiveSegmenter:
             self._switch.publish(state=LiveState.PAUSED, activity="Closed", steps_per_second=0.0, seconds_left=None)
         self._stop_saving()
         self._switch.retire()
-        return self._worker.close()
+        is_whole_ended = self.whole.close()
+        return self._worker.close() and is_whole_ended
 
     # --- project ---
 
@@ -234,6 +240,7 @@ class LiveSegmenter:
 
         Waits for the disk, for some seconds at most. The project may then be copied, closed, and opened elsewhere.
         """
+        self.whole.stop()
         self._stop_saving()
 
     def history(self, *, since: float = 0.0) -> tuple[SavedState, ...]:

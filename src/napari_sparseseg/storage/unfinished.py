@@ -8,6 +8,7 @@ it: killed at any time, the next run goes on from there.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,7 +63,7 @@ class Unfinished:
     """
 
     def __init__(self, target: Path) -> None:
-        self.folder = target.with_name(f"{target.name}.unfinished")
+        self.folder = self.folder_of(target)
         self.labels, self.probabilities = (self.folder / name for name in _ARRAYS)
         self.model, self.image = (self.folder / name for name in _FILES[:2])
         self._disk = RealDisk()
@@ -79,16 +80,28 @@ class Unfinished:
                 f"{self.folder} cannot be written to ({error.strerror or error}); choose another folder"
             ) from error
 
+    @staticmethod
+    def folder_of(target: Path) -> Path:
+        """Where what is under way lies: beside its target."""
+        return target.with_name(f"{target.name}.unfinished")
+
     def close(self) -> None:
         """Let others go on."""
         self._lock.release()
 
     def manifest(self) -> Manifest | None:
         """What is under way; None if that is nothing yet, or nothing that can be read."""
-        try:
-            return Manifest.model_validate_json((self.folder / _MANIFEST).read_bytes())
-        except (FileNotFoundError, ValidationError):
+        return _read_manifest(self.folder)
+
+    @staticmethod
+    def share_of(target: Path) -> float | None:
+        """How much of a prediction is finished, 0..1, whoever is at it; None if none is under way."""
+        folder = Unfinished.folder_of(target)
+        manifest = _read_manifest(folder)
+        if manifest is None:
             return None
+        n_shards = math.prod(-(-size // edge) for size, edge in zip(manifest.shape, manifest.shard, strict=True))
+        return sum(not level for (level, *_), _ in _finished_in(folder)) / n_shards
 
     def clear(self) -> None:
         """Forget what is under way."""
@@ -110,7 +123,7 @@ class Unfinished:
 
     def finished(self) -> dict[Task, dict[int, int]]:
         """Finished shards with the voxels of each class; a line that was cut short does not count."""
-        return dict(self._lines())
+        return dict(_finished_in(self.folder))
 
     def publish(self, probabilities: Path | None, labels: Path) -> None:
         """Put the results in their places, the labels last, and remove the folder; what lies there is replaced."""
@@ -134,13 +147,21 @@ class Unfinished:
         self._disk.sync_folder(target.parent)
         self._disk.remove(aside)
 
-    def _lines(self) -> Iterator[tuple[Task, dict[int, int]]]:
-        path = self.folder / _FINISHED
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        for line in lines:
-            try:
-                (level, z, y, x), n_voxels = json.loads(line)
-            except ValueError:
-                continue
-            if line.endswith(b"\n"):
-                yield (level, z, y, x), {int(class_id): n for class_id, n in n_voxels.items()}
+
+def _read_manifest(folder: Path) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _finished_in(folder: Path) -> Iterator[tuple[Task, dict[int, int]]]:
+    path = folder / _FINISHED
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for line in lines:
+        try:
+            (level, z, y, x), n_voxels = json.loads(line)
+        except ValueError:
+            continue
+        if line.endswith(b"\n"):
+            yield (level, z, y, x), {int(class_id): n for class_id, n in n_voxels.items()}

@@ -19,7 +19,7 @@ from napari_sparseseg.widgets.layers import SharedHistoryLabels
 from napari_sparseseg.widgets.losses import ANNOTATION_LOST, PREDICTION_LOST, LossWatch
 from napari_sparseseg.widgets.objects import ObjectTool
 from napari_sparseseg.widgets.pair import LayerPair, axis_map, remove_left_over
-from napari_sparseseg.widgets.results import add_everything, add_slice
+from napari_sparseseg.widgets.results import add_everything, add_slice, add_whole
 from napari_sparseseg.widgets.sources import unwrapped
 from napari_sparseseg.widgets.spot import SpotMarker
 from napari_sparseseg.widgets.suggestion import SuggestionTool
@@ -337,6 +337,13 @@ class LayerBridge(QObject):
         if everything:
             return add_everything(viewer, self._live, self._pair)
         return add_slice(viewer, self._live, self._pair, plane)
+
+    def show_whole(self) -> Labels | None:
+        """Add a layer of what was predicted into the project, read as it is looked at; None if there is nothing."""
+        viewer, paths = self._viewer(), self._live.whole.status.paths
+        if viewer is None or self._pair is None or not paths:
+            return None
+        return add_whole(viewer, self._live, self._pair, paths)
 
     # --- events of live ---
 

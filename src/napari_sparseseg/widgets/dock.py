@@ -153,6 +153,7 @@ class SparseSegDock(QWidget):
             (session.configured, self._show_project),
             (session.offered, self.project_panel.show_offer),
             (session.relay.saving, self._show_saving),
+            (session.relay.whole, self.result_panel.show_whole),
             (session.closed, self.detach),
             (session.relay.status, self._show_status),
             (session.relay.classes, self._show_classes),
@@ -180,7 +181,7 @@ class SparseSegDock(QWidget):
         wiring.connect_paint(self.paint_panel, self.object_panel, self._wishes, self.session)
         wiring.connect_unsure(self.unsure_panel, self.session.bridge)
         wiring.connect_training(self.train_panel, self._wishes, self.session.live)
-        wiring.connect_results(self.result_panel, self._wishes, self.session.bridge)
+        wiring.connect_results(self.result_panel, self._wishes, self.session)
         wiring.connect_found(self.found_panel, self._wishes, self.session)
         wiring.connect_suggestions(self.suggestion_panel, self.session.bridge.suggestion)
         self.found_panel.table.toggled.connect(lambda: self._revealing.start(_LAYOUT_MS))
@@ -211,6 +212,7 @@ class SparseSegDock(QWidget):
         self.train_panel.show_auto_start(session.live.auto_start)
         self.train_panel.add_points(session.curve)
         self._show_status(session.live.status)
+        self.result_panel.show_whole(session.live.whole.status)
         self._show_settings()
         self._show_maps()
         self._show_slices()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SuggestedSlice,
         SuggestionState,
         TileUpdate,
+        WholeStatus,
     )
 
 INTERVAL_MS = 50
@@ -51,6 +52,7 @@ class _Mail:
     suggested: SuggestedSlice | None = None
     suggestion: SuggestionState | None = None
     table: ObjectTable | None = None
+    whole: WholeStatus | None = None
 
 
 class GuiRelay(QObject):
@@ -86,6 +88,8 @@ class GuiRelay(QObject):
     """SuggestionState."""
     table = Signal(object)
     """ObjectTable."""
+    whole = Signal(object)
+    """WholeStatus."""
 
     def __init__(self, events: LiveEvents, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -141,6 +145,7 @@ class GuiRelay(QObject):
             (events.slice_suggested, self._collect_suggested),
             (events.suggestion_changed, self._collect_suggestion),
             (events.objects_measured, self._collect_table),
+            (events.whole_changed, self._collect_whole),
         ]
 
     # --- any thread; touches nothing of Qt, which may be gone ---
@@ -209,6 +214,10 @@ class GuiRelay(QObject):
         with self._lock:
             self._mail.table = table
 
+    def _collect_whole(self, status: WholeStatus) -> None:
+        with self._lock:
+            self._mail.whole = status
+
     # --- GUI thread ---
 
     def _deliveries(self, mail: _Mail) -> Iterator[tuple[Any, ...]]:
@@ -237,5 +246,7 @@ class GuiRelay(QObject):
             yield self.curve, mail.curve
         if mail.saving is not None:
             yield self.saving, mail.saving
+        if mail.whole is not None:
+            yield self.whole, mail.whole
         yield from ((self.noticed, sentence) for sentence in mail.notices)
         yield from ((self.failed, reason) for reason in mail.failures)

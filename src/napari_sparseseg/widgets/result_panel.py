@@ -13,14 +13,20 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sparseseg.live.events import ClassInfo, LiveStatus
-from napari_sparseseg.widgets.controls import Section, equal_row
+from napari_sparseseg.live.events import ClassInfo, LiveStatus, WholeState, WholeStatus
+from napari_sparseseg.widgets.controls import SPACING, ElidedLabel, Section, equal_row
 from napari_sparseseg.widgets.keys import OUTLINES_KEY, PREDICTION_KEY
 
 _NOTHING_YET = "There is no prediction yet."
 _ACCEPT_SLICE_TIP = "Copy the prediction of this slice into an ordinary Labels layer."
 _ACCEPT_ALL_TIP = "Copy the whole prediction into an ordinary Labels layer."
 _EXPORT_TIP = "Write the prediction to a file: OME-Zarr, TIFF, NIfTI, NRRD or NPY, by the end of its name."
+_WHOLE_TIP = (
+    "Predict all of the image into the project, however large it is, in the background, with the model as it is now. "
+    "It can be stopped and goes on another day."
+)
+_GO_ON_TIP = "Go on where it was interrupted, with the model of then."
+_SHOW_WHOLE_TIP = "Add a layer with all of the image as it was predicted into the project."
 _SAVE_TIP = "Write what was learnt to a file, for other images or for tomorrow."
 _LOAD_TIP = "Go on from a model that was saved before; its classes are added."
 
@@ -43,19 +49,28 @@ class ResultPanel(QWidget):
     save_model_requested = Signal()
     load_model_requested = Signal()
     export_requested = Signal()
+    whole_requested = Signal()
+    """Predict all of the image into the project."""
+    go_on_requested = Signal()
+    stop_requested = Signal()
+    whole_shown = Signal()
+    """Show what was predicted into the project."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._classes: tuple[ClassInfo, ...] = ()
+        self._whole_state, self._has_model = WholeState.NONE, False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(6)
         layout.addLayout(self._build_accept())
+        layout.addLayout(self._build_whole())
         layout.addLayout(self._build_look())
         layout.addWidget(self._build_maps())
         layout.addLayout(self._build_files())
         self._connect()
         self.show_status(LiveStatus())
+        self.show_whole(WholeStatus())
 
     # --- what it shows ---
 
@@ -71,6 +86,29 @@ class ResultPanel(QWidget):
             if button.isEnabled() != status.has_model or not button.toolTip():
                 button.setEnabled(status.has_model)
                 button.setToolTip(tip if status.has_model else f"{tip} {_NOTHING_YET}")
+        if status.has_model != self._has_model:
+            self._has_model = status.has_model
+            self._enable_whole()
+
+    def show_whole(self, status: WholeStatus) -> None:
+        """Show how far the prediction of all of the image has come, and offer what can be done with it."""
+        self._whole_state = status.state
+        is_running = status.state in (WholeState.RUNNING, WholeState.STOPPING)
+        self._whole.setText("Stop" if is_running else "Predict all")
+        self._go_on.setText(f"Go on ({status.share:.0%})")
+        self._go_on.setVisible(status.state is WholeState.UNFINISHED)
+        self._show_whole.setVisible(bool(status.paths))
+        self._show_whole.setEnabled(not is_running)
+        self._whole_text.setVisible(is_running or bool(status.text))
+        self._whole_text.set_role("muted" if is_running else "error")
+        self._whole_text.show_text(_progress_of(status) if is_running else status.text)
+        self._enable_whole()
+
+    def _enable_whole(self) -> None:
+        is_running = self._whole_state is WholeState.RUNNING
+        self._whole.setEnabled(is_running or (self._has_model and self._whole_state is not WholeState.STOPPING))
+        tip = _WHOLE_TIP if self._has_model else f"{_WHOLE_TIP} {_NOTHING_YET}"
+        self._whole.setToolTip("Stop; what is finished is kept." if is_running else tip)
 
     def show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
         """Offer the probabilities of these classes; the one that is shown stays chosen."""
@@ -117,6 +155,18 @@ class ResultPanel(QWidget):
     def _build_accept(self) -> QHBoxLayout:
         self._accept_slice, self._accept_all = QPushButton("Accept slice"), QPushButton("Accept all")
         return equal_row(self._accept_slice, self._accept_all)
+
+    def _build_whole(self) -> QVBoxLayout:
+        self._whole, self._go_on = QPushButton("Predict all"), QPushButton("Go on")
+        self._show_whole = QPushButton("Show all")
+        self._go_on.setToolTip(_GO_ON_TIP)
+        self._show_whole.setToolTip(_SHOW_WHOLE_TIP)
+        self._whole_text = ElidedLabel(role="muted")
+        column = QVBoxLayout()
+        column.setSpacing(SPACING)
+        column.addLayout(equal_row(self._whole, self._go_on, self._show_whole))
+        column.addWidget(self._whole_text)
+        return column
 
     def _build_look(self) -> QHBoxLayout:
         self._hide, self._outlines = QPushButton("Show / hide"), QPushButton("Outlines")
@@ -180,8 +230,11 @@ class ResultPanel(QWidget):
             (self._export, self.export_requested),
             (self._save, self.save_model_requested),
             (self._load, self.load_model_requested),
+            (self._go_on, self.go_on_requested),
+            (self._show_whole, self.whole_shown),
         ):
             button.clicked.connect(lambda _=False, signal=signal: signal.emit())
+        self._whole.clicked.connect(self._on_whole_clicked)
         self._probability.clicked.connect(self._on_probability_clicked)
         self._class.activated.connect(lambda _: self._emit_probability())
         self._uncertainty.clicked.connect(lambda wished: self.uncertainty_toggled.emit(wished))
@@ -191,6 +244,9 @@ class ResultPanel(QWidget):
         self._novelty.clicked.connect(lambda wished: self.novelty_toggled.emit(wished))
 
     # --- wishes ---
+
+    def _on_whole_clicked(self) -> None:
+        (self.stop_requested if self._whole_state is WholeState.RUNNING else self.whole_requested).emit()
 
     def _on_probability_clicked(self, wished: bool) -> None:
         self._class.setEnabled(wished)
@@ -202,3 +258,11 @@ class ResultPanel(QWidget):
     def _default_index(self) -> int:
         """The first class that is not the background: what people look for."""
         return next((i for i, info in enumerate(self._classes) if not info.is_background), 0)
+
+
+def _progress_of(status: WholeStatus) -> str:
+    if status.state is WholeState.STOPPING:
+        return "Stopping"
+    return (
+        f"Predicting all: {status.share:.0%}, {status.text}" if status.text else f"Predicting all: {status.share:.0%}"
+    )

@@ -1,13 +1,16 @@
-"""Accepted predictions: copies in ordinary labels layers."""
+"""Results in layers: accepted predictions, copied into ordinary ones, and what was predicted into the project."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
 
 from napari_sparseseg._types import Plane
+from napari_sparseseg.storage.formats import open_image
 from napari_sparseseg.storage.sparse import zeros
 from napari_sparseseg.widgets.layers import add_below_ours, prediction_colormap
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _SLICES_OF = "sparseseg_slices_of"  # in the metadata of the layer of accepted slices
+_WHOLE_OF = "sparseseg_whole_of"  # in that of the layer of what was predicted into the project
 
 
 def add_everything(viewer: Any, live: LiveSegmenter, pair: LayerPair) -> Labels:
@@ -46,6 +50,45 @@ def add_slice(viewer: Any, live: LiveSegmenter, pair: LayerPair, plane: Plane) -
     pair.axes.as_frames(values)[0][...] = labels
     layer.data_setitem(tuple(axis.ravel() for axis in places), values.ravel())
     return layer
+
+
+def add_whole(viewer: Any, live: LiveSegmenter, pair: LayerPair, paths: Sequence[str]) -> Labels:
+    """The layer of what was predicted into the project, an OME-Zarr for each frame; read as it is looked at.
+
+    It takes the place of an older one, whose files are gone.
+    """
+    for layer in [each for each in viewer.layers if each.metadata.get(_WHOLE_OF) == pair.source.name]:
+        viewer.layers.remove(layer)
+    levels = _levels(paths, pair.axes.time_axis)
+    layer = Labels(
+        levels if len(levels) > 1 else levels[0],
+        multiscale=len(levels) > 1,
+        name=f"{pair.source.name} all",
+        colormap=prediction_colormap(live.classes),
+        metadata={_WHOLE_OF: pair.source.name},
+        **pair.placement,
+    )
+    layer.editable = False
+    add_below_ours(viewer, layer)
+    return layer
+
+
+def _levels(paths: Sequence[str], time_axis: int | None) -> list[Any]:
+    """Lazy arrays, of the layers' axes, of each level of resolution.
+
+    Time points are stacked by dask, for want of another; alone, it would go through all chunks for each look.
+    """
+    import dask.array as da
+    import zarr
+
+    levels: list[Any] = []
+    for level in range(open_image(paths[0]).n_levels):
+        frames = [zarr.open_array(Path(path) / str(level), mode="r") for path in paths]
+        if time_axis is None:
+            levels.append(frames[0])
+        else:
+            levels.append(da.stack([da.from_array(frame) for frame in frames], axis=time_axis))  # type: ignore[no-untyped-call]
+    return levels
 
 
 def _slices_layer(viewer: Any, pair: LayerPair) -> Labels | None:

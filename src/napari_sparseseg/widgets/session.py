@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_sparseseg._types import Plane
 from napari_sparseseg.errors import InputError, SparseSegError
-from napari_sparseseg.live.events import CurvePoint, SavingStatus
+from napari_sparseseg.live.events import CurvePoint, SavingStatus, WholeState, WholeStatus
 from napari_sparseseg.live.live_segmenter import LiveSegmenter
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project.image import ProjectImage
@@ -96,6 +96,7 @@ class Session(QObject):
         self.project: Project | None = None
         self.offer: Earlier | None = None
         self._is_new = False  # made by itself, and nothing painted in it yet
+        self._was_predicting = False  # all of the image
         self._faults: set[str] = set()  # that were told and last
         self._notices: set[str] = set()
         self.source: ImageSource | None = None
@@ -207,6 +208,11 @@ class Session(QObject):
         what = "The prediction" if everything else "The prediction of this slice"
         self.tell(f"{what} was copied to the layer “{layer.name}”.")
 
+    def show_whole(self) -> None:
+        """Add a layer of what was predicted into the project; raises `InputError`."""
+        if self.bridge.show_whole() is None:
+            raise InputError("there is nothing to show yet: predict all of the image first")
+
     # --- layers ---
 
     def show_maps(self, **wished: Any) -> None:
@@ -317,6 +323,7 @@ class Session(QObject):
         self.relay.failed.connect(self._on_failed)
         self.relay.noticed.connect(self._on_noticed)
         self.relay.saving.connect(self._on_saving)
+        self.relay.whole.connect(self._on_whole)
         self.relay.paint.connect(self._on_paint)
         self.bridge.problem.connect(self._on_failed)
         self.bridge.layers_lost.connect(self._on_layers_lost)
@@ -335,6 +342,14 @@ class Session(QObject):
         elif self._faults:
             self._faults.clear()
             self.tell("Everything is saved again")
+
+    def _on_whole(self, status: WholeStatus) -> None:
+        """What has just become complete is shown."""
+        was_running, self._was_predicting = self._was_predicting, status.state is WholeState.RUNNING
+        if was_running and status.state is WholeState.DONE:
+            with self.guarded():
+                self.show_whole()
+            self.tell("All of the image was predicted into the project")
 
     def _tell_once(self, sentence: str, told: set[str]) -> None:
         if sentence not in told:

@@ -85,8 +85,9 @@ def connect_training(panel: TrainPanel, wishes: Wishes, live: LiveSegmenter) -> 
     panel.reset_requested.connect(wishes.reset_model)
 
 
-def connect_results(panel: ResultPanel, wishes: Wishes, bridge: LayerBridge) -> None:
+def connect_results(panel: ResultPanel, wishes: Wishes, session: Session) -> None:
     """The prediction."""
+    bridge, whole = session.bridge, session.live.whole
     panel.accept_slice_requested.connect(lambda: wishes.accept(everything=False))
     panel.accept_all_requested.connect(lambda: wishes.accept(everything=True))
     panel.prediction_toggled.connect(lambda: bridge.toggle_prediction())
@@ -94,6 +95,10 @@ def connect_results(panel: ResultPanel, wishes: Wishes, bridge: LayerBridge) -> 
     panel.save_model_requested.connect(wishes.save_model)
     panel.load_model_requested.connect(wishes.load_model)
     panel.export_requested.connect(wishes.export_labels)
+    panel.whole_requested.connect(wishes.predict_all)
+    panel.go_on_requested.connect(lambda: wishes.obey(whole.go_on))
+    panel.stop_requested.connect(lambda: whole.stop())
+    panel.whole_shown.connect(lambda: wishes.obey(session.show_whole))
 
 
 def connect_found(panel: FoundPanel, wishes: Wishes, session: Session) -> None:

@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_sparseseg.errors import InputError, SparseSegError
+from napari_sparseseg.live.events import WholeState
 from napari_sparseseg.storage.formats import write_labels
 from napari_sparseseg.storage.whole import written_whole
 from napari_sparseseg.widgets.session import Session
@@ -126,6 +127,19 @@ class Wishes(QObject):
         """Copy the prediction into an ordinary layer."""
         with self._session.guarded():
             self._session.accept(everything)
+
+    def predict_all(self) -> None:
+        """Predict all of the image into the project; asks if that drops what an older model has begun."""
+        whole = self._session.live.whole
+        if whole.status.state is WholeState.UNFINISHED and not ask(
+            self._widget,
+            "Predict all anew?",
+            f"{whole.status.share:.0%} of the image has been predicted with the model of then. “Go on” finishes that; "
+            "anew, it is dropped, and all is predicted with the model as it is now.",
+            "Predict anew",
+        ):
+            return
+        self.obey(whole.start)
 
     def save_model(self) -> None:
         """Ask for a file and write the model to it."""

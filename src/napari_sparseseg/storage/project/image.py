@@ -51,7 +51,7 @@ from napari_sparseseg.storage.strokes import AnnotationStore, largest_record
 if TYPE_CHECKING:
     from napari_sparseseg.storage.project.project import Project
 
-PREDICTIONS, PIXELS = "prediction", "pixels"
+PREDICTIONS, PIXELS, WHOLE = "prediction", "pixels", "whole"
 _N_FOLDS = 2
 _PATIENCE = 30.0  # seconds to wait for the journal before a fold
 
@@ -312,6 +312,18 @@ class ProjectImage:
         """Frames and boxes outside of which the labels that were written last hold nothing."""
         number = self.entry.prediction
         return [] if number is None else stored_parts(self.folder / PREDICTIONS / f"{number:06}", self.entry.shape)
+
+    @property
+    def whole(self) -> Path:
+        """Folder of predictions of all of the image, however large, and of the model that made them."""
+        return self.folder / WHOLE
+
+    def check_whole(self) -> None:
+        """Raise `ProjectError` if what is written there would land elsewhere."""
+        for pattern in ("*", "*/*"):
+            for path in self.whole.glob(pattern):
+                if path.is_symlink():
+                    raise ProjectError(f"{path} is a link, which no project has; remove it")
 
     # --- folders ---
 

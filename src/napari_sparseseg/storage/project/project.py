@@ -421,7 +421,7 @@ def _check_links(folder: Path, n_images: int) -> None:
     parts = [folder / CHECKPOINTS, folder / "images", *files]
     for number in range(n_images):
         image = folder / "images" / str(number)
-        parts += [image, *(image / part for part in (*_PARTS, "objects", "pixels"))]
+        parts += [image, *(image / part for part in (*_PARTS, "objects", "pixels", "whole"))]
     for path in parts:
         if path.is_symlink():
             raise ProjectError(f"{path} is a link, which no project has; copy what it leads to into its place")

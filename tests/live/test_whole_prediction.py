@@ -1,0 +1,216 @@
+"""All of an image is predicted into its project, in the background, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+import zarr
+from livekit import PATIENCE, make_image, make_truth, paint_both, rest, view_of
+
+from napari_sparseseg import SparseSegmenter
+from napari_sparseseg.distributed import plan
+from napari_sparseseg.errors import InputError, NotFittedError, ProjectError
+from napari_sparseseg.live import whole
+from napari_sparseseg.live.events import WholeState
+from napari_sparseseg.storage.formats import open_image
+from napari_sparseseg.storage.project.project import Project
+
+SHAPE = (12, 40, 400)  # four shards of the smallest size
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(plan, "_SHARD_VOXELS", (1, 1, 1))
+    monkeypatch.setattr(whole, "_TELL_EVERY", 0.0)
+
+
+@pytest.fixture
+def volume():
+    return make_image(make_truth(SHAPE))
+
+
+@pytest.fixture
+def opened(make_live, volume, tmp_path):
+    """``opened(image)``: a live segmenter on a project; the second time, on the same one."""
+    path, projects = tmp_path / "cells.sparseseg", []
+
+    def do(image=volume, **options):
+        is_new = not path.exists()
+        project = Project.create(path) if is_new else Project.open(path)
+        projects.append(project)
+        time_axis = options.get("time_axis")
+        n_frames = 1 if time_axis is None else image.shape[time_axis]
+        if is_new:
+            project.add_image(image, shape=(n_frames, *SHAPE), time_axis=time_axis)
+        live = make_live()
+        live.wholes = []
+        live.events.whole_changed.connect(live.wholes.append)
+        live.open(image, project=project.images[0], spacing=(2.0, 0.5, 0.5), **options)
+        return live, project
+
+    yield do
+    for project in projects:
+        project.close()
+
+
+def learn(live, steps=8):
+    live.look_at(view_of(SHAPE))
+    paint_both(live)
+    live.heard.wait_for_step(steps)
+    rest(live)
+
+
+def wait_for(live, *states):
+    deadline = time.monotonic() + PATIENCE
+    while live.whole.status.state not in states:
+        assert time.monotonic() < deadline, live.whole.status
+        assert WholeState.UNFINISHED in states or not live.whole.status.text or live.whole.is_running
+        time.sleep(0.01)
+    return live.whole.status
+
+
+def stop_at(live, share):
+    """Stop as soon as so much is done."""
+    live.events.whole_changed.connect(
+        lambda status: live.whole.stop() if status.state is WholeState.RUNNING and status.share >= share else None
+    )
+
+
+def test_it_is_what_the_saved_model_predicts(opened, volume, tmp_path):
+    live, _ = opened()
+    learn(live)
+    live.whole.start()
+    status = wait_for(live, WholeState.DONE)
+    (path,) = status.paths
+    live.save_model(tmp_path / "model.safetensors")
+    expected = SparseSegmenter.load(tmp_path / "model.safetensors", device="cpu").predict(volume)
+    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["0"][:], expected)
+    assert open_image(path).spacing == (2.0, 0.5, 0.5)
+    shares = [status.share for status in live.wholes]
+    assert shares == sorted(shares)
+    assert any("left" in status.text for status in live.wholes)
+    assert not live.heard.failures
+
+
+def test_painting_and_learning_go_on_meanwhile(opened):
+    live, _ = opened()
+    learn(live)
+    live.start()
+    live.whole.start()
+    live.heard.wait_for_step(3)
+    wait_for(live, WholeState.DONE)
+    live.heard.wait_for_step(3)
+
+
+def test_stopped_and_opened_again_it_goes_on_with_the_model_of_then(opened, volume):
+    live, project = opened()
+    learn(live)
+    stop_at(live, 0.5)
+    live.whole.start()
+    stopped = wait_for(live, WholeState.UNFINISHED)
+    assert 0.2 < stopped.share < 1
+    assert stopped.paths == ()
+    live.start()
+    live.heard.wait_for_step(5)  # the model changes
+    live.close()
+    project.close()
+
+    live, project = opened()
+    assert live.whole.status.state is WholeState.UNFINISHED
+    assert live.whole.status.share == stopped.share
+    expected = SparseSegmenter.load(project.images[0].whole / "model.safetensors", device="cpu").predict(volume)
+    live.whole.go_on()
+    done = wait_for(live, WholeState.DONE)
+    np.testing.assert_array_equal(zarr.open_group(done.paths[0], mode="r")["0"][:], expected)
+    assert min(status.share for status in live.wholes if status.state is WholeState.RUNNING) >= stopped.share
+
+
+def test_begun_anew_it_takes_the_model_as_it_is(opened, volume):
+    live, _ = opened()
+    learn(live)
+    live.whole.start()
+    before = wait_for(live, WholeState.DONE)
+    live.start()
+    live.heard.wait_for_step(10)
+    rest(live)
+    live.whole.start()
+    assert live.whole.status.paths == before.paths  # the older one stays until the newer one is complete
+    wait_for(live, WholeState.DONE)
+    model = live.project.whole / "model.safetensors"
+    expected = SparseSegmenter.load(model, device="cpu").predict(volume)
+    np.testing.assert_array_equal(zarr.open_group(before.paths[0], mode="r")["0"][:], expected)
+
+
+def test_time_points_become_files_of_their_own(opened, volume):
+    series = np.stack([volume, volume[:, ::-1]], axis=1)
+    live, _ = opened(series, time_axis=1)
+    learn(live)
+    live.whole.start()
+    done = wait_for(live, WholeState.DONE)
+    first, second = (zarr.open_group(path, mode="r")["0"][:] for path in done.paths)
+    assert first.shape == second.shape == SHAPE
+    assert np.mean(first == second[:, ::-1]) > 0.9
+
+
+def test_another_image_ends_it(opened, make_live):
+    live, _ = opened()
+    learn(live)
+    live.whole.start()
+    live.open(make_image(make_truth()))
+    assert live.whole.status.state is WholeState.NONE
+    with pytest.raises(InputError, match="no project"):
+        live.whole.start()
+
+
+def test_what_fails_is_told_and_goes_on_later(opened, monkeypatch):
+    live, project = opened()
+    learn(live)
+    folder = project.images[0].whole
+    stop_at(live, 0.3)
+    live.whole.start()
+    wait_for(live, WholeState.UNFINISHED)
+    model = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    live.whole.go_on()
+    live.heard.wait_until(lambda: live.heard.failures, "for the failure")
+    assert "not predicted to its end" in live.heard.failures[0]
+    assert wait_for(live, WholeState.UNFINISHED).text
+    (folder / "model.safetensors").write_bytes(model)
+    live.events.whole_changed.disconnect()
+    live.whole.go_on()
+    wait_for(live, WholeState.DONE)
+
+
+def test_without_image_model_or_beginning_it_is_refused(opened, make_live):
+    with pytest.raises(InputError, match="no image"):
+        make_live().whole.start()
+    live, _ = opened()
+    with pytest.raises(NotFittedError, match="no model"):
+        live.whole.start()
+    with pytest.raises(InputError, match="go on with"):
+        live.whole.go_on()
+    live.whole.stop()  # nothing to stop
+    assert live.whole.status.state is WholeState.NONE
+
+
+def test_no_link_leads_out_of_the_project(opened, tmp_path):
+    live, project = opened()
+    learn(live)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").touch()
+    folder = project.images[0].whole
+    folder.mkdir()
+    (folder / "0000.ome.zarr.unfinished").symlink_to(elsewhere)
+    with pytest.raises(ProjectError, match="is a link"):
+        live.whole.start()
+    assert (elsewhere / "precious").exists()
+    live.close()
+    project.close()
+    shutil.rmtree(folder)
+    folder.symlink_to(elsewhere)
+    with pytest.raises(ProjectError, match="is a link"):
+        Project.open(project.path)
