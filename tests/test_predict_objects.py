@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from napari_sparseseg import ModelConfig, ObjectConfig, PredictionConfig, SparseSegmenter, TrainingConfig
 from napari_sparseseg._types import Box
@@ -75,6 +76,14 @@ class TestAnswers:
         assert (found.shape, found.dtype) == (SHAPE, np.uint32)
         np.testing.assert_array_equal(np.unique(found), np.arange(found.max() + 1))
         assert not (found > 0)[of_objects.predict(IMAGE) == 1].any()
+
+    def test_they_are_written_to_an_array_on_disk(self, of_objects, tmp_path):
+        ids = zarr.create_array(tmp_path / "ids", shape=SHAPE, chunks=(4, 8, 8), dtype="uint32", fill_value=0)
+        of_objects.predict_objects_to(IMAGE, ids)
+        np.testing.assert_array_equal(ids[:], of_objects.predict_objects(IMAGE))
+        for wrong in (np.zeros(SHAPE, np.int32), np.zeros(SHAPE[1:], np.uint32), None):
+            with pytest.raises(InputError, match="dtype uint32 are needed"):
+                of_objects.predict_objects_to(IMAGE, wrong)
 
     def test_clear_objects_are_found_from_classes_alone(self, of_classes):
         found = of_classes.predict_objects(IMAGE)

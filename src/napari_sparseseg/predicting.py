@@ -18,6 +18,7 @@ from napari_sparseseg.engine.metrics import dice, dice_of_overlapping, mean_dice
 from napari_sparseseg.engine.model import FittedModel
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.engine.objects.finding import ObjectFinder
+from napari_sparseseg.engine.objects.grouping import Writable
 from napari_sparseseg.engine.predictor import Predictor, TilePrediction
 from napari_sparseseg.engine.weak.advice import uncertainty
 from napari_sparseseg.errors import InputError
@@ -84,13 +85,17 @@ class VolumePrediction:
 
     def objects(self, config: ObjectConfig) -> npt.NDArray[np.uint32]:
         """Ids 1..n of single objects, 0 where there is none. `InputError` for what the model cannot follow."""
-        finder = ObjectFinder(self.fitted, self.features(), config, tile_voxels=self._config.tile_voxels)
         ids = np.zeros(self.volume.shape, np.uint32)
+        self.write_objects(config, ids)
+        return ids.reshape(self.volume.spatial_shape)
+
+    def write_objects(self, config: ObjectConfig, ids: Writable) -> None:
+        """The same into an array of zeros, (z, y, x), that need not be in memory."""
+        finder = ObjectFinder(self.fitted, self.features(), config, tile_voxels=self._config.tile_voxels)
         with open_bar("Finding objects", self._progress) as bar:
             started = time.perf_counter()
             for share in finder.find(ids):
                 move_bar(bar, share, f"{duration(_left(started, share))} left")
-        return ids.reshape(self.volume.spatial_shape)
 
     def score(self, truth: Annotation) -> float:
         """Mean Dice over the classes but the background, 0..1, where the truth says something."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.config import ModelConfig, ObjectConfig, PaintConfig, PredictionConfig, TrainingConfig
     from napari_sparseseg.distributed.predict import Prediction
     from napari_sparseseg.engine.model import FittedModel
+    from napari_sparseseg.engine.objects.grouping import Writable
     from napari_sparseseg.engine.trainer import Trainer, TrainingStep
     from napari_sparseseg.engine.weak.advice import SliceAdvice
     from napari_sparseseg.learning import Learning, Learnt
@@ -274,6 +275,22 @@ class SparseSegmenter:
         cannot follow.
         """
         return self._prediction(image).objects(self._config("objects"))
+
+    def predict_objects_to(self, image: ArrayLike, ids: Writable) -> None:
+        """Find the objects of an image of any size: writes what `predict_objects` returns, in bounded memory.
+
+        `ids` is an array of zeros, uint32, of the image's spatial shape (Z, Y, X): a zarr array, a memory map or numpy.
+        It is written to and read back block by block. Raises as `predict_objects`, and `InputError` for an array that
+        does not fit.
+        """
+        prediction = self._prediction(image)
+        shape, dtype = tuple(getattr(ids, "shape", ())), np.dtype(getattr(ids, "dtype", object))
+        if shape != prediction.volume.shape or dtype != np.uint32:
+            raise InputError(
+                f"ids has shape {shape} and dtype {dtype}, but zeros of shape {prediction.volume.shape} (z, y, x) and "
+                "dtype uint32 are needed"
+            )
+        prediction.write_objects(self._config("objects"), ids)
 
     def predict_to(
         self,

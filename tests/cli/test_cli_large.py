@@ -71,7 +71,7 @@ class TestOtherFormats:
             raise InputError("the disk is full")
 
         arguments = ["predict", files.model, files.image, "-o", tmp_path / "l.nii"]
-        monkeypatch.setattr(_prediction, "_MANY_VOXELS", 1)
+        monkeypatch.setattr(_prediction, "MANY_VOXELS", 1)
         with monkeypatch.context() as patched:
             patched.setattr("napari_sparseseg.storage.formats.write_labels", fail)
             assert invoke(*arguments).exit_code == 1

@@ -74,6 +74,21 @@ def test_what_is_filtered_out_is_neither_in_the_image_nor_in_the_table(invoke, f
     assert f"{wanted.max() - len(kept)} other" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["objects.tif", "new/objects.ome.zarr"])
+def test_of_an_image_larger_than_memory_they_are_the_same(invoke, files, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("napari_sparseseg.cli.objects.MANY_VOXELS", 1)
+    monkeypatch.setattr(SparseSegmenter, "predict_objects", None)
+    out, table = tmp_path / name, tmp_path / "objects.csv"
+    done = invoke("objects", files.model, files.image, "-o", out, "--table", table, *SETTINGS)
+    assert done.exit_code == 0, done.output
+    monkeypatch.undo()
+    wanted = found_by_python(files)
+    np.testing.assert_array_equal(np.asarray(open_annotation(out).array), wanted)
+    assert [int(row["id"]) for row in read_csv(table)] == list(range(1, wanted.max() + 1))
+    assert {row["class"] for row in read_csv(table)} == {"2"}
+    assert [path.name for path in out.parent.iterdir() if path not in (out, table)] == []
+
+
 def test_objects_of_a_series_are_told_by_their_time(invoke, files, tmp_path):
     image = tifffile.imread(files.image)
     write_tiff(tmp_path / "series.tif", np.stack([image, image[:, ::-1]]), axes="TZYX")

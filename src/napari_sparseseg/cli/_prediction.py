@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.segmenter import SparseSegmenter
     from napari_sparseseg.storage.table import ClassAmount
 
-_MANY_VOXELS = 1 << 28  # minutes of work on a CPU, which nobody likes to lose
+MANY_VOXELS = 1 << 28  # minutes of work on a CPU, which nobody likes to lose
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class Work:
         """Whether a time point is better predicted piece by piece, resumed where that was interrupted."""
         from napari_sparseseg.cli._images import spatial_shape
 
-        return self._asks_for_pieces() or math.prod(spatial_shape(image.file)) >= _MANY_VOXELS
+        return self._asks_for_pieces() or math.prod(spatial_shape(image.file)) >= MANY_VOXELS
 
     def _predict_piecewise(self, image: Image, output: Path, probabilities: Path | None, started: float) -> Done:
         """Segment into an OME-Zarr beside the output for each time point, and write the output from these."""

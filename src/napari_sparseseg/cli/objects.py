@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +15,12 @@ import typer
 from napari_sparseseg.cli import _options
 from napari_sparseseg.cli._app import add
 from napari_sparseseg.cli._console import counted, note, print_table, short_unit
+from napari_sparseseg.cli._prediction import MANY_VOXELS
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import pandas as pd
 
+    from napari_sparseseg._types import ArrayLike
     from napari_sparseseg.cli._images import Image
     from napari_sparseseg.segmenter import SparseSegmenter
 
@@ -128,11 +131,12 @@ class _Search:
         from napari_sparseseg.storage.series import write_series
 
         form: dict[str, Any] = {"spacing": self.image.spacing, "unit": self.image.unit, "overwrite": overwrite}
-        frames = self._frames()
-        if self.is_series:
-            write_series(output, frames, len(self.image.times), dtype="uint32", **form)
-        else:
-            write_labels(output, next(frames), **form)
+        with ExitStack() as scratch:
+            frames = self._frames(output, scratch)
+            if self.is_series:
+                write_series(output, frames, len(self.image.times), dtype="uint32", **form)
+            else:
+                write_labels(output, next(frames), **form)
 
     def write_table(self, path: Path, *, overwrite: bool) -> None:
         """Write what was measured; in a series each row begins with the number of its time point."""
@@ -146,31 +150,64 @@ class _Search:
         ]
         write_csv(path, ["time", *columns] if self.is_series else columns, rows, overwrite=overwrite)
 
-    def _frames(self) -> Iterator[npt.NDArray[np.uint32]]:
+    def _frames(self, output: Path, scratch: ExitStack) -> Iterator[ArrayLike]:
         for number in self.image.times:
             if len(self.image.times) > 1:
                 note(f"Time point {number + 1} of {len(self.image.times)}")
-            yield self._found(number)
+            yield self._found(number, output, scratch)
 
-    def _found(self, number: int) -> npt.NDArray[np.uint32]:
+    def _found(self, number: int, output: Path, scratch: ExitStack) -> ArrayLike:
         """Ids of one time point, of which those that are filtered out are gone."""
         import numpy as np
 
+        from napari_sparseseg.engine.objects.measure import passes
         from napari_sparseseg.measuring import measure_objects
+        from napari_sparseseg.storage.renumbered import Renumbered
 
-        volume = self.image.volume(number)
-        ids = self._segmenter.predict_objects(volume)
-        classes = self._segmenter.object_classes_
-        # where objects are of one class there is no need to predict the classes once more
-        labels = self._segmenter.predict(volume) if len(classes) > 1 else (ids > 0) * np.uint8(classes.max(initial=0))
-        table = measure_objects(
-            ids, volume, labels, self.image.spacing, channel_axis=self.image.channel_axis, **self._filters
-        )
-        kept = np.zeros(int(ids.max()) + 1, np.uint32)
+        volume, filters = self.image.volume(number), self._filters
+        is_large = len(self.image.file.spatial_axes) == 3 and math.prod(volume.shape) >= MANY_VOXELS
+        ids, labels = self._written(volume, output, scratch) if is_large else self._in_memory(volume)
+        axis = self.image.channel_axis
+        everything = measure_objects(ids, volume, labels, self.image.spacing, channel_axis=axis)
+        if labels is None:
+            everything.insert(1, "class", int(self._segmenter.object_classes_.max(initial=0)))
+        table = everything[passes(everything, **filters)].reset_index(drop=True)
+        kept = np.zeros(len(everything) + 1, np.uint32)
         kept[table["id"]] = table["id"]
-        self.n_left_out += int(ids.max()) - len(table)
+        self.n_left_out += len(everything) - len(table)
         self.tables.append(table)
-        return kept[ids]
+        return Renumbered(ids, kept)
+
+    def _in_memory(self, volume: ArrayLike) -> tuple[ArrayLike, ArrayLike | None]:
+        """Ids, and labels unless all objects are of one class."""
+        ids = self._segmenter.predict_objects(volume)
+        return ids, self._segmenter.predict(volume) if self._has_classes else None
+
+    def _written(self, volume: ArrayLike, output: Path, scratch: ExitStack) -> tuple[ArrayLike, ArrayLike | None]:
+        """The same of an image that may be larger than memory, in files beside the output until that is written."""
+        import zarr
+
+        from napari_sparseseg.storage.ome import chunk_shape
+        from napari_sparseseg.storage.whole import writable
+
+        with writable(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            place = tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".partial", dir=output.parent)
+            folder = Path(scratch.enter_context(place))
+            shape = tuple(n for axis, n in enumerate(volume.shape) if axis != self.image.channel_axis)
+            ids = zarr.create_array(
+                folder / "ids", shape=shape, chunks=chunk_shape(shape), dtype="uint32", fill_value=0
+            )
+            self._segmenter.predict_objects_to(volume, ids)
+        if not self._has_classes:
+            return ids, None
+        done = self._segmenter.predict_to(volume, folder / "labels.ome.zarr")
+        return ids, zarr.open_array(done.labels / "0", mode="r")
+
+    @property
+    def _has_classes(self) -> bool:
+        """Whether objects are of several classes: else there is no need to predict the classes once more."""
+        return len(self._segmenter.object_classes_) > 1
 
 
 def _print_result(search: _Search, outputs: list[Path], seconds: float) -> None:
