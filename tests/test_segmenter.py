@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from types import SimpleNamespace
 
@@ -662,6 +663,16 @@ class TestSaving:
         segmenter.save(tmp_path / "model")
         with pytest.raises(InputError, match="'gpu' is not a device"):
             SparseSegmenter.load(tmp_path / "model", device="gpu")
+
+
+@pytest.mark.parametrize("consistency", [0.0, 0.5])
+def test_a_pickled_segmenter_predicts_and_learns_on_as_the_original(consistency):
+    original = fitted(training=TRAINING.with_changes(consistency=consistency))
+    copied = pickle.loads(pickle.dumps(original))
+    np.testing.assert_array_equal(copied.predict(IMAGE), original.predict(IMAGE))
+    for one in (original, copied):
+        one.partial_fit(IMAGE, PAINT, max_steps=2)
+    np.testing.assert_array_equal(copied.predict_proba(IMAGE), original.predict_proba(IMAGE))
 
 
 class TestParameters:

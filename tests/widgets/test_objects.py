@@ -135,6 +135,6 @@ def test_the_panel_tells_wishes_and_shows_what_is_so(qtbot):
     assert panel._text.text() == "number 3"
     panel.show_objects(3, 12)
     assert panel._text.text() == "number 3 · here: 12"
-    QTest.mouseClick(panel._next, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(panel._button, Qt.MouseButton.LeftButton)
     panel._switch.click()
     assert wishes == [True, "next", False]

@@ -184,7 +184,7 @@ class TestComingBack:
         dock.object_panel._switch.click()
         stage.tools("paint", 2)
         stage.drag((3, 10, 8), (3, 10, 18))
-        dock.object_panel._next.click()
+        dock.object_panel._button.click()
         stage.drag((3, 34, 30), (3, 34, 42))
         stage.move((3, 10, 10), "")
         assert dock.object_panel._text.text() == "number 2 · here: 1"

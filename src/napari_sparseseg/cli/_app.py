@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from napari_sparseseg.cli._console import warn
+from napari_sparseseg.cli._memory import keep_freed_memory
 from napari_sparseseg.errors import InputWarning, SparseSegError
 
 _FAILED = 1
@@ -91,6 +92,7 @@ def add(function: Callable[..., None], *examples: str) -> None:
 
 def main() -> None:
     """Run the command line."""
+    keep_freed_memory()
     # job schedulers end a process so: what was half written shall be removed, as after Ctrl-C
     before = signal.signal(signal.SIGTERM, _end)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -54,13 +55,13 @@ Criterion = Callable[[Tensor, Targets], Tensor]
 
 def criterion_of(config: PaintConfig) -> Criterion:
     """The criterion that the settings ask for; targets of classes that may overlap have one of their own."""
+    return partial(_loss_of, config)  # which can be pickled, with the trainer that has it
 
-    def criterion(logits: Tensor, targets: Targets) -> Tensor:
-        if targets.present is not None:
-            return overlapping_loss(logits, targets.present, ~targets.allowed, targets.weights, config)
-        return partial_label_loss(logits, targets.allowed, targets.weights, smoothing=config.label_smoothing)
 
-    return criterion
+def _loss_of(config: PaintConfig, logits: Tensor, targets: Targets) -> Tensor:
+    if targets.present is not None:
+        return overlapping_loss(logits, targets.present, ~targets.allowed, targets.weights, config)
+    return partial_label_loss(logits, targets.allowed, targets.weights, smoothing=config.label_smoothing)
 
 
 @dataclass(frozen=True, slots=True)

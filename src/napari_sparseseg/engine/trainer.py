@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -279,7 +280,8 @@ class Trainer:
             *lessons_of_heads(self.network.heads, self._paints, self.paint),
         ]
         if self.config.consistency:
-            self._lessons.append(ConsistencyLesson(self.averaged, self.config.consistency, lambda: self.step))
+            step = partial(getattr, self, "step")
+            self._lessons.append(ConsistencyLesson(self.averaged, self.config.consistency, step))
         self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes, balance=self.config.orientation_balance)
         held_out_set = HeldOutSet(self._paints, self._patch_shapes, shapes)
         self._checks = Checks(self._maps, self._paints, self._sampler, held_out_set, strokes)

@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QMouseEvent
-from qtpy.QtWidgets import QCheckBox, QMenu, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QMenu, QPushButton, QWidget
 from typing_extensions import override
 
 from napari_sparseseg.live.events import ClassInfo
-from napari_sparseseg.widgets.controls import SPACING, ElidedLabel, row
 from napari_sparseseg.widgets.keys import UNSURE_KEY
+from napari_sparseseg.widgets.switch_panel import SwitchPanel
 
 _TIP = (
     f"Paint what could be any of some classes ({UNSURE_KEY}): it is learnt that it is none of the others. Doubtful "
@@ -21,38 +21,24 @@ _ANY = "Could be any class: nothing is learnt here, and it is not background on 
 _CLASSES_TIP = "Which classes are possible where you paint; at least two."
 
 
-class UnsurePanel(QWidget):
+class UnsurePanel(SwitchPanel):
     """Says whether sets of classes are painted, and which; it changes only by `show_unsure`."""
 
-    toggled = Signal(bool)
     allowed = Signal(int, bool)
     """A class id, and whether it is to be possible."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._is_on = False
-        self._switch = QCheckBox("Unsure")
-        self._switch.setToolTip(_TIP)
-        self._text = ElidedLabel(role="muted")
-        self._button = QPushButton("Could be…")
-        self._button.setToolTip(_CLASSES_TIP)
+        button = QPushButton("Could be…")
+        button.setToolTip(_CLASSES_TIP)
+        super().__init__("Unsure", _TIP, button, parent)
         self._menu = _StayingMenu(self)
         self._menu.setToolTipsVisible(True)
-        self._button.setMenu(self._menu)
-        line = row(self._switch, self._text, self._button)
-        line.setStretch(1, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(SPACING)
-        layout.addLayout(line)
-        self._switch.clicked.connect(self._on_clicked)
+        button.setMenu(self._menu)
         self.show_unsure(False, (), ())
 
     def show_unsure(self, is_on: bool, classes: Sequence[ClassInfo], possible: Collection[int]) -> None:
         """Show whether a set is painted, the classes that there are, and which are possible in it."""
-        self._is_on = is_on
-        self._switch.setChecked(is_on)
-        self._button.setEnabled(is_on)
+        self.show_on(is_on)
         names = [info.name for info in classes if info.class_id in possible]
         is_any = len(names) == len(classes)
         text = "any class" if is_any else " or ".join(names)
@@ -70,10 +56,6 @@ class UnsurePanel(QWidget):
         for action, info in zip(self._menu.actions(), classes, strict=True):
             action.setChecked(info.class_id in possible)
             action.setEnabled(info.class_id not in possible or len(possible) > 2)
-
-    def _on_clicked(self, wished: bool) -> None:
-        self._switch.setChecked(self._is_on)  # it changes when the tool has
-        self.toggled.emit(wished)
 
 
 class _StayingMenu(QMenu):
