@@ -74,7 +74,7 @@ def test_what_is_filtered_out_is_neither_in_the_image_nor_in_the_table(invoke, f
     assert f"{wanted.max() - len(kept)} other" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["objects.tif", "new/objects.ome.zarr"])
+@pytest.mark.parametrize("name", ["objects.tif", "objects.ome.zarr"])
 def test_of_an_image_larger_than_memory_they_are_the_same(invoke, files, tmp_path, monkeypatch, name):
     monkeypatch.setattr("napari_sparseseg.cli.objects.MANY_VOXELS", 1)
     monkeypatch.setattr(SparseSegmenter, "predict_objects", None)

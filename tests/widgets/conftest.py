@@ -337,38 +337,9 @@ def make_live() -> type[FakeLive]:
     return FakeLive
 
 
-@pytest.fixture(scope="session")
-def window(qapp: Any) -> Iterator[Any]:
-    """One viewer for all tests to which any will do, as long as nothing is in it: opening one takes seconds."""
-    import napari
-    from napari._qt.qt_viewer import QtViewer
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari._qt.threads.status_checker.StatusChecker.start", lambda *_: None)
-        viewer = napari.Viewer(show_welcome_screen=False)
-        QtViewer._instances.discard(viewer.window._qt_viewer)  # make_napari_viewer takes what is there for a leak
-        yield viewer
-        patch.setattr(viewer.window._qt_window, "_save_current_window_settings", lambda: None)
-        viewer.close()
-
-
 @pytest.fixture
-def empty_window(window: Any) -> Iterator[Any]:
-    """The viewer of all tests, as it was at first."""
-    yield window
-    window.layers.clear()
-    window.dims.reset()
-    window.dims.ndisplay = 2
-    window.camera.angles = (0, 0, 90)
-    window.text_overlay.visible = False
-
-
-@pytest.fixture
-def set_stage(request: pytest.FixtureRequest, empty_window: Any, qtbot: Any) -> Iterator[Callable[..., Stage]]:
-    """``set_stage(image, live=None, **properties of the image layer)``: a viewer with our layers on an image.
-
-    The first one in a test is in the window that all tests share.
-    """
+def set_stage(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Stage]]:
+    """``set_stage(image, live=None, **properties of the image layer)``: a viewer with our layers on an image."""
     from napari_sparseseg.widgets.bridge import LayerBridge
     from napari_sparseseg.widgets.relay import GuiRelay
 
@@ -377,9 +348,7 @@ def set_stage(request: pytest.FixtureRequest, empty_window: Any, qtbot: Any) -> 
     def build(
         image: Any = None, *, live: Any = None, viewer: Any = None, show: bool = True, **properties: Any
     ) -> Stage:
-        if viewer is None:
-            is_first = show and not any(stage.viewer is empty_window for stage in stages)
-            viewer = empty_window if is_first else request.getfixturevalue("make_napari_viewer")(show=show)
+        viewer = viewer or make_napari_viewer(show=show)
         image = np.zeros((12, 40, 48), np.uint8) if image is None else image
         layer = viewer.add_image(image, name="cells", **properties)
         source = source_of([layer])

@@ -191,12 +191,11 @@ class _Search:
         from napari_sparseseg.storage.whole import writable
 
         with writable(output):
-            output.parent.mkdir(parents=True, exist_ok=True)
             place = tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".partial", dir=output.parent)
             folder = Path(scratch.enter_context(place))
-            shape = tuple(n for axis, n in enumerate(volume.shape) if axis != self.image.channel_axis)
+            z, y, x = volume.shape[-3:]  # channels come first
             ids = zarr.create_array(
-                folder / "ids", shape=shape, chunks=chunk_shape(shape), dtype="uint32", fill_value=0
+                folder / "ids", shape=(z, y, x), chunks=chunk_shape((z, y, x)), dtype="uint32", fill_value=0
             )
             self._segmenter.predict_objects_to(volume, ids)
         if not self._has_classes:
