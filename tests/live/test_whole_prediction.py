@@ -11,6 +11,7 @@ import zarr
 from livekit import PATIENCE, make_image, make_truth, paint_both, rest, view_of
 
 from napari_sparseseg import SparseSegmenter
+from napari_sparseseg._types import Box, Region
 from napari_sparseseg.distributed import plan
 from napari_sparseseg.errors import InputError, NotFittedError, ProjectError
 from napari_sparseseg.live import whole
@@ -79,6 +80,16 @@ def stop_at(live, share):
     )
 
 
+def expected_of(live, model, volume):
+    """What a model predicts, and the paint over it."""
+    labels = SparseSegmenter.load(model, device="cpu").predict(volume)
+    return np.where(live.codes[0] > 0, live.codes[0], labels)
+
+
+def found_in(path, level=0):
+    return zarr.open_group(path, mode="r")[str(level)][:]
+
+
 def test_it_is_what_the_saved_model_predicts(opened, volume, tmp_path):
     live, _ = opened()
     learn(live)
@@ -86,8 +97,9 @@ def test_it_is_what_the_saved_model_predicts(opened, volume, tmp_path):
     status = wait_for(live, WholeState.DONE)
     (path,) = status.paths
     live.save_model(tmp_path / "model.safetensors")
-    expected = SparseSegmenter.load(tmp_path / "model.safetensors", device="cpu").predict(volume)
-    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["0"][:], expected)
+    expected = expected_of(live, tmp_path / "model.safetensors", volume)
+    np.testing.assert_array_equal(found_in(path), expected)
+    np.testing.assert_array_equal(found_in(path, 1), expected[::2, ::2, ::2])
     assert open_image(path).spacing == (2.0, 0.5, 0.5)
     shares = [status.share for status in live.wholes]
     assert shares == sorted(shares)
@@ -121,10 +133,10 @@ def test_stopped_and_opened_again_it_goes_on_with_the_model_of_then(opened, volu
     live, project = opened()
     assert live.whole.status.state is WholeState.UNFINISHED
     assert live.whole.status.share == stopped.share
-    expected = SparseSegmenter.load(project.images[0].whole / "model.safetensors", device="cpu").predict(volume)
+    expected = expected_of(live, project.images[0].whole / "model.safetensors", volume)
     live.whole.go_on()
     done = wait_for(live, WholeState.DONE)
-    np.testing.assert_array_equal(zarr.open_group(done.paths[0], mode="r")["0"][:], expected)
+    np.testing.assert_array_equal(found_in(done.paths[0]), expected)
     assert min(status.share for status in live.wholes if status.state is WholeState.RUNNING) >= stopped.share
 
 
@@ -139,9 +151,21 @@ def test_begun_anew_it_takes_the_model_as_it_is(opened, volume):
     live.whole.start()
     assert live.whole.status.paths == before.paths  # the older one stays until the newer one is complete
     wait_for(live, WholeState.DONE)
-    model = live.project.whole / "model.safetensors"
-    expected = SparseSegmenter.load(model, device="cpu").predict(volume)
-    np.testing.assert_array_equal(zarr.open_group(before.paths[0], mode="r")["0"][:], expected)
+    expected = expected_of(live, live.project.whole / "model.safetensors", volume)
+    np.testing.assert_array_equal(found_in(before.paths[0]), expected)
+
+
+def test_paint_counts_more_than_what_is_predicted(opened):
+    live, _ = opened()
+    learn(live)
+    live.auto_start = False
+    wrong, not_object = Box((2, 3, 210), (5, 20, 330)), Box((5, 15, 150), (7, 25, 170))
+    live.annotate(Region(0, wrong), 1 + int(live.labels(0)[3, 10, 250] == 1))
+    live.correct(Region(0, not_object), 0, shown=np.full(not_object.shape, 2, np.uint8))
+    live.whole.start()
+    (path,) = wait_for(live, WholeState.DONE).paths
+    np.testing.assert_array_equal(found_in(path)[wrong.slices], live.codes[0][wrong.slices])
+    assert not (found_in(path)[not_object.slices] == 2).any()
 
 
 def test_time_points_become_files_of_their_own(opened, volume):
@@ -150,7 +174,7 @@ def test_time_points_become_files_of_their_own(opened, volume):
     learn(live)
     live.whole.start()
     done = wait_for(live, WholeState.DONE)
-    first, second = (zarr.open_group(path, mode="r")["0"][:] for path in done.paths)
+    first, second = map(found_in, done.paths)
     assert first.shape == second.shape == SHAPE
     assert np.mean(first == second[:, ::-1]) > 0.9
 

@@ -17,8 +17,10 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from volumes import SHAPE, digest, make_image
 
 from napari_sparseseg import InputError, SparseSegmenter
+from napari_sparseseg._types import Box
 from napari_sparseseg.distributed import job as job_module
 from napari_sparseseg.distributed import plan as plan_module
+from napari_sparseseg.distributed.predict import Amendment, make_request, predict_volume
 from napari_sparseseg.errors import InputTypeError, InputWarning
 from napari_sparseseg.storage.formats import open_image
 from napari_sparseseg.storage.unfinished import Unfinished
@@ -156,6 +158,42 @@ class TestResuming:
             segmenter.predict_to(make_image(), tmp_path / "a.zarr")
         monkeypatch.undo()
         assert segmenter.predict_to(make_image(), tmp_path / "a.zarr", resume=False).n_resumed == 0
+
+    def test_what_is_known_better_is_in_all_levels_even_after_an_interruption(self, segmenter, whole, tmp_path):
+        known, wanted = Box((2, 10, 60), (6, 30, 500)), level(whole.labels)
+        wanted[known.slices] = 9
+
+        def amended(fails_at=None):
+            changed = []
+
+            def change(box, labels):
+                if len(changed) == fails_at:
+                    raise KeyboardInterrupt
+                changed.append(box)
+                common = known.clipped(box)
+                labels[common.relative_to(box.start).slices] = 9
+                return labels
+
+            prediction = segmenter._prediction(make_image())
+            request = make_request(
+                prediction.volume, make_image(), tmp_path / "a.zarr", probabilities=False, spacing=None, offset=None,
+                unit=None, workers=1, memory=None, tile_voxels=1 << 22, device="cpu", resume=True, overwrite=True,
+                progress=False,
+            )  # fmt: skip
+            amendment = Amendment(lambda: [known], change)
+            done = predict_volume(
+                request, prediction.fitted, prediction.intensity(), segmenter.save, amendment=amendment
+            )
+            return done, len(changed)
+
+        with pytest.raises(KeyboardInterrupt):
+            amended(fails_at=2)
+        done, n_changed = amended()
+        assert n_changed == 4
+        assert done.n_resumed == 4
+        np.testing.assert_array_equal(level(done.labels), wanted)
+        np.testing.assert_array_equal(level(done.labels, 1), wanted[::2, ::2, ::2])
+        assert done.n_voxels[9] == known.n_voxels
 
     def test_killed_it_goes_on(self, segmenter, model_file, whole, tmp_path):
         image = make_image()

@@ -46,6 +46,18 @@ def test_finished_shards_come_back_whatever_was_cut_short(unfinished):
     assert (1, 0, 0, 0) not in unfinished.finished()
 
 
+def test_a_reopened_shard_is_not_finished(unfinished, tmp_path):
+    assert Unfinished.share_of(tmp_path / "a.zarr") is None
+    unfinished.begin(MANIFEST)
+    assert Unfinished.share_of(tmp_path / "a.zarr") == 0
+    unfinished.finish((0, 0, 0, 0), {1: 5})
+    assert Unfinished.share_of(tmp_path / "a.zarr") == 1
+    unfinished.reopen((0, 0, 0, 0))
+    assert unfinished.finished() == {}
+    unfinished.finish((0, 0, 0, 0), {1: 4})
+    assert unfinished.finished() == {(0, 0, 0, 0): {1: 4}}
+
+
 def test_one_holds_it(unfinished, tmp_path):
     with pytest.raises(InputError, match="being predicted by another process"):
         Unfinished(tmp_path / "a.zarr")

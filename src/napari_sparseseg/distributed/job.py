@@ -5,17 +5,18 @@ from __future__ import annotations
 import platform
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import ArrayLike, Box
+from napari_sparseseg._types import ArrayLike, Box, Shape3D
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._arrays import chunk_depth
 from napari_sparseseg.storage.sharded import ShardedImage
@@ -58,6 +59,15 @@ class Job:
     def tasks(self, level: int) -> list[Task]:
         """The shards of a level of resolution."""
         return [(level, *box.start) for box in self.images[0].levels[level].shards()]
+
+    def touching(self, boxes: Iterable[Box]) -> list[Task]:
+        """The shards of the finest level in which some boxes of the volume lie."""
+        shard = self.images[0].levels[0].shard
+        corners: set[Shape3D] = set()
+        for box in boxes:
+            ranges = (range(a // n * n, b, n) for a, b, n in zip(box.start, box.stop, shard, strict=True))
+            corners.update((z, y, x) for z, y, x in product(*ranges))
+        return [(0, *corner) for corner in sorted(corners)]
 
     @property
     def n_levels(self) -> int:
@@ -102,6 +112,14 @@ class Job:
             self.images[0].write(0, box, labels[None])
             if likely is not None:
                 self.images[1].write(0, box, likely)
+        return _counts(labels)
+
+    def amend(self, task: Task, change: Callable[[Box, npt.NDArray[Any]], npt.NDArray[Any]]) -> dict[int, int]:
+        """Write the labels of a finished shard of the finest level as `change` makes them; voxels of each class."""
+        box = self.box(task)
+        labels = change(box, self.images[0].read(0, box)[0])
+        with writable(self.labels):
+            self.images[0].write(0, box, labels[None])
         return _counts(labels)
 
     @cached_property

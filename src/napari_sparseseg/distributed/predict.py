@@ -9,16 +9,17 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 
-from napari_sparseseg._types import ArrayLike, Spacing
+from napari_sparseseg._types import ArrayLike, Box, Spacing
 from napari_sparseseg.config import PredictionConfig
 from napari_sparseseg.distributed.job import Job, total
 from napari_sparseseg.distributed.plan import (
@@ -52,6 +53,17 @@ _PARTS = {"model": "the model", "image": "the image", "settings": "the settings"
 
 Report: TypeAlias = Callable[[float, str], object]
 """Called with the share that is done, 0..1, and speed and time left as text. What it raises ends the prediction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """What is known better than predicted: `change` takes a box and its labels (z, y, x), and returns others.
+
+    All that it changes lies in `boxes`; both are asked once everything is predicted.
+    """
+
+    boxes: Callable[[], Iterable[Box]]
+    change: Callable[[Box, npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +173,21 @@ def predict_volume(
     save_model: Callable[[Path], object],
     client: Client | str | None = None,
     report: Report | None = None,
+    amendment: Amendment | None = None,
 ) -> Prediction:
     """Predict into an OME-Zarr label image, going on where an earlier run was interrupted.
 
     `save_model` writes the model for the workers. `report` is called after each shard and after each tile that is
-    computed in this process. Raises `InputError` for a target that is taken, a budget that is too
-    small, and a disk that is full; warns with `InputWarning` where what another model or setting had begun is dropped.
+    computed in this process; what is in the `amendment` counts more than what is predicted.
+
+    Raises `InputError` for a target that is taken, a budget that is too small, and a disk that is full; warns with
+    `InputWarning` where what another model or setting had begun is dropped.
     """
     started = time.perf_counter()
     volume = ArrayVolume(request.image, request.channel_axis)
     fingerprint = _fingerprint(request, fitted, intensity, volume)
     done = _finished_before(request, fingerprint)
-    if done is not None:
+    if done is not None and (amendment is None or Unfinished.is_published(request.target)):
         return done
     for output in request.outputs:
         checked_target(output, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
@@ -200,7 +215,7 @@ def predict_volume(
             cache_bytes=check_plan(demand, manifest.shard, manifest.tile, worker_bytes),
         )
         n_resumed = len(unfinished.finished())
-        n_voxels = _run_all(job, unfinished, connected, request.progress, report)
+        n_voxels = _run_all(job, unfinished, connected, request.progress, report, amendment)
         n_shards = len(unfinished.finished())
         note = {"fingerprint": fingerprint, "n_voxels": {str(k): n for k, n in n_voxels.items()}, "n_shards": n_shards}
         with writable(request.target):
@@ -323,7 +338,12 @@ def _shared_image(image: ArrayLike, unfinished: Unfinished, *, is_shared: bool) 
 
 
 def _run_all(
-    job: Job, unfinished: Unfinished, client: Client | None, progress: bool | None, report: Report | None
+    job: Job,
+    unfinished: Unfinished,
+    client: Client | None,
+    progress: bool | None,
+    report: Report | None,
+    amendment: Amendment | None,
 ) -> dict[int, int]:
     """Do what is left, level by level; voxels of each class."""
     finished = unfinished.finished()
@@ -338,6 +358,11 @@ def _run_all(
                 unfinished.finish(task, n_voxels)
                 finished[task] = n_voxels
                 watch.shard()
+            if amendment is not None and not any(coarse for coarse, *_ in finished):
+                for task in job.touching(amendment.boxes()):
+                    unfinished.reopen(task)
+                    finished[task] = job.amend(task, amendment.change)
+                    unfinished.finish(task, finished[task])
     return total(finished)
 
 

@@ -126,7 +126,9 @@ class LiveSegmenter:
         self.suggestions = Suggestions(
             lambda: self._work, self._classes, lambda: self._settings.paint, self._take, self._worker.compute
         )
-        self.whole = WholePrediction(lambda: self._work, self._worker.checkpoint, lambda: self._settings, self.events)
+        self.whole = WholePrediction(
+            lambda: self._work, self._worker.checkpoint, lambda: self._settings, self._left_possible, self.events
+        )
 
     @property
     def status(self) -> LiveStatus:
@@ -663,7 +665,7 @@ class LiveSegmenter:
             )
         where = (frame, *(box or Box.whole(work.image.shape[1:])).slices)
         codes = work.store.codes[where].copy()  # another thread may be painting
-        return with_paint(work.labels[where].copy(), codes, self._possible if self.is_overlapping else self.allowed)
+        return with_paint(work.labels[where].copy(), codes, self._left_possible)
 
     def estimate_seconds(self, n_voxels: int) -> float:
         """Expected time to predict so many voxels on this machine: as measured so far, or a first guess."""
@@ -701,8 +703,10 @@ class LiveSegmenter:
 
     # --- between ---
 
-    def _possible(self, code: int) -> frozenset[int]:
-        """Labels that a code leaves possible where classes may overlap: nothing, too, if none was said to be there."""
+    def _left_possible(self, code: int) -> frozenset[int]:
+        """Labels that a code leaves possible; where classes may overlap nothing, too, if none was said to be there."""
+        if not self.is_overlapping:
+            return self.allowed(code)
         said = self._store.meanings([code], self._classes.ids, self._classes.background)[code]
         return said.present or self.allowed(code) | {UNPAINTED}
 

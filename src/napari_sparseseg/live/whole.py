@@ -1,7 +1,8 @@
 """WholePrediction: all of an image, predicted into its project in the background, beside painting and learning.
 
 It is what `SparseSegmenter.predict_to` does, with the model as it was when it was asked for: shard by shard, in bounded
-memory, by this process or by a cluster, and it goes on where it was interrupted, even by the end of the program.
+memory, by this process or by a cluster, and it goes on where it was interrupted, even by the end of the program. At the
+end the paint of that moment is put over it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
+from napari_sparseseg._types import Box
 from napari_sparseseg.errors import InputError, NotFittedError, SparseSegError
 from napari_sparseseg.live.events import LiveEvents, WholeState, WholeStatus, tell
 from napari_sparseseg.live.failures import is_out_of_memory
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.runner import Runner
 from napari_sparseseg.live.settings import Settings, is_address
+from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.storage.durable import RealDisk, replace_file
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.unfinished import Unfinished
@@ -73,11 +78,13 @@ class WholePrediction:
         work: Callable[[], Opened | None],
         checkpoint: Checkpoint,
         settings: Callable[[], Settings],
+        allowed: Callable[[int], frozenset[int]],
         events: LiveEvents,
     ) -> None:
         self._work = work
         self._checkpoint = checkpoint
         self._settings = settings
+        self._allowed = allowed
         self._events = events
         self._runner = Runner(lambda: False, lambda error: _log.error("telling of a prediction failed", exc_info=error))
         self._run: _Run | None = None
@@ -146,8 +153,9 @@ class WholePrediction:
         try:
             if checkpoint is not None:
                 _keep_model(run, checkpoint)
-            for number in range(len(run.targets)):
-                self._predict_frame(run, number)
+            for number, target in enumerate(run.targets):
+                if len(run.targets) == 1 or not target.is_dir():
+                    self._predict_frame(run, number)
         except _StoppedError:
             pass
         except Exception as failure:  # noqa: BLE001 - whatever it is, the user must be told
@@ -159,7 +167,7 @@ class WholePrediction:
             tell(self._events.failed, f"The image was not predicted to its end: {error}")
 
     def _predict_frame(self, run: _Run, number: int) -> None:
-        from napari_sparseseg.distributed.predict import make_request, predict_volume
+        from napari_sparseseg.distributed.predict import Amendment, make_request, predict_volume
         from napari_sparseseg.engine.checkpoint import load_model
         from napari_sparseseg.predicting import VolumePrediction
 
@@ -173,6 +181,12 @@ class WholePrediction:
                 told_at = time.perf_counter()
                 status = WholeStatus(WholeState.RUNNING, (number + share) / n_frames, text, self._status.paths)
                 self._show(run, status)
+
+        def paint_over(box: Box, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            if run.stop.is_set():
+                raise _StoppedError
+            codes = run.opened.store.codes[(number, *box.slices)].copy()  # another thread may be painting
+            return with_paint(labels, codes, self._allowed)
 
         image, settings = run.opened.image, run.settings
         fitted, _, _ = load_model(run.model)
@@ -203,6 +217,7 @@ class WholePrediction:
             lambda path: shutil.copyfile(run.model, path),
             settings.device if is_far else None,
             report,
+            Amendment(lambda: run.opened.store.painted_boxes(number), paint_over),
         )
 
     # --- between ---

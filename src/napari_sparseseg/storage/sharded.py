@@ -132,6 +132,11 @@ class ShardedImage:
             for folder in path.parents[: len(self._axes)]:
                 self._disk.sync_folder(folder)
 
+    def read(self, level: int, box: Box) -> npt.NDArray[Any]:
+        """Voxels of a box, shape (channels, z, y, x)."""
+        voxels = np.asarray(self._arrays[level][on_disk(self._axes, (slice(None), *box.slices))])
+        return voxels.reshape(-1, *box.shape)
+
     def coarsen(self, level: int, box: Box) -> None:
         """Write a shard from the finer level, whose shards must be there; a part of it is held at a time."""
         finer, source = self._arrays[level - 1], self.levels[level - 1].shape

@@ -12,7 +12,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -85,6 +85,12 @@ class Unfinished:
         """Where what is under way lies: beside its target."""
         return target.with_name(f"{target.name}.unfinished")
 
+    @staticmethod
+    def is_published(target: Path) -> bool:
+        """Whether a run that put its result in place was killed before it had removed the folder."""
+        folder = Unfinished.folder_of(target)
+        return (folder / _MANIFEST).exists() and not (folder / _ARRAYS[0]).exists()
+
     def close(self) -> None:
         """Let others go on."""
         self._lock.release()
@@ -98,10 +104,10 @@ class Unfinished:
         """How much of a prediction is finished, 0..1, whoever is at it; None if none is under way."""
         folder = Unfinished.folder_of(target)
         manifest = _read_manifest(folder)
-        if manifest is None:
+        if manifest is None or Unfinished.is_published(target):
             return None
         n_shards = math.prod(-(-size // edge) for size, edge in zip(manifest.shape, manifest.shard, strict=True))
-        return sum(not level for (level, *_), _ in _finished_in(folder)) / n_shards
+        return sum(not level for level, *_ in _finished_in(folder)) / n_shards
 
     def clear(self) -> None:
         """Forget what is under way."""
@@ -114,16 +120,15 @@ class Unfinished:
 
     def finish(self, task: Task, n_voxels: Mapping[int, int]) -> None:
         """Note that a shard is on the disk, and how many voxels of each class are in it."""
-        # a line of its own, whatever a process that was killed has left
-        line = "\n" + json.dumps([task, {str(class_id): n for class_id, n in n_voxels.items()}]) + "\n"
-        path = self.folder / _FINISHED
-        with path.open("ab", buffering=0) as file:
-            file.write(line.encode())
-        self._disk.sync(path)
+        self._note([task, {str(class_id): n for class_id, n in n_voxels.items()}])
+
+    def reopen(self, task: Task) -> None:
+        """Note that a shard is not finished any more: it is about to be written once more."""
+        self._note([task, None])
 
     def finished(self) -> dict[Task, dict[int, int]]:
         """Finished shards with the voxels of each class; a line that was cut short does not count."""
-        return dict(_finished_in(self.folder))
+        return _finished_in(self.folder)
 
     def publish(self, probabilities: Path | None, labels: Path) -> None:
         """Put the results in their places, the labels last, and remove the folder; what lies there is replaced."""
@@ -135,6 +140,14 @@ class Unfinished:
         self._disk.remove(self.folder / _LOCK)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+    def _note(self, entry: list[Any]) -> None:
+        # a line of its own, whatever a process that was killed has left
+        line = "\n" + json.dumps(entry) + "\n"
+        path = self.folder / _FINISHED
+        with path.open("ab", buffering=0) as file:
+            file.write(line.encode())
+        self._disk.sync(path)
 
     def _replace(self, source: Path, target: Path) -> None:
         if not source.exists():  # a run that was killed came as far as this
@@ -155,7 +168,17 @@ def _read_manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def _finished_in(folder: Path) -> Iterator[tuple[Task, dict[int, int]]]:
+def _finished_in(folder: Path) -> dict[Task, dict[int, int]]:
+    found: dict[Task, dict[int, int]] = {}
+    for task, n_voxels in _lines_in(folder):
+        if n_voxels is None:
+            found.pop(task, None)
+        else:
+            found[task] = {int(class_id): n for class_id, n in n_voxels.items()}
+    return found
+
+
+def _lines_in(folder: Path) -> Iterator[tuple[Task, Mapping[str, int] | None]]:
     path = folder / _FINISHED
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     for line in lines:
@@ -164,4 +187,4 @@ def _finished_in(folder: Path) -> Iterator[tuple[Task, dict[int, int]]]:
         except ValueError:
             continue
         if line.endswith(b"\n"):
-            yield (level, z, y, x), {int(class_id): n for class_id, n in n_voxels.items()}
+            yield (level, z, y, x), n_voxels
