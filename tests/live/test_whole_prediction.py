@@ -99,7 +99,7 @@ def test_it_is_what_the_saved_model_predicts(opened, volume, tmp_path):
     live.save_model(tmp_path / "model.safetensors")
     expected = expected_of(live, tmp_path / "model.safetensors", volume)
     np.testing.assert_array_equal(found_in(path), expected)
-    np.testing.assert_array_equal(found_in(path, 1), expected[::2, ::2, ::2])
+    np.testing.assert_array_equal(found_in(path, 1), expected[:, ::2, ::2])  # voxels are long along z
     assert open_image(path).spacing == (2.0, 0.5, 0.5)
     shares = [status.share for status in live.wholes]
     assert shares == sorted(shares)

@@ -49,6 +49,8 @@ def test_finished_shards_come_back_whatever_was_cut_short(unfinished):
 def test_a_reopened_shard_is_not_finished(unfinished, tmp_path):
     assert Unfinished.share_of(tmp_path / "a.zarr") is None
     unfinished.begin(MANIFEST)
+    assert Unfinished.share_of(tmp_path / "a.zarr") is None  # the arrays are in their place
+    unfinished.labels.mkdir()
     assert Unfinished.share_of(tmp_path / "a.zarr") == 0
     unfinished.finish((0, 0, 0, 0), {1: 5})
     assert Unfinished.share_of(tmp_path / "a.zarr") == 1
