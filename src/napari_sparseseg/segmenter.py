@@ -279,9 +279,9 @@ class SparseSegmenter:
     def predict_objects_to(self, image: ArrayLike, ids: Writable) -> None:
         """Find the objects of an image of any size: writes what `predict_objects` returns, in bounded memory.
 
-        `ids` is an array of zeros, uint32, of the image's spatial shape (Z, Y, X): a zarr array, a memory map or numpy.
-        It is written to and read back block by block. Raises as `predict_objects`, and `InputError` for an array that
-        does not fit.
+        `ids` is an array of zeros, uint32, of shape (Z, Y, X), for a plane (1, Y, X): zarr, a memory map or numpy. It
+        is written to and read back block by block. Raises as `predict_objects`, and `InputError` for an array that does
+        not fit.
         """
         prediction = self._prediction(image)
         shape, dtype = tuple(getattr(ids, "shape", ())), np.dtype(getattr(ids, "dtype", object))

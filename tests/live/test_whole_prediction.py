@@ -133,7 +133,7 @@ def test_stopped_and_opened_again_it_goes_on_with_the_model_of_then(opened, volu
     live, project = opened()
     assert live.whole.status.state is WholeState.UNFINISHED
     assert live.whole.status.share == stopped.share
-    expected = expected_of(live, project.images[0].whole / "model.safetensors", volume)
+    expected = expected_of(live, project.images[0].whole.model, volume)
     live.whole.go_on()
     done = wait_for(live, WholeState.DONE)
     np.testing.assert_array_equal(found_in(done.paths[0]), expected)
@@ -151,7 +151,7 @@ def test_begun_anew_it_takes_the_model_as_it_is(opened, volume):
     live.whole.start()
     assert live.whole.status.paths == before.paths  # the older one stays until the newer one is complete
     wait_for(live, WholeState.DONE)
-    expected = expected_of(live, live.project.whole / "model.safetensors", volume)
+    expected = expected_of(live, live.project.whole.path / "done" / "model.safetensors", volume)
     np.testing.assert_array_equal(found_in(before.paths[0]), expected)
 
 
@@ -179,6 +179,46 @@ def test_time_points_become_files_of_their_own(opened, volume):
     assert np.mean(first == second[:, ::-1]) > 0.9
 
 
+def test_a_new_one_that_fails_leaves_the_older_one(opened, monkeypatch):
+    live, _ = opened()
+    learn(live)
+    live.whole.start()
+    before = wait_for(live, WholeState.DONE)
+    assert [status.is_new for status in live.wholes].count(True) == 1
+    live.configure(device="tcp://127.0.0.1:9")
+    monkeypatch.setattr("napari_sparseseg.distributed.cluster._PATIENCE", 0.5)
+    live.whole.start()
+    live.heard.wait_until(lambda: live.heard.failures, "for the failure")
+    assert "no Dask scheduler" in live.heard.failures[0]
+    after = live.whole.status
+    assert after.paths == before.paths
+    assert not after.is_new
+    assert after.state is WholeState.UNFINISHED
+    assert (found_in(after.paths[0]) > 0).all()
+
+
+def test_a_hostile_folder_is_no_trouble(opened):
+    live, project = opened()
+    folder = project.images[0].whole
+    unfinished = folder.path / "next" / "0000.ome.zarr.unfinished"
+    (unfinished / "manifest.json").mkdir(parents=True)
+    folder.model.touch()
+    (unfinished / "finished.jsonl").write_text("5\n[[0, 0, 0, 0], [1]]\n")
+    live.close()
+    project.close()
+    live, _ = opened()
+    assert live.whole.status.share == 0
+
+
+def test_closed_it_does_not_start(opened):
+    live, _ = opened()
+    learn(live)
+    live.close()
+    with pytest.raises(InputError, match="was closed"):
+        live.whole.start()
+    assert not live.whole.is_running
+
+
 def test_another_image_ends_it(opened, make_live):
     live, _ = opened()
     learn(live)
@@ -192,17 +232,17 @@ def test_another_image_ends_it(opened, make_live):
 def test_what_fails_is_told_and_goes_on_later(opened, monkeypatch):
     live, project = opened()
     learn(live)
-    folder = project.images[0].whole
+    saved = project.images[0].whole.model
     stop_at(live, 0.3)
     live.whole.start()
     wait_for(live, WholeState.UNFINISHED)
-    model = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(b"damaged")
+    model = saved.read_bytes()
+    saved.write_bytes(b"damaged")
     live.whole.go_on()
     live.heard.wait_until(lambda: live.heard.failures, "for the failure")
     assert "not predicted to its end" in live.heard.failures[0]
     assert wait_for(live, WholeState.UNFINISHED).text
-    (folder / "model.safetensors").write_bytes(model)
+    saved.write_bytes(model)
     live.events.whole_changed.disconnect()
     live.whole.go_on()
     wait_for(live, WholeState.DONE)
@@ -226,9 +266,9 @@ def test_no_link_leads_out_of_the_project(opened, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "precious").touch()
-    folder = project.images[0].whole
-    folder.mkdir()
-    (folder / "0000.ome.zarr.unfinished").symlink_to(elsewhere)
+    folder = project.images[0].whole.path
+    (folder / "next" / "0000.ome.zarr.unfinished" / "labels.zarr").mkdir(parents=True)
+    (folder / "next" / "0000.ome.zarr.unfinished" / "labels.zarr" / "0").symlink_to(elsewhere)
     with pytest.raises(ProjectError, match="is a link"):
         live.whole.start()
     assert (elsewhere / "precious").exists()

@@ -49,8 +49,6 @@ def test_finished_shards_come_back_whatever_was_cut_short(unfinished):
 def test_a_reopened_shard_is_not_finished(unfinished, tmp_path):
     assert Unfinished.share_of(tmp_path / "a.zarr") is None
     unfinished.begin(MANIFEST)
-    assert Unfinished.share_of(tmp_path / "a.zarr") is None  # the arrays are in their place
-    unfinished.labels.mkdir()
     assert Unfinished.share_of(tmp_path / "a.zarr") == 0
     unfinished.finish((0, 0, 0, 0), {1: 5})
     assert Unfinished.share_of(tmp_path / "a.zarr") == 1
@@ -58,6 +56,19 @@ def test_a_reopened_shard_is_not_finished(unfinished, tmp_path):
     assert unfinished.finished() == {}
     unfinished.finish((0, 0, 0, 0), {1: 4})
     assert unfinished.finished() == {(0, 0, 0, 0): {1: 4}}
+
+
+@pytest.mark.parametrize("line", ["5", "[[0, 0, 0, 0], [1]]", "[[0, 0], {}]", '[[0, 0, 0, 0], {"a": 1}]', "{", "null"])
+def test_what_makes_no_sense_does_not_count(unfinished, line):
+    (unfinished.folder / "finished.jsonl").write_text(line + "\n")
+    assert unfinished.finished() == {}
+
+
+@pytest.mark.parametrize("shard", [(0, 64, 64), (-64, 64, 64)])
+def test_no_manifest_has_empty_shards(unfinished, shard):
+    text = MANIFEST.model_dump_json().replace("[64,64,64]", str(list(shard)))
+    (unfinished.folder / "manifest.json").write_text(text)
+    assert unfinished.manifest() is None
 
 
 def test_one_holds_it(unfinished, tmp_path):

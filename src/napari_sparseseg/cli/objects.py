@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.cli._images import Image
     from napari_sparseseg.segmenter import SparseSegmenter
 
+_CHUNKS = (8, 128, 128)  # of ids on disk, which are measured a few planes at a time
 _FILTERS = "Which objects are kept, in the image and in the table"
 
 
@@ -131,8 +132,7 @@ class _Search:
         from napari_sparseseg.storage.series import write_series
 
         form: dict[str, Any] = {"spacing": self.image.spacing, "unit": self.image.unit, "overwrite": overwrite}
-        with ExitStack() as scratch:
-            frames = self._frames(output, scratch)
+        with closing(self._frames(output)) as frames:
             if self.is_series:
                 write_series(output, frames, len(self.image.times), dtype="uint32", **form)
             else:
@@ -150,11 +150,13 @@ class _Search:
         ]
         write_csv(path, ["time", *columns] if self.is_series else columns, rows, overwrite=overwrite)
 
-    def _frames(self, output: Path, scratch: ExitStack) -> Iterator[ArrayLike]:
+    def _frames(self, output: Path) -> Generator[ArrayLike]:
+        """What each of them yields is written before the next one is asked for."""
         for number in self.image.times:
             if len(self.image.times) > 1:
                 note(f"Time point {number + 1} of {len(self.image.times)}")
-            yield self._found(number, output, scratch)
+            with ExitStack() as scratch:
+                yield self._found(number, output, scratch)
 
     def _found(self, number: int, output: Path, scratch: ExitStack) -> ArrayLike:
         """Ids of one time point, of which those that are filtered out are gone."""
@@ -162,13 +164,14 @@ class _Search:
 
         from napari_sparseseg.engine.objects.measure import passes
         from napari_sparseseg.measuring import measure_objects
+        from napari_sparseseg.storage.cached import with_cache
         from napari_sparseseg.storage.renumbered import Renumbered
 
         volume, filters = self.image.volume(number), self._filters
         is_large = len(self.image.file.spatial_axes) == 3 and math.prod(volume.shape) >= MANY_VOXELS
         ids, labels = self._written(volume, output, scratch) if is_large else self._in_memory(volume)
         axis = self.image.channel_axis
-        everything = measure_objects(ids, volume, labels, self.image.spacing, channel_axis=axis)
+        everything = measure_objects(ids, with_cache(volume), labels, self.image.spacing, channel_axis=axis)
         if labels is None:
             everything.insert(1, "class", int(self._segmenter.object_classes_.max(initial=0)))
         table = everything[passes(everything, **filters)].reset_index(drop=True)
@@ -187,21 +190,19 @@ class _Search:
         """The same of an image that may be larger than memory, in files beside the output until that is written."""
         import zarr
 
-        from napari_sparseseg.storage.ome import chunk_shape
+        from napari_sparseseg.storage.cached import with_cache
         from napari_sparseseg.storage.whole import writable
 
         with writable(output):
             place = tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".partial", dir=output.parent)
             folder = Path(scratch.enter_context(place))
             z, y, x = volume.shape[-3:]  # channels come first
-            ids = zarr.create_array(
-                folder / "ids", shape=(z, y, x), chunks=chunk_shape((z, y, x)), dtype="uint32", fill_value=0
-            )
-            self._segmenter.predict_objects_to(volume, ids)
+            ids = zarr.create_array(folder / "ids", shape=(z, y, x), chunks=_CHUNKS, dtype="uint32", fill_value=0)
+        self._segmenter.predict_objects_to(volume, ids)
         if not self._has_classes:
-            return ids, None
+            return with_cache(ids), None
         done = self._segmenter.predict_to(volume, folder / "labels.ome.zarr")
-        return ids, zarr.open_array(done.labels / "0", mode="r")
+        return with_cache(ids), with_cache(zarr.open_array(done.labels / "0", mode="r"))
 
     @property
     def _has_classes(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _IN_FLIGHT = 1000
 _PATIENCE = 20  # seconds, for a scheduler that does not answer
+_PAUSE = 0.05  # seconds
 _DEATHS = 10  # of workers under the same shard, until Dask gives up on it
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # glibc gives large blocks back to the system at once, and the next tile has to get them anew
@@ -81,8 +83,13 @@ def size_of(client: Client) -> tuple[int, int | None]:
     return n_workers, min((int(worker["memory_limit"]) for worker in known if worker.get("memory_limit")), default=None)
 
 
-def run_on(client: Client, job: Job, tasks: Sequence[Task]) -> Iterator[tuple[Task, dict[int, int]]]:
-    """Tasks as they are finished, in any order; some are under way at a time, however many there are."""
+def run_on(
+    client: Client, job: Job, tasks: Sequence[Task], while_waiting: Callable[[], object] = lambda: None
+) -> Iterator[tuple[Task, dict[int, int]]]:
+    """Tasks as they are finished, in any order; some are under way at a time, however many there are.
+
+    `while_waiting` is called again and again; what it raises ends the wait.
+    """
     from distributed import KilledWorker, as_completed
 
     waiting = iter(tasks)
@@ -90,7 +97,11 @@ def run_on(client: Client, job: Job, tasks: Sequence[Task]) -> Iterator[tuple[Ta
     shared = client.submit(_given, job, pure=False)
     running = {client.submit(_run, shared, task, pure=False): task for task in islice(waiting, _IN_FLIGHT)}
     completed = as_completed(list(running))
-    for future in completed:
+    while running:
+        while not completed.has_ready():
+            while_waiting()
+            time.sleep(_PAUSE)
+        future = next(completed)
         task = running.pop(future)
         try:
             n_voxels = future.result()

@@ -187,7 +187,7 @@ def predict_volume(
     volume = ArrayVolume(request.image, request.channel_axis)
     fingerprint = _fingerprint(request, fitted, intensity, volume)
     done = _finished_before(request, fingerprint)
-    if done is not None and (amendment is None or Unfinished.is_published(request.target)):
+    if done is not None:
         return done
     for output in request.outputs:
         checked_target(output, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
@@ -359,9 +359,11 @@ def _run_all(
                 finished[task] = n_voxels
                 watch.shard()
             if amendment is not None and not any(coarse for coarse, *_ in finished):
-                for task in job.touching(amendment.boxes()):
+                touched = job.touching(amendment.boxes())
+                for task in touched:  # interrupted, all of them are predicted again: what is known may have changed
                     unfinished.reopen(task)
-                    finished[task] = job.amend(task, amendment.change)
+                finished |= {task: job.amend(task, amendment.change) for task in touched}
+                for task in touched:
                     unfinished.finish(task, finished[task])
     return total(finished)
 
@@ -403,7 +405,7 @@ def _results(
     from napari_sparseseg.distributed.cluster import run_on
 
     if client is not None:
-        yield from run_on(client, job, tasks)
+        yield from run_on(client, job, tasks, lambda: on_tile(0.0))
         return
     for task in tasks:
         yield task, job.run(task, on_tile)

@@ -226,13 +226,14 @@ class WholeStatus:
     """How far the prediction of all of an image has come: `share`, 0..1, and speed and time left, or what failed.
 
     `paths` are the OME-Zarrs of all time points once they are complete, maybe by an older model: those stay while a
-    newer one is at work.
+    newer one is at work. `is_new` in the moment in which they have become complete.
     """
 
     state: WholeState = WholeState.NONE
     share: float = 0.0
     text: str = ""
     paths: tuple[str, ...] = ()
+    is_new: bool = False
 
 
 class LiveEvents(SignalGroup):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg._inputs import checked_spacing
@@ -102,6 +103,8 @@ def _frame(array: Any, channel_axis: int | None, time_axis: int | None, frame: i
         return array, channel_axis
     if channel_axis is not None and channel_axis > time_axis:
         channel_axis -= 1
+    if isinstance(array, np.ndarray):
+        return array[(slice(None),) * time_axis + (frame,)], channel_axis
     return Frame(array, time_axis, frame), channel_axis
 
 

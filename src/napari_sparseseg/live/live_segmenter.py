@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, StrokeA
 if TYPE_CHECKING:
     from napari_sparseseg.engine.model import FittedModel
 
+_PATIENCE = 15.0  # seconds for the tile that is being predicted
 _FIRST_GUESS = 3e-6  # seconds for each predicted voxel
 
 
@@ -240,9 +241,11 @@ class LiveSegmenter:
     def leave_project(self) -> None:
         """Save everything and let go of the project's files; paint is in memory only until an image is opened.
 
-        Waits for the disk, for some seconds at most. The project may then be copied, closed, and opened elsewhere.
+        Waits for the disk, for some seconds at most. The project may then be copied, closed, and opened elsewhere. A
+        prediction of all of the image is stopped. Raises `InputError` if that takes too long.
         """
-        self.whole.stop()
+        if not self.whole.leave(_PATIENCE):
+            raise InputError("all of the image is still being predicted, and stops soon; try again in a minute")
         self._stop_saving()
 
     def history(self, *, since: float = 0.0) -> tuple[SavedState, ...]:
@@ -665,7 +668,7 @@ class LiveSegmenter:
             )
         where = (frame, *(box or Box.whole(work.image.shape[1:])).slices)
         codes = work.store.codes[where].copy()  # another thread may be painting
-        return with_paint(work.labels[where].copy(), codes, self._left_possible)
+        return with_paint(work.labels[where].copy(), codes, self._left_possible(work))
 
     def estimate_seconds(self, n_voxels: int) -> float:
         """Expected time to predict so many voxels on this machine: as measured so far, or a first guess."""
@@ -703,12 +706,17 @@ class LiveSegmenter:
 
     # --- between ---
 
-    def _left_possible(self, code: int) -> frozenset[int]:
+    def _left_possible(self, work: Opened) -> Callable[[int], frozenset[int]]:
         """Labels that a code leaves possible; where classes may overlap nothing, too, if none was said to be there."""
-        if not self.is_overlapping:
-            return self.allowed(code)
-        said = self._store.meanings([code], self._classes.ids, self._classes.background)[code]
-        return said.present or self.allowed(code) | {UNPAINTED}
+        ids, background, is_overlapping = self._classes.ids, self._classes.background, self.is_overlapping
+
+        def possible(code: int) -> frozenset[int]:
+            allowed = work.store.allowed(code, ids)
+            if not is_overlapping:
+                return allowed
+            return work.store.meanings([code], ids, background)[code].present or allowed | {UNPAINTED}
+
+        return possible
 
     def _opened(self) -> Opened:
         if self._work is None:

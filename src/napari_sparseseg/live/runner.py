@@ -37,6 +37,11 @@ class Runner:
         self._thread: threading.Thread | None = None
 
     @property
+    def is_closing(self) -> bool:
+        """Whether the thread is to end after the piece of work that it is at."""
+        return self._is_closing
+
+    @property
     def is_alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 

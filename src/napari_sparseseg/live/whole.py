@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -27,14 +26,12 @@ from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.runner import Runner
 from napari_sparseseg.live.settings import Settings, is_address
 from napari_sparseseg.live.shown import with_paint
-from napari_sparseseg.storage.durable import RealDisk, replace_file
-from napari_sparseseg.storage.project.image import ProjectImage
-from napari_sparseseg.storage.unfinished import Unfinished
+from napari_sparseseg.storage.project.whole import WholeFolder
 
 Checkpoint = Callable[[Opened], Future[tuple[bytes, Any] | None]]
+Allowed = Callable[[int], frozenset[int]]
 
 _log = logging.getLogger(__name__)
-_MODEL = "model.safetensors"
 _TILE_VOXELS = 1 << 22  # that are computed at a time: some seconds on a CPU, after which it can be stopped
 _TELL_EVERY = 0.2  # seconds
 _PATIENCE = 60.0  # seconds for the piece of work that the compute thread is at
@@ -49,22 +46,11 @@ class _Run:
     """What is to be predicted, and by which settings; `stop` is set once it is not wanted any more."""
 
     opened: Opened
-    image: ProjectImage
+    folder: WholeFolder
     settings: Settings
+    allowed: Allowed
     unit: str | None
     stop: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def folder(self) -> Path:
-        return self.image.whole
-
-    @property
-    def model(self) -> Path:
-        return self.folder / _MODEL
-
-    @property
-    def targets(self) -> list[Path]:
-        return _targets(self.image)
 
 
 class WholePrediction:
@@ -78,7 +64,7 @@ class WholePrediction:
         work: Callable[[], Opened | None],
         checkpoint: Checkpoint,
         settings: Callable[[], Settings],
-        allowed: Callable[[int], frozenset[int]],
+        allowed: Callable[[Opened], Allowed],
         events: LiveEvents,
     ) -> None:
         self._work = work
@@ -88,12 +74,19 @@ class WholePrediction:
         self._events = events
         self._runner = Runner(lambda: False, lambda error: _log.error("telling of a prediction failed", exc_info=error))
         self._run: _Run | None = None
+        self._done: Future[None] | None = None
         self._status = WholeStatus()
+        self._telling = threading.RLock()  # what is told is what holds, in order
 
     @property
     def status(self) -> WholeStatus:
         """The latest snapshot. Any thread."""
         return self._status
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is at work, be it that it is about to stop."""
+        return self._status.state in (WholeState.RUNNING, WholeState.STOPPING)
 
     def start(self) -> None:
         """Predict all of the image with the model as it is now; what was unfinished is dropped. Returns at once.
@@ -104,40 +97,41 @@ class WholePrediction:
         run = self._new_run()
         if not run.opened.switch.status.has_model:
             raise NotFittedError("there is no model to predict with yet; paint two classes first")
-        if self.is_running:
-            return
-        self._begin(run, self._checkpoint(run.opened))
+        if not self.is_running:
+            self._begin(run, self._checkpoint(run.opened))
 
     def go_on(self) -> None:
-        """Go on where it was interrupted, with the model of then; otherwise as `start`. Returns at once."""
+        """Go on where it was interrupted, with the model of then. Returns at once; otherwise as `start`.
+
+        Raises `InputError` if nothing was interrupted.
+        """
         run = self._new_run()
         if self.is_running:
             return
-        if not run.model.is_file():
+        if run.folder.share is None:
             raise InputError("there is no prediction to go on with; predict all anew")
         self._begin(run, None)
 
     def stop(self) -> None:
-        """Stop after the tile that is being computed (on a cluster: the shard); what is finished is kept."""
-        run = self._run
-        if run is not None and self.is_running:
-            run.stop.set()
-            self._show(run, replace(self._status, state=WholeState.STOPPING, text=""))
+        """Stop after the tile that is being computed (on a cluster: soon); what is finished is kept."""
+        with self._telling:
+            if self._run is not None and self._status.state is WholeState.RUNNING:
+                self._run.stop.set()
+                self._tell(replace(self._status, state=WholeState.STOPPING, text=""))
 
-    @property
-    def is_running(self) -> bool:
-        """Whether it is at work, be it that it is about to stop."""
-        return self._status.state in (WholeState.RUNNING, WholeState.STOPPING)
+    def leave(self, timeout: float) -> bool:
+        """Stop, and wait until the project's files are let go of; whether that was in time."""
+        self.stop()
+        return self._has_ended(timeout)
 
     def look(self) -> None:
         """Another image was opened, or none: stop what was under way, and say what there is of this one."""
-        if self._run is not None:
-            self._run.stop.set()
-            self._run = None
         opened = self._work()
-        image = None if opened is None else opened.project
-        self._status = WholeStatus() if image is None else _status_on_disk(image)
-        tell(self._events.whole_changed, self._status)
+        with self._telling:
+            if self._run is not None:
+                self._run.stop.set()
+                self._run = None
+            self._tell(WholeStatus() if opened is None else _status_on_disk(_folder_of(opened)))
 
     def close(self, timeout: float = 1.0) -> bool:
         """Stop, and end the thread; whether it has ended in time."""
@@ -149,55 +143,58 @@ class WholePrediction:
 
     def _predict(self, run: _Run, checkpoint: Future[tuple[bytes, Any] | None] | None) -> None:
         """Predict what is left; whatever happens, the status tells how it ended."""
-        error = ""
+        error, is_new = "", False
         try:
             if checkpoint is not None:
-                _keep_model(run, checkpoint)
-            for number, target in enumerate(run.targets):
-                if len(run.targets) == 1 or not target.is_dir():
+                _begin_with_model(run, checkpoint)
+            for number, target in enumerate(run.folder.targets):
+                if not target.is_dir():
                     self._predict_frame(run, number)
+            run.folder.finish()
+            is_new = True
         except _StoppedError:
             pass
         except Exception as failure:  # noqa: BLE001 - whatever it is, the user must be told
-            if not isinstance(failure, (SparseSegError, OSError)):
+            if not isinstance(failure, SparseSegError):
                 _log.error("predicting all of the image failed", exc_info=failure)
             error = _reason(failure)
-        self._show(run, replace(_status_on_disk(run.image), text=error))
-        if error and run is self._run:
-            tell(self._events.failed, f"The image was not predicted to its end: {error}")
+        status = _status_on_disk(run.folder)
+        with self._telling:
+            if run is self._run:
+                self._tell(replace(status, text=error or status.text, is_new=is_new))
+                if error:
+                    tell(self._events.failed, f"The image was not predicted to its end: {error}")
 
     def _predict_frame(self, run: _Run, number: int) -> None:
         from napari_sparseseg.distributed.predict import Amendment, make_request, predict_volume
         from napari_sparseseg.engine.checkpoint import load_model
         from napari_sparseseg.predicting import VolumePrediction
 
-        told_at, n_frames = 0.0, len(run.targets)
+        image, settings, folder = run.opened.image, run.settings, run.folder
+        told_at, before = 0.0, sum(target.is_dir() for target in folder.targets)
 
         def report(share: float, text: str) -> None:
             nonlocal told_at
-            if run.stop.is_set():
-                raise _StoppedError
+            self._check_wanted(run)
             if time.perf_counter() - told_at >= _TELL_EVERY:
                 told_at = time.perf_counter()
-                status = WholeStatus(WholeState.RUNNING, (number + share) / n_frames, text, self._status.paths)
-                self._show(run, status)
+                self._tell_progress(run, (before + share) / folder.n_frames, text)
 
         def paint_over(box: Box, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            if run.stop.is_set():
-                raise _StoppedError
+            self._check_wanted(run)
             codes = run.opened.store.codes[(number, *box.slices)].copy()  # another thread may be painting
-            return with_paint(labels, codes, self._allowed)
+            return with_paint(labels, codes, run.allowed)
 
-        image, settings = run.opened.image, run.settings
-        fitted, _, _ = load_model(run.model)
-        report(Unfinished.share_of(run.targets[number]) or 0.0, "reading the image")
+        self._check_wanted(run)
+        self._tell_progress(run, folder.share or 0.0, "reading the image")
+        fitted, _, _ = load_model(folder.model)
         array, _ = image.frame(number)
         prediction = VolumePrediction(fitted, image.volume(number), settings.prediction, cache_bytes=0, progress=False)
         is_far = is_address(settings.device)
         request = make_request(
             prediction.volume,
             array,
-            run.targets[number],
+            folder.targets[number],
             probabilities=False,
             spacing=image.spacing[-image.n_spatial :],
             offset=None,
@@ -214,11 +211,20 @@ class WholePrediction:
             request,
             fitted,
             prediction.intensity(),
-            lambda path: shutil.copyfile(run.model, path),
+            lambda path: shutil.copyfile(folder.model, path),
             settings.device if is_far else None,
             report,
             Amendment(lambda: run.opened.store.painted_boxes(number), paint_over),
         )
+
+    def _check_wanted(self, run: _Run) -> None:
+        if run.stop.is_set() or self._runner.is_closing:
+            raise _StoppedError
+
+    def _tell_progress(self, run: _Run, share: float, text: str) -> None:
+        with self._telling:
+            if run is self._run and not run.stop.is_set():
+                self._tell(WholeStatus(WholeState.RUNNING, share, text, self._status.paths))
 
     # --- between ---
 
@@ -226,28 +232,71 @@ class WholePrediction:
         opened = self._work()
         if opened is None:
             raise InputError("there is no image yet; open one first")
-        image = opened.project
-        if image is None or image.project.is_read_only:
-            raise InputError(
-                "there is no project to predict into; save the model, and let napari-sparseseg predict write the labels"
-            )
-        image.check_whole()
-        units = image.entry.place.units if image.entry.place else ()
-        unit = units[-1] if units else None
-        return _Run(opened, image, self._settings(), None if unit == "pixel" else unit)
+        image, remedy = opened.project, "save the model, and let napari-sparseseg predict write the labels"
+        if image is None:
+            raise InputError(f"there is no project to predict into; {remedy}")
+        if image.project.is_read_only:
+            raise InputError(f"the project cannot be written to: {image.project.reason}; {remedy}")
+        folder = _folder_of(opened)
+        assert folder is not None  # noqa: S101 - there is a project
+        folder.check()
+        unit = image.entry.place.units[-1] if image.entry.place and image.entry.place.units else None
+        return _Run(opened, folder, self._settings(), self._allowed(opened), None if unit == "pixel" else unit)
 
     def _begin(self, run: _Run, checkpoint: Future[tuple[bytes, Any] | None] | None) -> None:
-        self._run = run
-        share = self._status.share if checkpoint is None else 0.0
-        self._show(run, WholeStatus(WholeState.RUNNING, share, "preparing", self._status.paths))
-        self._runner.call(lambda: self._predict(run, checkpoint))
+        with self._telling:
+            self._run = run
+            share = self._status.share if checkpoint is None else 0.0
+            self._tell(WholeStatus(WholeState.RUNNING, share, "preparing", self._status.paths))
+        self._done = self._runner.call(lambda: self._predict(run, checkpoint))
+        if self._done.cancelled():
+            self.look()
+            raise InputError("the live segmenter was closed; open the image in a new one")
 
-    def _show(self, run: _Run, status: WholeStatus) -> None:
-        if run is self._run:
-            if run.stop.is_set() and status.state is WholeState.RUNNING:
-                return  # it was stopped meanwhile
+    def _has_ended(self, timeout: float) -> bool:
+        if self._done is None or self._done.cancelled():
+            return True
+        try:
+            self._done.exception(timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def _tell(self, status: WholeStatus) -> None:
+        with self._telling:
             self._status = status
             tell(self._events.whole_changed, status)
+
+
+def _begin_with_model(run: _Run, checkpoint: Future[tuple[bytes, Any] | None]) -> None:
+    """Keep the model that everything is predicted with."""
+    try:
+        taken = checkpoint.result(timeout=_PATIENCE)
+    except TimeoutError:
+        raise InputError("the compute thread is busy; pause the training, and predict all again") from None
+    if run.stop.is_set():
+        raise _StoppedError
+    if taken is None:
+        raise NotFittedError("there is no model to predict with yet; paint two classes first")
+    run.folder.begin(taken[0])
+
+
+def _folder_of(opened: Opened) -> WholeFolder | None:
+    return None if opened.project is None else opened.project.whole
+
+
+def _status_on_disk(folder: WholeFolder | None) -> WholeStatus:
+    """What there is, and how much of what was interrupted."""
+    if folder is None:
+        return WholeStatus()
+    try:
+        folder.check()
+        paths, share = tuple(map(str, folder.complete)), folder.share
+    except (SparseSegError, OSError) as error:
+        return WholeStatus(text=str(error))
+    if share is not None:
+        return WholeStatus(WholeState.UNFINISHED, share, paths=paths)
+    return WholeStatus(WholeState.DONE if paths else WholeState.NONE, float(bool(paths)), paths=paths)
 
 
 def _reason(error: Exception) -> str:
@@ -256,40 +305,3 @@ def _reason(error: Exception) -> str:
     if is_out_of_memory(error):
         return "memory ran out; close other programs, then go on"
     return f"something unexpected went wrong ({type(error).__name__}: {error}); go on to try again"
-
-
-def _keep_model(run: _Run, checkpoint: Future[tuple[bytes, Any] | None]) -> None:
-    """Write the model that everything is predicted with, and drop what another one had begun."""
-    taken = checkpoint.result(timeout=_PATIENCE)
-    if taken is None:
-        raise NotFittedError("there is no model to predict with yet; paint two classes first")
-    disk = RealDisk()
-    run.folder.mkdir(exist_ok=True)
-    for target in run.targets:
-        disk.remove(Unfinished.folder_of(target))
-        if len(run.targets) > 1:  # of time points by several models nobody could tell which is whose
-            disk.remove(target)
-    replace_file(disk, run.model, taken[0])
-
-
-def _targets(image: ProjectImage) -> list[Path]:
-    """Where each time point goes."""
-    return [image.whole / f"{number:04}.ome.zarr" for number in range(image.entry.shape[0])]
-
-
-def _status_on_disk(image: ProjectImage) -> WholeStatus:
-    """What there is, and how much of what was interrupted."""
-    targets = _targets(image)
-    complete = [str(target) for target in targets if target.is_dir()]
-    paths = tuple(complete) if len(complete) == len(targets) else ()
-    under_way = [
-        (number, share) for number, target in enumerate(targets) if (share := Unfinished.share_of(target)) is not None
-    ]
-    if under_way:
-        number, share = under_way[0]
-        return WholeStatus(WholeState.UNFINISHED, (number + share) / len(targets), paths=paths)
-    if paths:
-        return WholeStatus(WholeState.DONE, 1.0, paths=paths)
-    if complete:  # interrupted between two time points
-        return WholeStatus(WholeState.UNFINISHED, len(complete) / len(targets))
-    return WholeStatus()

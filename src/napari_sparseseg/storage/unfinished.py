@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from napari_sparseseg._types import Shape3D, Spacing
+from napari_sparseseg._types import Spacing
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.durable import RealDisk, replace_file
 from napari_sparseseg.storage.sharded import Frame
@@ -30,6 +30,9 @@ _ARRAYS = ("labels.zarr", "probabilities.zarr")
 _FILES = ("model.safetensors", "image.npy", "image.partial.npy")
 
 
+_Edges = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
 class Manifest(BaseModel):
     """What is predicted and how: all that the bytes of the result depend on.
 
@@ -40,10 +43,10 @@ class Manifest(BaseModel):
 
     version: Literal[1] = 1
     fingerprint: Mapping[str, str]
-    shape: Shape3D
+    shape: _Edges
     axes: Literal["zyx", "yx"]
-    shard: Shape3D
-    tile: Shape3D
+    shard: _Edges
+    tile: _Edges
     spacing: Spacing
     offset: Spacing
     unit: str | None
@@ -85,12 +88,6 @@ class Unfinished:
         """Where what is under way lies: beside its target."""
         return target.with_name(f"{target.name}.unfinished")
 
-    @staticmethod
-    def is_published(target: Path) -> bool:
-        """Whether a run that put its result in place was killed before it had removed the folder."""
-        folder = Unfinished.folder_of(target)
-        return (folder / _MANIFEST).exists() and not (folder / _ARRAYS[0]).exists()
-
     def close(self) -> None:
         """Let others go on."""
         self._lock.release()
@@ -104,7 +101,7 @@ class Unfinished:
         """How much of a prediction is finished, 0..1, whoever is at it; None if none is under way."""
         folder = Unfinished.folder_of(target)
         manifest = _read_manifest(folder)
-        if manifest is None or Unfinished.is_published(target):
+        if manifest is None:
             return None
         n_shards = math.prod(-(-size // edge) for size, edge in zip(manifest.shape, manifest.shard, strict=True))
         return sum(not level for level, *_ in _finished_in(folder)) / n_shards
@@ -164,7 +161,7 @@ class Unfinished:
 def _read_manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
-    except (FileNotFoundError, ValidationError):
+    except (OSError, ValidationError):
         return None
 
 
@@ -174,17 +171,18 @@ def _finished_in(folder: Path) -> dict[Task, dict[int, int]]:
         if n_voxels is None:
             found.pop(task, None)
         else:
-            found[task] = {int(class_id): n for class_id, n in n_voxels.items()}
+            found[task] = n_voxels
     return found
 
 
-def _lines_in(folder: Path) -> Iterator[tuple[Task, Mapping[str, int] | None]]:
+def _lines_in(folder: Path) -> Iterator[tuple[Task, dict[int, int] | None]]:
     path = folder / _FINISHED
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     for line in lines:
         try:
             (level, z, y, x), n_voxels = json.loads(line)
-        except ValueError:
+            counts = None if n_voxels is None else {int(class_id): int(n) for class_id, n in n_voxels.items()}
+        except (ValueError, TypeError, AttributeError):
             continue
         if line.endswith(b"\n"):
-            yield (level, z, y, x), n_voxels
+            yield (level, z, y, x), counts

@@ -19,7 +19,7 @@ from napari_sparseseg.widgets.layers import SharedHistoryLabels
 from napari_sparseseg.widgets.losses import ANNOTATION_LOST, PREDICTION_LOST, LossWatch
 from napari_sparseseg.widgets.objects import ObjectTool
 from napari_sparseseg.widgets.pair import LayerPair, axis_map, remove_left_over
-from napari_sparseseg.widgets.results import add_everything, add_slice, add_whole
+from napari_sparseseg.widgets.results import add_everything, add_slice, add_whole, remove_gone
 from napari_sparseseg.widgets.sources import unwrapped
 from napari_sparseseg.widgets.spot import SpotMarker
 from napari_sparseseg.widgets.suggestion import SuggestionTool
@@ -99,6 +99,7 @@ class LayerBridge(QObject):
         if viewer is None:
             return
         remove_left_over(viewer, axis_map(source), self._live.codes)
+        remove_gone(viewer)
         self._connect(viewer)
         self._pair, self._tools = self._new_pair(viewer, source)
         self.unsure.open(self._pair, self._tools)

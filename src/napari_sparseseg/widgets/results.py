@@ -57,7 +57,7 @@ def add_whole(viewer: Any, live: LiveSegmenter, pair: LayerPair, paths: Sequence
 
     It takes the place of an older one, whose files are gone.
     """
-    for layer in [each for each in viewer.layers if each.metadata.get(_WHOLE_OF) == pair.source.name]:
+    for layer in [each for each in viewer.layers if each.metadata.get(_WHOLE_OF) == paths[0]]:
         viewer.layers.remove(layer)
     levels = _levels(paths, pair.axes.time_axis)
     layer = Labels(
@@ -65,7 +65,7 @@ def add_whole(viewer: Any, live: LiveSegmenter, pair: LayerPair, paths: Sequence
         multiscale=len(levels) > 1,
         name=f"{pair.source.name} all",
         colormap=prediction_colormap(live.classes),
-        metadata={_WHOLE_OF: pair.source.name},
+        metadata={_WHOLE_OF: paths[0]},
         **pair.placement,
     )
     layer.editable = False
@@ -73,21 +73,32 @@ def add_whole(viewer: Any, live: LiveSegmenter, pair: LayerPair, paths: Sequence
     return layer
 
 
+def remove_gone(viewer: Any) -> None:
+    """Remove layers of what was predicted into a project that is not there any more: they would show nothing."""
+    for layer in list(viewer.layers):
+        path = layer.metadata.get(_WHOLE_OF)
+        if path is not None and not Path(path).exists():
+            viewer.layers.remove(layer)
+
+
 def _levels(paths: Sequence[str], time_axis: int | None) -> list[Any]:
     """Lazy arrays, of the layers' axes, of each level of resolution.
 
-    Time points are stacked by dask, for want of another; alone, it would go through all chunks for each look.
+    Time points are stacked by dask, for want of another; alone, it would go through all chunks for each look. Without
+    names of their own, napari would take what it keeps of older files of the same path.
     """
     import dask.array as da
     import zarr
 
     levels: list[Any] = []
     for level in range(open_image(paths[0]).n_levels):
+        for path in paths:
+            open_image(path, level=level)  # it may be a stranger's: refuses what is no plain array
         frames = [zarr.open_array(Path(path) / str(level), mode="r") for path in paths]
         if time_axis is None:
             levels.append(frames[0])
         else:
-            levels.append(da.stack([da.from_array(frame) for frame in frames], axis=time_axis))  # type: ignore[no-untyped-call]
+            levels.append(da.stack([da.from_array(frame, name=False) for frame in frames], axis=time_axis))  # type: ignore[no-untyped-call]
     return levels
 
 

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_sparseseg._types import Plane
 from napari_sparseseg.errors import InputError, SparseSegError
-from napari_sparseseg.live.events import CurvePoint, SavingStatus, WholeState, WholeStatus
+from napari_sparseseg.live.events import CurvePoint, SavingStatus, WholeStatus
 from napari_sparseseg.live.live_segmenter import LiveSegmenter
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project.image import ProjectImage
@@ -96,7 +96,6 @@ class Session(QObject):
         self.project: Project | None = None
         self.offer: Earlier | None = None
         self._is_new = False  # made by itself, and nothing painted in it yet
-        self._was_predicting = False  # all of the image
         self._faults: set[str] = set()  # that were told and last
         self._notices: set[str] = set()
         self.source: ImageSource | None = None
@@ -345,8 +344,7 @@ class Session(QObject):
 
     def _on_whole(self, status: WholeStatus) -> None:
         """What has just become complete is shown."""
-        was_running, self._was_predicting = self._was_predicting, status.state is WholeState.RUNNING
-        if was_running and status.state is WholeState.DONE:
+        if status.is_new:
             with self.guarded():
                 self.show_whole()
             self.tell("All of the image was predicted into the project")

@@ -9,7 +9,7 @@ The folder NAME.sparseseg is a group of zarr (format 3):
     images/0/annotation/    folds: the annotation as of a position in the journal, the last two
     images/0/objects/       the objects that were found, as of these folds
     images/0/prediction/    the labels that were shown last, an OME-Zarr label image
-    images/0/whole/         all of the image as predicted on wish, an OME-Zarr for each time point, and the model
+    images/0/whole/         all of the image as predicted on wish: what is complete, and what is under way
     images/0/pixels/        the image itself, if it is stored in the project
     checkpoints/            models with their training state, the last two good ones
 

@@ -45,6 +45,7 @@ from napari_sparseseg.storage.project.reference import (
     origin_of,
 )
 from napari_sparseseg.storage.project.segments import SegmentJournal, read_segments
+from napari_sparseseg.storage.project.whole import WholeFolder
 from napari_sparseseg.storage.project.zarrs import GroupWriter, all_corners, attributes_of, open_array, shard_slices
 from napari_sparseseg.storage.strokes import AnnotationStore, largest_record
 
@@ -314,16 +315,9 @@ class ProjectImage:
         return [] if number is None else stored_parts(self.folder / PREDICTIONS / f"{number:06}", self.entry.shape)
 
     @property
-    def whole(self) -> Path:
-        """Folder of predictions of all of the image, however large, and of the model that made them."""
-        return self.folder / WHOLE
-
-    def check_whole(self) -> None:
-        """Raise `ProjectError` if what is written there would land elsewhere."""
-        for pattern in ("*", "*/*"):
-            for path in self.whole.glob(pattern):
-                if path.is_symlink():
-                    raise ProjectError(f"{path} is a link, which no project has; remove it")
+    def whole(self) -> WholeFolder:
+        """Predictions of all of the image, however large."""
+        return WholeFolder(self.folder / WHOLE, self.entry.shape[0], self.project.disk)
 
     # --- folders ---
 

@@ -1,0 +1,74 @@
+"""Predictions of all of an image in a project: one that is complete, and one under way that is to take its place.
+
+    whole/done/   0000.ome.zarr, one for each time point, and the model that made them
+    whole/next/   the same while it is made
+
+What is complete stays until what is under way is complete, too.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from napari_sparseseg.errors import ProjectError
+from napari_sparseseg.storage.durable import Disk, replace_file
+from napari_sparseseg.storage.unfinished import Unfinished
+
+_DONE, _NEXT, _MODEL = "done", "next", "model.safetensors"
+
+
+class WholeFolder:
+    """The folder of both, for an image of so many time points; it need not exist. Methods raise OSError."""
+
+    def __init__(self, path: Path, n_frames: int, disk: Disk) -> None:
+        self.path, self.n_frames = path, n_frames
+        self._disk = disk
+
+    @property
+    def model(self) -> Path:
+        """The model of what is under way."""
+        return self.path / _NEXT / _MODEL
+
+    @property
+    def targets(self) -> list[Path]:
+        """Where what is under way goes, one for each time point."""
+        return self._frames(_NEXT)
+
+    @property
+    def complete(self) -> tuple[Path, ...]:
+        """The OME-Zarrs of all time points; none if they are not complete."""
+        found = self._frames(_DONE)
+        return tuple(found) if all(path.is_dir() for path in found) else ()
+
+    @property
+    def share(self) -> float | None:
+        """How much of what is under way is finished, 0..1; None if nothing is."""
+        if not self.model.is_file():
+            return None
+        shares = [1.0 if path.is_dir() else Unfinished.share_of(path) or 0.0 for path in self.targets]
+        return sum(shares) / self.n_frames
+
+    def check(self) -> None:
+        """Raise `ProjectError` if what is read or written there would lie elsewhere."""
+        for folder, names, files in os.walk(self.path):
+            for name in (*names, *files):
+                path = Path(folder, name)
+                if path.is_symlink():
+                    raise ProjectError(f"{path} is a link, which no project has; remove it")
+
+    def begin(self, model: bytes) -> None:
+        """Begin anew, with this model; what was under way is dropped."""
+        self._disk.remove(self.path / _NEXT)
+        for folder in (self.path, self.path / _NEXT):
+            self._disk.make_folder(folder)
+        replace_file(self._disk, self.model, model)
+
+    def finish(self) -> None:
+        """Put what was under way, which is complete, in the place of what was complete before."""
+        self._disk.remove(self.path / _DONE)
+        self._disk.rename(self.path / _NEXT, self.path / _DONE)
+        self._disk.sync_folder(self.path)
+
+    def _frames(self, part: str) -> list[Path]:
+        return [self.path / part / f"{number:04}.ome.zarr" for number in range(self.n_frames)]
