@@ -21,6 +21,7 @@ from napari_sparseseg.storage.project.project import SUFFIX, Project
 from napari_sparseseg.widgets.history import ask_for_state
 from napari_sparseseg.widgets.home import forget_recent, home
 from napari_sparseseg.widgets.opening import open_project
+from napari_sparseseg.widgets.results import remove_gone
 from napari_sparseseg.widgets.session import Session
 from napari_sparseseg.widgets.wishes import ask_for_output
 
@@ -89,6 +90,7 @@ class ProjectWishes(QObject):
             with suppress(OSError):  # it is a copy then
                 RealDisk().remove(project.path)
                 forget_recent(project.path)
+            remove_gone(self._viewer)
         session.tell(f"The project was {'moved' if is_moving else 'copied'} to {target}. Work goes on there")
 
     def store_image(self) -> None:
