@@ -1,7 +1,8 @@
 """Separable filters as banded matrices, and what they give at one scale: Gaussian, slope, Hessian eigenvalues.
 
 On a CPU one matrix product for each axis is several times faster than a one-channel convolution, and reflection at
-the volume's edge, and sampling on a coarse lattice, are folded into the matrix.
+the volume's edge, sampling on a coarse lattice, and the units of derivatives are folded into the matrix. What follows
+the products is done in place, some planes at a time: so much stays in the processor's cache.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor
 
 PER_SCALE = 5  # Gaussian, gradient magnitude, three Hessian eigenvalues
 TRUNCATE = 3.0
+_VOXELS_OF_A_CORE = 1 << 14
+_VOXELS_OF_A_THREAD = 1 << 15  # GRAIN_SIZE in ATen/TensorIterator.h: of less, torch gives nothing to a second thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,9 @@ def _gaussian_kernel(sigma: float, order: int) -> npt.NDArray[np.float64]:
 
 
 @lru_cache(maxsize=512)
-def kernel_matrix(grid: Grid, sigma: float, order: int) -> Tensor:
-    """Matrix (n_out, n_source) that filters one axis, with reflection at the volume's edges folded in."""
-    kernel = _gaussian_kernel(sigma, order)
+def kernel_matrix(grid: Grid, sigma: float, order: int, factor: float = 1.0) -> Tensor:
+    """Matrix (n_out, n_source) that filters one axis, times a factor; reflection at the volume's edges is folded in."""
+    kernel = factor * _gaussian_kernel(sigma, order)
     reach = len(kernel) // 2
     matrix = np.zeros((grid.n_out, grid.n_source))
     if grid.size == 1 and order > 0:
@@ -79,50 +82,75 @@ def kernel_matrix(grid: Grid, sigma: float, order: int) -> Tensor:
 
 def write_scale(
     out: Tensor,
-    column: int,
     image: Tensor,
     grids: Sequence[Grid],
     sigmas: Sequence[float],
     scale: float,
     units: Sequence[float],
 ) -> None:
-    """Write the five features of one scale into `out[..., column:column + 5]`.
+    """Write the five features of one scale of an image (z, y, x) into `out` (5, z, y, x), which is contiguous.
 
     `units` turn a derivative per voxel into one per finest voxel edge; derivatives are scale-normalised.
     """
-    z, y, x = (
-        [kernel_matrix(grid, sigma, order).to(image.device) for order in range(3)]
-        for grid, sigma in zip(grids, sigmas, strict=True)
+    along_z, along_y, along_x = (
+        [kernel_matrix(grid, sigma, order, (unit * scale) ** order).to(image.device) for order in range(3)]
+        for grid, sigma, unit in zip(grids, sigmas, units, strict=True)
     )
-    uz, uy, ux = (unit * scale for unit in units)
     planes = image.reshape(image.shape[0], -1)
-    smooth, slope, curve = ((m @ planes).reshape(-1, *image.shape[1:]) for m in z)
-    smooth_y, slope_y = y[0] @ smooth, y[1] @ smooth
-    slope_z = y[0] @ slope
-    out[..., column] = smooth_y @ x[0].T
-    gz, gy, gx = slope_z @ x[0].T * uz, slope_y @ x[0].T * uy, smooth_y @ x[1].T * ux
-    out[..., column + 1] = (gz.square_().add_(gy.square_()).add_(gx.square_())).sqrt_()
-    out[..., column + 2 : column + 5] = torch.stack(
-        symmetric_eigenvalues(
-            (y[0] @ curve) @ x[0].T * uz**2,
-            (y[2] @ smooth) @ x[0].T * uy**2,
-            smooth_y @ x[2].T * ux**2,
-            (y[1] @ slope) @ x[0].T * (uz * uy),
-            slope_z @ x[1].T * (uz * ux),
-            slope_y @ x[1].T * (uy * ux),
-        ),
-        dim=-1,
+    filtered = [(matrix @ planes).reshape(-1, *image.shape[1:]) for matrix in along_z]
+    n_planes = max(1, _voxels_at_once(image.device) // (out.shape[2] * out.shape[3]))
+    for first in range(0, out.shape[1], n_planes):
+        some = slice(first, first + n_planes)
+        _write_planes(out[:, some], [each[some] for each in filtered], along_y, [matrix.T for matrix in along_x])
+
+
+def _voxels_at_once(device: torch.device) -> int:
+    """So many that a dozen arrays of them fit into a core's cache, or that torch shares them out among several."""
+    n_threads = torch.get_num_threads()
+    if device.type != "cpu":
+        return 1 << 62
+    return _VOXELS_OF_A_CORE if n_threads == 1 else _VOXELS_OF_A_THREAD * n_threads
+
+
+def _write_planes(out: Tensor, along_z: Sequence[Tensor], along_y: Sequence[Tensor], along_x: Sequence[Tensor]) -> None:
+    """The same of some planes that are filtered along z, (planes, y, x) of each order, in place."""
+    smooth, slope, curve = along_z
+
+    def across_x(image: Tensor, order: int) -> Tensor:
+        return (image.reshape(-1, image.shape[-1]) @ along_x[order]).reshape(out.shape[1:])
+
+    smooth_y, slope_y, slope_z = along_y[0] @ smooth, along_y[1] @ smooth, along_y[0] @ slope
+    out[0] = across_x(smooth_y, 0)
+    steepness = across_x(slope_z, 0).square_()
+    for gradient in (across_x(slope_y, 0), across_x(smooth_y, 1)):
+        steepness.addcmul_(gradient, gradient)
+    torch.sqrt(steepness, out=out[1])
+    write_eigenvalues(
+        out[2:],
+        across_x(along_y[0] @ curve, 0),
+        across_x(along_y[2] @ smooth, 0),
+        across_x(smooth_y, 2),
+        across_x(along_y[1] @ slope, 0),
+        across_x(slope_z, 1),
+        across_x(slope_y, 1),
     )
 
 
-def symmetric_eigenvalues(zz: Tensor, yy: Tensor, xx: Tensor, zy: Tensor, zx: Tensor, yx: Tensor) -> list[Tensor]:
-    """Eigenvalues of symmetric 3x3 matrices, largest first, in closed form (Smith 1961)."""
-    mean = (zz + yy + xx) / 3
-    a, b, c = zz - mean, yy - mean, xx - mean
-    off = zy.square() + zx.square() + yx.square()
-    spread = ((a.square() + b.square() + c.square() + 2 * off) / 6).sqrt_()
-    half_det = (a * (b * c - yx.square()) - zy * (zy * c - yx * zx) + zx * (zy * yx - b * zx)) / 2
-    angle = (half_det / (spread * spread * spread).clamp_min(1e-30)).clamp_(-1, 1).acos_().div_(3)
-    largest = mean + 2 * spread * angle.cos()
-    smallest = mean + 2 * spread * angle.add_(2 * np.pi / 3).cos_()
-    return [largest, 3 * mean - largest - smallest, smallest]
+def write_eigenvalues(out: Tensor, zz: Tensor, yy: Tensor, xx: Tensor, zy: Tensor, zx: Tensor, yx: Tensor) -> None:
+    """Eigenvalues of symmetric 3x3 matrices into `out` (3, ...), largest first, in closed form (Smith 1961).
+
+    The diagonals are overwritten.
+    """
+    mean = (zz + yy).add_(xx).div_(3)
+    a, b, c = zz.sub_(mean), yy.sub_(mean), xx.sub_(mean)
+    spread = (zy * zy).addcmul_(zx, zx).addcmul_(yx, yx).mul_(2)
+    spread.addcmul_(a, a).addcmul_(b, b).addcmul_(c, c).div_(6).sqrt_()
+    # a (bc - yx²) - zy (zy c - yx zx) + zx (zy yx - b zx), the determinant
+    part = (zy * c).addcmul_(yx, zx, value=-1)
+    det = (b * c).addcmul_(yx, yx, value=-1).mul_(a).addcmul_(zy, part, value=-1)
+    det.addcmul_(zx, torch.mul(zy, yx, out=part).addcmul_(b, zx, value=-1))
+    cube = torch.mul(spread, spread, out=part).mul_(spread).mul_(2).clamp_min_(1e-30)
+    angle = det.div_(cube).clamp_(-1, 1).acos_().div_(3)
+    torch.addcmul(mean, spread, torch.cos(angle, out=part), value=2, out=out[0])
+    torch.addcmul(mean, spread, angle.add_(2 * np.pi / 3).cos_(), value=2, out=out[2])
+    torch.mul(mean, 3, out=out[1]).sub_(out[0]).sub_(out[2])

@@ -58,10 +58,10 @@ class CoarseLattice:
             self._nodes(Box.whole(self._shape))
 
     def write(self, out: Tensor, box: Box) -> None:
-        """Write the coarse features at the voxels of a box, by linear interpolation, into `out` (z, y, x, features)."""
+        """Write the coarse features at the voxels of a box, by linear interpolation, into `out` (features, z, y, x)."""
         for cell in self._cells(box):
             part = cell.clipped(box)
-            out[part.relative_to(box.start).slices] = self._upsampled(part, cell)
+            out[(slice(None), *part.relative_to(box.start).slices)] = self._upsampled(part, cell)
 
     def _cells(self, box: Box) -> list[Box]:
         """Parts of the volume, with one piece of the coarse lattice each, that cover a box."""
@@ -74,7 +74,7 @@ class CoarseLattice:
         ]
 
     def _upsampled(self, box: Box, cell: Box) -> Tensor:
-        """Coarse features at the voxels of a box in a cell, by linear interpolation."""
+        """Coarse features (features, z, y, x) at the voxels of a box in a cell, by linear interpolation."""
         nodes, lattice = self._nodes(cell)
         matrices = [
             _interpolation(a - first * stride, b - a, stride, n).to(self._device)
@@ -88,7 +88,7 @@ class CoarseLattice:
             low, high = int(used[0]), int(used[-1]) + 1
             lattice = lattice.narrow(axis + 1, low, high - low)
             trimmed.append(matrix[:, low:high])
-        return _separable(lattice, trimmed).movedim(0, -1)
+        return _separable(lattice, trimmed)
 
     def _nodes(self, cell: Box) -> tuple[Box, Tensor]:
         """The nodes between which a cell lies, and the coarse features there, shape (features, z, y, x)."""
@@ -118,9 +118,8 @@ class CoarseLattice:
         ]
         columns = []
         for (scale, sigmas), channel in product(of_scale.items(), self._coarse_image(source)):
-            out = torch.empty((*nodes.shape, PER_SCALE), device=self._device)
-            write_scale(out, 0, channel, grids, sigmas, scale, units)
-            columns.append(out.movedim(-1, 0))
+            columns.append(torch.empty((PER_SCALE, *nodes.shape), device=self._device))
+            write_scale(columns[-1], channel, grids, sigmas, scale, units)
         return torch.cat(columns)
 
     def _coarse_image(self, nodes: Box) -> Tensor:
