@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from napari_sparseseg.cli._console import warn
-from napari_sparseseg.cli._memory import keep_freed_memory
+from napari_sparseseg.distributed.memory import keep_freed_memory
 from napari_sparseseg.errors import InputWarning, SparseSegError
 
 _FAILED = 1

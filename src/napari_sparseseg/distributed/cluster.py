@@ -6,13 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from napari_sparseseg.distributed.memory import KEEP_FREED_MEMORY
 from napari_sparseseg.errors import InputError
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from napari_sparseseg._types import ArrayLike
     from napari_sparseseg.distributed.job import Job
     from napari_sparseseg.storage.unfinished import Task
 
@@ -21,8 +26,6 @@ _PATIENCE = 20  # seconds, for a scheduler that does not answer
 _PAUSE = 0.05  # seconds
 _DEATHS = 10  # of workers under the same shard, until Dask gives up on it
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-# glibc gives large blocks back to the system at once, and the next tile has to get them anew
-_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
 
 
 @contextmanager
@@ -33,7 +36,7 @@ def local_client(n_workers: int) -> Iterator[Client]:
 
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS,
-        "distributed.nanny.pre-spawn-environ": _ONE_THREAD | _KEEP_MEMORY,
+        "distributed.nanny.pre-spawn-environ": _ONE_THREAD | KEEP_FREED_MEMORY,
         "distributed.worker.memory.terminate": False,
     }
     with (
