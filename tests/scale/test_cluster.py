@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import dask.array as da
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -13,6 +14,9 @@ from volumes import Deadly, digest, make_image
 from napari_sparseseg import InputError
 from napari_sparseseg.distributed import cluster as module
 from napari_sparseseg.distributed import job as job_module
+from napari_sparseseg.distributed import predict
+from napari_sparseseg.storage.series import Arranged
+from napari_sparseseg.storage.window import save_mapped
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +36,21 @@ def written(path):
     return digest(path / "0") | digest(path / "1")
 
 
-@pytest.mark.parametrize("kind", ["numpy", "zarr", "dask"])
-def test_two_workers_write_the_bytes_of_one(client, segmenter, expected, tmp_path, kind):
-    image = make_image()
-    if kind == "zarr":
+@pytest.mark.parametrize("kind", ["zarr", "lazy dask", "numpy", "dask", "series"])
+def test_two_workers_write_the_bytes_of_one(client, segmenter, expected, tmp_path, kind, monkeypatch):
+    image, copies = make_image(), []
+    if "zarr" in kind or "lazy" in kind:
         image = zarr.create_array(tmp_path / "image.zarr", data=image, chunks=(8, 20, 100))
-    if kind == "dask":
+    if "dask" in kind:
         image = da.from_array(image, chunks=(8, 20, 100))
+    if kind == "series":
+        image = Arranged(np.stack([image, image]), (1, 2, 3), {0: 1})
+    monkeypatch.setattr(predict, "_MOST_SENT", 20_000)
+    monkeypatch.setattr(predict, "save_mapped", lambda *of: (copies.append(of), save_mapped(*of)))
     done = segmenter.predict_to(image, tmp_path / "a.zarr", client=client)
     assert done.n_resumed == 0
     assert written(done.labels) == expected
+    assert len(copies) == (kind in ("numpy", "dask", "series")), "voxels in memory go into a file, files do not"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("a.")) == ["a.zarr"]
 
 
@@ -74,6 +83,24 @@ def test_errors_of_workers_come_back(client, segmenter, tmp_path):
     image[5, 20, 500] = np.inf
     with pytest.raises(InputError, match="not finite"):
         segmenter.predict_to(image, tmp_path / "a.zarr", client=client, memory="4GB")
+
+
+def test_an_image_that_cannot_be_sent_is_refused(client, segmenter, expected, tmp_path):
+    with h5py.File(tmp_path / "image.h5", "w") as file:
+        image = file.create_dataset("image", data=make_image())
+        with pytest.raises(InputError, match=r"Dataset, cannot be sent to workers .* or workers=1"):
+            segmenter.predict_to(image, tmp_path / "a.zarr", client=client)
+    assert [path.name for path in tmp_path.iterdir()] == ["image.h5"]
+    with h5py.File(tmp_path / "image.h5") as file:  # workers can open what is only read
+        assert written(segmenter.predict_to(file["image"], tmp_path / "a.zarr", client=client).labels) == expected
+
+
+def test_a_large_graph_is_not_taken_for_voxels(client, monkeypatch):
+    monkeypatch.setattr(predict, "_MOST_SENT", 20_000)
+    graph = da.map_blocks(lambda block: block, da.zeros((40, 200, 200), "f4", chunks=(2, 10, 10)))
+    assert module.bytes_to_send(graph) > 20_000
+    assert not predict._is_in_memory(graph)
+    assert predict._is_in_memory(da.from_array(np.ones((40, 200, 200), "f4"), chunks=(8, 20, 100)))
 
 
 def test_a_cluster_without_workers():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -44,6 +45,31 @@ def test_what_is_held_is_read_once(monkeypatch, depth):
     far = Box((0, 2, 3), (3, 4, 5))
     np.testing.assert_array_equal(window.read(far), array._array[None][(slice(None), *far.slices)])
     assert array.read
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (5, 6, 8), (2, 5, 6, 8)])
+@pytest.mark.parametrize("dtype", [">u2", "f4", bool])
+def test_any_array_is_mapped_as_it_is(tmp_path, shape, dtype):
+    array = np.random.default_rng(0).integers(0, 2, shape[::-1]).astype(dtype).T
+    save_mapped(tmp_path / "a.npy", Counting(array))
+    mapped = MappedArray(tmp_path / "a.npy")
+    assert (mapped.shape, mapped.dtype) == (shape, array.dtype)
+    np.testing.assert_array_equal(mapped[:], array)
+
+
+def test_what_computes_another_dtype_than_it_says_is_written_as_it_says(tmp_path):
+    array = da.map_blocks(lambda block: block.astype("f8"), da.ones((6, 7, 8), "u1", chunks=(4, 7, 8)), dtype="u1")
+    save_mapped(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(MappedArray(tmp_path / "a.npy")[:], np.ones((6, 7, 8), "u1"))
+
+
+def test_whole_chunks_are_copied_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SLAB_VOXELS", 5 * 7 * 8)
+    computed = []
+    array = da.map_blocks(lambda block: computed.append(block.shape) or block, da.ones((9, 7, 8), chunks=(4, 7, 8)))
+    computed.clear()
+    save_mapped(tmp_path / "a.npy", array)
+    assert sorted(computed) == [(1, 7, 8), (4, 7, 8), (4, 7, 8)]
 
 
 def test_a_mapped_array_travels_as_its_path(tmp_path):

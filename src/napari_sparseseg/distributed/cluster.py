@@ -86,6 +86,28 @@ def size_of(client: Client) -> tuple[int, int | None]:
     return n_workers, min((int(worker["memory_limit"]) for worker in known if worker.get("memory_limit")), default=None)
 
 
+def bytes_to_send(image: ArrayLike) -> int:
+    """How much it takes to send an image to a worker: little for one that is a path, all its voxels from memory.
+
+    Raises `InputError` for one that cannot be sent.
+    """
+    from distributed.protocol import pickle
+
+    if isinstance(image, np.ndarray):
+        return image.nbytes
+    parts: list[PickleBuffer] = []
+    try:
+        others = pickle.dumps(image, buffer_callback=parts.append)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the image, {type(image).__name__}, cannot be sent to workers ({error}); pass one that lies in files, "
+            "such as zarr or dask, or workers=1"
+        ) from error
+    return len(others) + sum(part.raw().nbytes for part in parts)
+
+
 def run_on(
     client: Client, job: Job, tasks: Sequence[Task], while_waiting: Callable[[], object] = lambda: None
 ) -> Iterator[tuple[Task, dict[int, int]]]:

@@ -33,7 +33,7 @@ from napari_sparseseg.distributed.plan import (
 )
 from napari_sparseseg.errors import InputError, InputWarning
 from napari_sparseseg.progress import duration, move_bar, open_bar
-from napari_sparseseg.storage._arrays import checked_spacing, plain_int
+from napari_sparseseg.storage._arrays import checked_spacing, plain_int, real_dtype_of
 from napari_sparseseg.storage.ome import checked_offset
 from napari_sparseseg.storage.project.reference import fingerprint_of
 from napari_sparseseg.storage.sharded import ShardedImage
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.normalise import IntensityRange
 
 _ATTRIBUTE = "napari-sparseseg"
+_MOST_SENT = 1 << 22  # bytes of voxels that are sent to each worker
 _PARTS = {"model": "the model", "image": "the image", "settings": "the settings"}
 
 Report: TypeAlias = Callable[[float, str], object]
@@ -193,6 +194,7 @@ def predict_volume(
         checked_target(output, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
     with ExitStack() as stack:
         connected = _connect(request, client, stack)
+        is_in_memory = connected is not None and _is_in_memory(request.image)
         worker_bytes, n_workers = _shares(request, connected)
         unfinished = stack.enter_context(closing(Unfinished(request.target)))
         demand = Demand.of(fitted, volume, probabilities=request.probabilities is not None)
@@ -206,7 +208,7 @@ def predict_volume(
                 unfinished.begin(manifest)
         job = Job(
             manifest=manifest,
-            image=_shared_image(request.image, unfinished, is_shared=connected is not None),
+            image=_in_file(request.image, unfinished) if is_in_memory else request.image,
             channel_axis=request.channel_axis,
             model=unfinished.model,
             labels=unfinished.labels,
@@ -327,13 +329,21 @@ def _begin(unfinished: Unfinished, manifest: Manifest, fitted: FittedModel, requ
         ShardedImage.create_image(unfinished.probabilities, manifest.frame, np.uint8, len(ids), name=name)
 
 
-def _shared_image(image: ArrayLike, unfinished: Unfinished, *, is_shared: bool) -> ArrayLike:
-    """The image as workers can open it: what is in memory here is put into a file once, not sent to each."""
-    if not is_shared or not isinstance(image, np.ndarray):
-        return image
+def _is_in_memory(image: ArrayLike) -> bool:
+    """Whether sending the image to a worker is sending its voxels: not for one that is a path, or a graph of many.
+
+    Raises `InputError` for one that cannot be sent.
+    """
+    from napari_sparseseg.distributed.cluster import bytes_to_send
+
+    n_bytes = real_dtype_of(image, "image").itemsize * math.prod(int(size) for size in image.shape)
+    return bytes_to_send(image) > max(_MOST_SENT, n_bytes // 2)
+
+
+def _in_file(image: ArrayLike, unfinished: Unfinished) -> ArrayLike:
+    """The image in a file that each worker opens, written once."""
     if not unfinished.image.exists():
-        with writable(unfinished.image):
-            save_mapped(unfinished.image, image)
+        save_mapped(unfinished.image, image)
     return MappedArray(unfinished.image)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import Box
+from napari_sparseseg._types import ArrayLike, Box
+from napari_sparseseg.storage._arrays import chunk_depth, real_dtype_of, shape_of, to_numpy
+from napari_sparseseg.storage.formats.npy import write_header
 from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.whole import writable
 
 _SLAB_VOXELS = 1 << 22
 
@@ -60,8 +64,21 @@ class MappedArray:
         return MappedArray, (self._path,)
 
 
-def save_mapped(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write an array, whole or not at all, for `MappedArray`."""
+def save_mapped(path: Path, array: ArrayLike) -> None:
+    """Write an array slab by slab, whole or not at all, for `MappedArray`. Raises `InputError` if it has no room."""
+    import dask
+
     partial = path.with_name(f"{path.stem}.partial.npy")
-    np.save(partial, array)
-    partial.replace(path)
+    shape, dtype = shape_of(array, "image"), real_dtype_of(array, "image")
+    depth = chunk_depth(array)
+    step = max(1, _SLAB_VOXELS * shape[0] // math.prod(shape) // depth) * depth
+    with writable(path), partial.open("wb") as file:
+        write_header(file, dtype, shape)
+    for first in range(0, shape[0], step):
+        slab = array[(slice(first, min(first + step, shape[0])), *(slice(0, size) for size in shape[1:]))]
+        with dask.config.set(scheduler="threads"):  # here, not by the workers of a cluster
+            voxels = to_numpy(slab, "image").astype(dtype, copy=False)
+        with writable(path), partial.open("ab") as file:
+            file.write(voxels.tobytes())
+    with writable(path):
+        partial.replace(path)
