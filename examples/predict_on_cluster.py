@@ -21,8 +21,8 @@ from napari_sparseseg import SparseSegmenter
 from napari_sparseseg.storage.formats import open_image
 
 
-def start_slurm(n_jobs: int, partition: str | None, memory: str) -> Any:
-    """One worker of one thread and one GPU to each job, replaced when its time is over."""
+def start_slurm(n_jobs: int, partition: str | None, memory: str, n_gpus: int) -> Any:
+    """One worker of one thread to each job, replaced when its time is over."""
     from dask_jobqueue import SLURMCluster
 
     cluster = SLURMCluster(
@@ -31,18 +31,19 @@ def start_slurm(n_jobs: int, partition: str | None, memory: str) -> Any:
         processes=1,
         memory=memory,
         walltime="04:00:00",
-        job_extra_directives=["--gres=gpu:1"],
+        job_extra_directives=[f"--gres=gpu:{n_gpus}"] if n_gpus else [],
         worker_extra_args=["--lifetime", "230m", "--lifetime-stagger", "4m"],
     )
     cluster.adapt(minimum_jobs=n_jobs, maximum_jobs=n_jobs)
     return cluster
 
 
-def start_kubernetes(n_workers: int, memory: str) -> Any:
-    """One worker of one thread and one GPU to each pod."""
+def start_kubernetes(n_workers: int, memory: str, n_gpus: int) -> Any:
+    """One worker of one thread to each pod."""
     from dask_kubernetes.operator import KubeCluster
 
-    resources = {"limits": {"memory": memory.removesuffix("B"), "nvidia.com/gpu": "1"}}
+    gpus = {"nvidia.com/gpu": str(n_gpus)} if n_gpus else {}
+    resources = {"limits": {"memory": memory.removesuffix("B")} | gpus}
     command = ["dask", "worker", "--nthreads", "1"]
     return KubeCluster(
         name="sparseseg", image="your/image", n_workers=n_workers, resources=resources, worker_command=command
@@ -54,9 +55,9 @@ def connect(arguments: argparse.Namespace, stack: ExitStack) -> Client:
     if arguments.scheduler:
         return stack.enter_context(Client(arguments.scheduler))
     if arguments.slurm:
-        cluster = start_slurm(arguments.slurm, arguments.partition, arguments.memory)
+        cluster = start_slurm(arguments.slurm, arguments.partition, arguments.memory, arguments.gpus)
     elif arguments.kubernetes:
-        cluster = start_kubernetes(arguments.kubernetes, arguments.memory)
+        cluster = start_kubernetes(arguments.kubernetes, arguments.memory, arguments.gpus)
     else:
         cluster = LocalCluster(n_workers=arguments.local, threads_per_worker=1, dashboard_address="127.0.0.1:0")
     client = stack.enter_context(Client(stack.enter_context(cluster)))
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--kubernetes", type=int, metavar="N", help="pods of a Kubernetes cluster")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a cluster that runs already")
     parser.add_argument("--memory", default="16GB", help="of each job or pod")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="of each job or pod, 0 for none")
     arguments = parser.parse_args()
 
     image = open_image(arguments.image)

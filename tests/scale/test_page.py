@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shutil
 import sys
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -20,6 +22,15 @@ from napari_sparseseg.storage.formats import open_image
 from napari_sparseseg.storage.ome import write_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# a stand-in for SLURM: sbatch runs the script of a job at once, scancel ends it
+BATCH_SYSTEM = {
+    "sbatch": """#!/bin/sh
+cp "$1" "$0.$$.job"
+setsid sh "$0.$$.job" > "$0.log" 2>&1 &
+echo "Submitted batch job $!"
+""",
+    "scancel": '#!/bin/sh\nkill -- "-$1"\n',
+}
 PAGE = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")
 
 
@@ -53,6 +64,26 @@ class TestPage:
         runpy.run_path(str(REPOSITORY / "examples" / "predict_on_cluster.py"), run_name="__main__")
         assert digest(tmp_path / "labels.ome.zarr" / "0") == digest(whole.labels / "0")
         assert "8 shards, 0 of them from an earlier run" in capsys.readouterr().out
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="the stand-in needs setsid")
+    def test_example_on_a_batch_system(self, whole, tmp_path, monkeypatch, capsys):
+        commands = tmp_path / "bin"
+        commands.mkdir()
+        for name, script in BATCH_SYSTEM.items():
+            (commands / name).write_text(script)
+            (commands / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(commands), prepend=os.pathsep)
+        arguments = ["cells.safetensors", "big.ome.zarr", "labels.ome.zarr", "--slurm", "2", "--partition", "long"]
+        monkeypatch.setattr(sys, "argv", ["predict_on_cluster.py", *arguments, "--memory", "4GB"])
+        local = {"interface": "lo", "scheduler-options": {"dashboard_address": "127.0.0.1:0"}}
+        with dask.config.set({f"jobqueue.slurm.{name}": value for name, value in local.items()}):
+            runpy.run_path(str(REPOSITORY / "examples" / "predict_on_cluster.py"), run_name="__main__")
+        assert digest(tmp_path / "labels.ome.zarr" / "0") == digest(whole.labels / "0")
+        assert "8 shards, 0 of them from an earlier run" in capsys.readouterr().out
+        jobs = [path.read_text() for path in commands.glob("*.job")]
+        assert len(jobs) >= 1
+        for line in ("#SBATCH -p long", "#SBATCH --mem=4G", "#SBATCH --gres=gpu:1", "#SBATCH -t 04:00:00"):
+            assert all(line in job for job in jobs), jobs
 
 
 def test_the_arithmetic_of_the_page():
