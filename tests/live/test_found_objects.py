@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -165,7 +166,7 @@ def test_a_cut_that_is_found_later_is_undone_in_its_turn(desk, monkeypatch):
     before = desk.now
     desk.asked.pop()()
     np.testing.assert_equal(desk.now, before)
-    desk.found.finish_split(future.result())
+    desk.found.finish(future.result())
     after = desk.now
     assert {int(after[0][3, 6, 4]), int(after[0][3, 6, 8])} == {1, 3}
     assert desk.found.undo()
@@ -175,6 +176,34 @@ def test_a_cut_that_is_found_later_is_undone_in_its_turn(desk, monkeypatch):
     assert desk.found.redo()
     assert desk.found.redo()
     np.testing.assert_equal(desk.now, after)
+
+
+def test_holes_that_are_found_later_are_filled_in_their_turn(desk, monkeypatch):
+    monkeypatch.setattr("napari_sparseseg.live.found_objects._AT_ONCE", 0)
+    desk.ids[3, 6, 6] = 0
+    desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+    future = desk.found.begin_fill(SLICE, (3, 6, 5))
+    assert desk.now[0][3, 6, 6] == 0
+    desk.asked.pop()()
+    desk.found.finish(future.result())
+    assert desk.now[0][3, 6, 6] == 1
+    desk.found.begin_fill(SLICE, (3, 6, 5))
+    with pytest.raises(InputError, match="no holes"):
+        desk.asked.pop()()
+    with pytest.raises(InputError, match="does not reach this slice"):
+        desk.found.fill(replace(SLICE, index=0), (3, 6, 5))
+
+
+def test_a_hole_that_another_object_was_found_in_is_not_filled(desk, monkeypatch):
+    monkeypatch.setattr("napari_sparseseg.live.found_objects._AT_ONCE", 0)
+    desk.ids[3, 6, 6] = 0
+    desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+    future = desk.found.begin_fill(SLICE, (3, 6, 5))
+    desk.asked.pop()()
+    desk.ids[3, 6, 6] = 7
+    desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+    with pytest.raises(InputError, match="changed meanwhile"):
+        desk.found.finish(future.result())
 
 
 @pytest.mark.parametrize("name", ["merge", "split", "delete", "another image"])
@@ -188,7 +217,7 @@ def test_a_cut_of_what_has_changed_meanwhile_is_none(desk, name, monkeypatch):
         act_once(desk, name)
     before = desk.now
     with pytest.raises(InputError, match="changed meanwhile"):
-        desk.found.finish_split(future.result())
+        desk.found.finish(future.result())
     np.testing.assert_equal(desk.now, before)
 
 
@@ -197,7 +226,7 @@ def test_a_piece_that_is_not_connected_stays_with_the_first_part(desk):
     desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
     future = desk.found.begin_split(SLICE, (3, 6, 4), (3, 6, 8))
     assert not desk.asked  # it is small
-    desk.found.finish_split(future.result())
+    desk.found.finish(future.result())
     assert {int(desk.now[0][place]) for place in ((3, 6, 4), (3, 6, 8))} == {1, 3}
     assert desk.now[0][2, 14, 4] == 1
 

@@ -24,7 +24,7 @@ from napari_sparseseg.storage.strokes import PaintEdit
 Mask = npt.NDArray[np.bool_]
 
 _MANY = 100_000  # voxels; of larger objects some are looked at
-_AT_ONCE = 1 << 18  # voxels around an object; it is cut within some ten milliseconds
+_AT_ONCE = 1 << 18  # voxels around an object; it is cut or filled within some ten milliseconds
 _REACH = 12.0  # of what is on screen into the depth, in units of the finest voxel edge
 
 
@@ -37,15 +37,16 @@ class Move(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cut:
-    """Where an object is to be split: the `mask` of it in its box, and which voxels of it become another one."""
+class Draft:
+    """What is to be done to an object: the `mask` of it in its box, and what it loses to a new one, or gains."""
 
     opened: Opened
     plane: Plane
     object_id: int
     box: Box
     mask: Mask
-    moved: Mask
+    lost: Mask | None = None
+    gained: Mask | None = None
 
 
 class FoundObjects:
@@ -62,7 +63,7 @@ class FoundObjects:
         labels: Callable[[int, Box], npt.NDArray[np.uint8]],
         take: Callable[[PaintEdit | None], bool],
         wish: Callable[..., None],
-        compute: Callable[[Callable[[], Cut]], Future[Cut]],
+        compute: Callable[[Callable[[], Draft]], Future[Draft]],
     ) -> None:
         self._work = work
         self._classes = classes
@@ -165,53 +166,90 @@ class FoundObjects:
     def split(self, plane: Plane, first: Shape3D, second: Shape3D) -> None:
         """Make two objects of one, which two voxels belong to: cut at the narrowest place between them.
 
-        Takes seconds for an object that fills a volume; `begin_split` and `finish_split` do the same without waiting.
+        Takes seconds for an object that fills a volume; `begin_split` and `finish` do the same without waiting.
         """
-        self.finish_split(self._cut_of(plane, first, second)())
+        self.finish(self._cut_of(plane, first, second)())
 
-    def begin_split(self, plane: Plane, first: Shape3D, second: Shape3D) -> Future[Cut]:
+    def begin_split(self, plane: Plane, first: Shape3D, second: Shape3D) -> Future[Draft]:
         """Look for where to cut, at once or, if that may take long, on the compute thread; raises as `split`.
 
-        `finish_split` takes what was found.
+        `finish` takes what was found.
         """
-        find, frame = self._cut_of(plane, first, second), plane.frame
-        box = self._opened().objects.box_of(frame, [self._object_at(frame, first)])
+        return self._begin(plane.frame, first, self._cut_of(plane, first, second))
+
+    def fill(self, plane: Plane, voxel: Shape3D) -> None:
+        """Close the holes of an object, in space and on the slice. Raises `InputError` if it has none.
+
+        Takes seconds for an object that fills a volume; `begin_fill` and `finish` do the same without waiting.
+        """
+        self.finish(self._filling_of(plane, voxel)())
+
+    def begin_fill(self, plane: Plane, voxel: Shape3D) -> Future[Draft]:
+        """Look for the holes of an object, otherwise as `begin_split`."""
+        return self._begin(plane.frame, voxel, self._filling_of(plane, voxel))
+
+    def finish(self, draft: Draft) -> None:
+        """Do what was looked for. Raises `InputError` if the object has changed since, or is of another image."""
+        opened, plane, box, one = draft.opened, draft.plane, draft.box, draft.object_id
+        if opened is not self._work() or opened.objects.box_of(plane.frame, [one]) != box:
+            raise _changed(one)
+        ids = opened.objects.read(plane.frame, box)
+        if not np.array_equal(ids == one, draft.mask):
+            raise _changed(one)
+        if draft.lost is not None:
+            new = opened.objects.next_id
+            ids[draft.lost] = new
+            self._say(opened, plane, box, ids, (one, new), Move(draft.lost, one, new))
+        elif draft.gained is not None:
+            if ids[draft.gained].any():
+                raise _changed(one)
+            class_id = self._class_of(plane.frame, box, draft.mask)
+            self._correct(opened, plane, box, class_id, Move(draft.gained, NO_OBJECT, one))
+
+    def _begin(self, frame: int, voxel: Shape3D, find: Callable[[], Draft]) -> Future[Draft]:
+        box = self._opened().objects.box_of(frame, [self._object_at(frame, voxel)])
         if box is None or box.n_voxels > _AT_ONCE:
             return self._compute(find)
-        future: Future[Cut] = Future()
+        future: Future[Draft] = Future()
         future.set_result(find())
         return future
 
-    def finish_split(self, cut: Cut) -> None:
-        """Split the object as was found. Raises `InputError` if it has changed since, or is of another image."""
-        opened, plane, one = cut.opened, cut.plane, cut.object_id
-        if opened is not self._work() or opened.objects.box_of(plane.frame, [one]) != cut.box:
-            raise InputError(f"object {one} has changed meanwhile; split it again")
-        ids = opened.objects.read(plane.frame, cut.box)
-        if not np.array_equal(ids == one, cut.mask):
-            raise InputError(f"object {one} has changed meanwhile; split it again")
-        new = opened.objects.next_id
-        ids[cut.moved] = new
-        self._say(opened, plane, cut.box, ids, (one, new), Move(cut.moved, one, new))
+    def _filling_of(self, plane: Plane, voxel: Shape3D) -> Callable[[], Draft]:
+        """What finds the holes, on any thread."""
+        opened, object_id = self._opened(), self._object_at(plane.frame, voxel)
 
-    def _cut_of(self, plane: Plane, first: Shape3D, second: Shape3D) -> Callable[[], Cut]:
+        def find() -> Draft:
+            from napari_sparseseg.engine.objects.editing import holes
+
+            box, ids = self._of(opened, plane.frame, object_id)
+            mask, index = ids == object_id, plane.index - box.start[plane.axis]
+            if not 0 <= index < box.shape[plane.axis]:
+                raise InputError(f"object {object_id} does not reach this slice; choose one that it lies on")
+            gained = holes(mask, plane.axis, index) & (ids == NO_OBJECT)
+            if not gained.any():
+                raise InputError(f"object {object_id} has no holes, in space or on this slice")
+            return Draft(opened, plane, object_id, box, mask, gained=gained)
+
+        return find
+
+    def _cut_of(self, plane: Plane, first: Shape3D, second: Shape3D) -> Callable[[], Draft]:
         """What finds where to cut, on any thread."""
         opened = self._opened()
         one, other = (self._object_at(plane.frame, voxel) for voxel in (first, second))
         if one != other or first == second:
             raise InputError("the points lie in two objects; to split, choose two different points in one")
 
-        def find() -> Cut:
+        def find() -> Draft:
             from napari_sparseseg.engine.objects.editing import cut
 
             box, ids = self._of(opened, plane.frame, one)
             points = [Box(voxel, voxel).relative_to(box.start).start for voxel in (first, second)]
             limits = list(zip(points[0], points[1], ids.shape, strict=True))
             if any(min(a, b) < 0 or max(a, b) >= n for a, b, n in limits) or {ids[point] for point in points} != {one}:
-                raise InputError(f"object {one} has changed meanwhile; split it again")
+                raise _changed(one)
             mask = ids == one
             parts = cut(mask, points[0], points[1], opened.image.spacing)
-            return Cut(opened, plane, one, box, mask, parts == 2)
+            return Draft(opened, plane, one, box, mask, lost=parts == 2)
 
         return find
 
@@ -222,19 +260,6 @@ class FoundObjects:
         box, ids = self._of(opened, plane.frame, object_id)
         move = Move(ids == object_id, object_id, NO_OBJECT)
         self._correct(opened, plane, box, self._classes.background or UNPAINTED, move)
-
-    def fill(self, plane: Plane, voxel: Shape3D) -> None:
-        """Close the holes of an object, in space and on the slice. Raises `InputError` if it has none."""
-        from napari_sparseseg.engine.objects.editing import holes
-
-        opened = self._opened()
-        object_id = self._object_at(plane.frame, voxel)
-        box, ids = self._of(opened, plane.frame, object_id)
-        found = holes(ids == object_id, plane.axis, plane.index - box.start[plane.axis]) & (ids == NO_OBJECT)
-        if not found.any():
-            raise InputError(f"object {object_id} has no holes, in space or on this slice")
-        class_id = self._class_of(plane.frame, box, ids == object_id)
-        self._correct(opened, plane, box, class_id, Move(found, NO_OBJECT, object_id))
 
     # --- history ---
 
@@ -378,3 +403,7 @@ class FoundObjects:
     def _tell(self, opened: Opened, change: Change) -> None:
         opened.switch.tell(opened.switch.events.objects_changed, ObjectsChange(change.frame, change.box))
         self._wish()
+
+
+def _changed(object_id: int) -> InputError:
+    return InputError(f"object {object_id} has changed meanwhile; correct it again")

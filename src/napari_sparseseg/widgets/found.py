@@ -21,7 +21,7 @@ from napari_sparseseg.widgets.view import current_plane, show_voxel, voxel_at
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from napari_sparseseg.live.found_objects import Cut
+    from napari_sparseseg.live.found_objects import Draft
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
     from napari_sparseseg.widgets.pair import LayerPair
 
@@ -40,7 +40,7 @@ class FoundTool(QObject):
     changed = Signal()
     """Other objects, another tool, or a first point."""
     problem = Signal(str)
-    _cut_found = Signal(object)  # a future that is done, from whatever thread
+    _drafted = Signal(object)  # a future that is done, from whatever thread
 
     def __init__(self, viewer: Any, live: LiveSegmenter, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -54,7 +54,7 @@ class FoundTool(QObject):
         self._ids: VisibleIds | None = None
         self.table = TableTool(self, live.found, self)
         self.table.problem.connect(self.problem)
-        self._cut_found.connect(self._on_cut_found)
+        self._drafted.connect(self._on_drafted)
 
     @property
     def frame(self) -> int | None:
@@ -238,25 +238,25 @@ class FoundTool(QObject):
             if self.tool == "merge":
                 found.merge(plane, first, second)
             elif self.tool == "split":
-                found.begin_split(plane, first, second).add_done_callback(self._tell_cut)
+                found.begin_split(plane, first, second).add_done_callback(self._tell_draft)
             elif self.tool == "delete":
                 found.delete(plane, first)
             else:
-                found.fill(plane, first)
+                found.begin_fill(plane, first).add_done_callback(self._tell_draft)
         except SparseSegError as error:
             self.problem.emit(str(error))
         self.changed.emit()
 
-    def _tell_cut(self, future: Future[Cut]) -> None:
+    def _tell_draft(self, future: Future[Draft]) -> None:
         """On the compute thread: hand over what was found."""
         with suppress(RuntimeError):  # the window is gone, and Qt has deleted this
-            self._cut_found.emit(future)
+            self._drafted.emit(future)
 
-    def _on_cut_found(self, future: Future[Cut]) -> None:
+    def _on_drafted(self, future: Future[Draft]) -> None:
         if future.cancelled() or self._pair is None:
             return
         try:
-            self._live.found.finish_split(future.result())
+            self._live.found.finish(future.result())
         except SparseSegError as error:
             self.problem.emit(str(error))
         self.changed.emit()
