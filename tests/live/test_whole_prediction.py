@@ -17,6 +17,7 @@ from napari_sparseseg.errors import InputError, NotFittedError, ProjectError
 from napari_sparseseg.live import whole
 from napari_sparseseg.live.events import WholeState
 from napari_sparseseg.storage.formats import open_image
+from napari_sparseseg.storage.project.manifest import LayerPlace
 from napari_sparseseg.storage.project.project import Project
 
 SHAPE = (12, 40, 400)  # four shards of the smallest size
@@ -45,7 +46,8 @@ def opened(make_live, volume, tmp_path):
         time_axis = options.get("time_axis")
         n_frames = 1 if time_axis is None else image.shape[time_axis]
         if is_new:
-            project.add_image(image, shape=(n_frames, *SHAPE), time_axis=time_axis)
+            place = LayerPlace(translate=(0.01, 20.0, 30.0), units=("millimeter", "micrometer", "micrometer"))
+            project.add_image(image, shape=(n_frames, *SHAPE), time_axis=time_axis, place=place)
         live = make_live()
         live.wholes = []
         live.events.whole_changed.connect(live.wholes.append)
@@ -100,7 +102,8 @@ def test_it_is_what_the_saved_model_predicts(opened, volume, tmp_path):
     expected = expected_of(live, tmp_path / "model.safetensors", volume)
     np.testing.assert_array_equal(found_in(path), expected)
     np.testing.assert_array_equal(found_in(path, 1), expected[:, ::2, ::2])  # voxels are long along z
-    assert open_image(path).spacing == (2.0, 0.5, 0.5)
+    written = open_image(path)
+    assert (written.spacing, written.offset, written.unit) == ((2.0, 0.5, 0.5), (10.0, 20.0, 30.0), "micrometer")
     shares = [status.share for status in live.wholes]
     assert shares == sorted(shares)
     assert any("left" in status.text for status in live.wholes)
@@ -267,11 +270,32 @@ def test_no_link_leads_out_of_the_project(opened, tmp_path):
     elsewhere.mkdir()
     (elsewhere / "precious").touch()
     folder = project.images[0].whole.path
-    (folder / "next" / "0000.ome.zarr.unfinished" / "labels.zarr").mkdir(parents=True)
-    (folder / "next" / "0000.ome.zarr.unfinished" / "labels.zarr" / "0").symlink_to(elsewhere)
-    with pytest.raises(ProjectError, match="is a link"):
-        live.whole.start()
+    stop_at(live, 0.3)
+    live.whole.start()
+    wait_for(live, WholeState.UNFINISHED)
+    live.events.whole_changed.disconnect()  # nobody stops it any more
+    (folder / "next" / "0000.ome.zarr.unfinished" / "planted").symlink_to(elsewhere)
+    live.whole.go_on()
+    live.heard.wait_until(lambda: live.heard.failures, "for the failure")
+    assert "planted is a link" in live.heard.failures[0]
+    live.whole.start()  # drops what was under way, and the link with it
+    wait_for(live, WholeState.DONE)
     assert (elsewhere / "precious").exists()
+    target = folder / "next" / "0000.ome.zarr.unfinished"
+    (elsewhere / "file").touch()
+    for name in ("manifest.json", "finished.jsonl", "."):
+        target.mkdir(parents=True)
+        if name == ".":
+            target.rmdir()
+            target.symlink_to(elsewhere)
+        else:
+            (target / name).symlink_to(elsewhere / "file")
+        live.whole.look()
+        assert "is a link" in live.whole.status.text
+        if name == ".":
+            target.unlink()
+        else:
+            shutil.rmtree(target)
     live.close()
     project.close()
     shutil.rmtree(folder)

@@ -81,7 +81,9 @@ class TestOneLayer:
         assert len(channels.scale) == 3
 
     def test_spacing_is_in_one_unit(self) -> None:
-        source = source_of([Image(volume(4, 5, 6), scale=(2, 300, 300), units=("um", "nm", "nm"))])
+        layer = Image(volume(4, 5, 6), scale=(2, 300, 300), translate=(1, 2, 3), units=("um", "nm", "nm"))
+        source = source_of([layer])
+        assert source.offset == (1000, 2, 3)
         assert source.spacing == pytest.approx((2000, 300, 300))
         assert source.scale == (2, 300, 300)
 

@@ -26,6 +26,7 @@ from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.runner import Runner
 from napari_sparseseg.live.settings import Settings, is_address
 from napari_sparseseg.live.shown import with_paint
+from napari_sparseseg.storage.project.manifest import LayerPlace
 from napari_sparseseg.storage.project.whole import WholeFolder
 
 Checkpoint = Callable[[Opened], Future[tuple[bytes, Any] | None]]
@@ -50,6 +51,7 @@ class _Run:
     settings: Settings
     allowed: Allowed
     unit: str | None
+    offset: tuple[float, ...] | None  # where the image lies in the world, as a region of a larger one does
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -145,7 +147,9 @@ class WholePrediction:
         """Predict what is left; whatever happens, the status tells how it ended."""
         error, is_new = "", False
         try:
-            if checkpoint is not None:
+            if checkpoint is None:
+                run.folder.check_unfinished()
+            else:
                 _begin_with_model(run, checkpoint)
             for number, target in enumerate(run.folder.targets):
                 if not target.is_dir():
@@ -197,7 +201,7 @@ class WholePrediction:
             folder.targets[number],
             probabilities=False,
             spacing=image.spacing[-image.n_spatial :],
-            offset=None,
+            offset=run.offset,
             unit=run.unit,
             workers=1,
             memory=None,
@@ -240,8 +244,10 @@ class WholePrediction:
         folder = _folder_of(opened)
         assert folder is not None  # noqa: S101 - there is a project
         folder.check()
-        unit = image.entry.place.units[-1] if image.entry.place and image.entry.place.units else None
-        return _Run(opened, folder, self._settings(), self._allowed(opened), None if unit == "pixel" else unit)
+        place = image.entry.place or LayerPlace()
+        unit = place.units[-1] if place.units and place.units[-1] != "pixel" else None
+        offset = place.offset(opened.image.n_spatial)
+        return _Run(opened, folder, self._settings(), self._allowed(opened), unit, offset)
 
     def _begin(self, run: _Run, checkpoint: Future[tuple[bytes, Any] | None] | None) -> None:
         with self._telling:
@@ -263,9 +269,9 @@ class WholePrediction:
         return True
 
     def _tell(self, status: WholeStatus) -> None:
-        with self._telling:
-            self._status = status
-            tell(self._events.whole_changed, status)
+        """The caller holds the lock."""
+        self._status = status
+        tell(self._events.whole_changed, status)
 
 
 def _begin_with_model(run: _Run, checkpoint: Future[tuple[bytes, Any] | None]) -> None:

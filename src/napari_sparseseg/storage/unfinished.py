@@ -88,6 +88,12 @@ class Unfinished:
         """Where what is under way lies: beside its target."""
         return target.with_name(f"{target.name}.unfinished")
 
+    @staticmethod
+    def files_of(target: Path) -> list[Path]:
+        """That folder, and what `share_of` reads in it."""
+        folder = Unfinished.folder_of(target)
+        return [folder, folder / _MANIFEST, folder / _FINISHED]
+
     def close(self) -> None:
         """Let others go on."""
         self._lock.release()

@@ -59,6 +59,12 @@ def in_one_unit(steps: Steps, units: Sequence[str | None]) -> tuple[Steps, str |
     return tuple(_converted(step, unit, target) for step, unit in zip(steps, units, strict=True)), target
 
 
+def in_last_unit(lengths: Sequence[float], units: Sequence[str]) -> tuple[float, ...]:
+    """Lengths along several axes in the unit of the last one; where the factor is not known they stay as they are."""
+    *_, last = names = [unit_name(unit) or unit for unit in units]
+    return tuple(length * (factor(name, last) or 1.0) for length, name in zip(lengths, names, strict=True))
+
+
 def _converted(step: float | None, unit: str | None, target: str | None) -> float | None:
     if step is None or unit is None or target is None:
         return step

@@ -30,15 +30,16 @@ class ImageSource:
     """An image to learn from, read lazily, and the transform of layers that lie on it.
 
     `scale`, `translate`, `units` and `axis_labels` have one entry for each axis of the image without channels, which
-    are those of annotation and prediction; `spacing` is along z, y, x (y, x) in the unit of x. `shape` is the image's
-    without channels. `region` counts voxels of the layer at full resolution; `level` and `step` say how much coarser
-    the image is.
+    are those of annotation and prediction. `spacing`, and `offset` of the first voxel, are along z, y, x (y, x) in the
+    unit of x; an image that is flipped has no offset that a file could hold. `shape` is the image's without channels.
+    `region` counts voxels of the layer at full resolution; `level` and `step` say how much coarser the image is.
     """
 
     array: Any = field(repr=False)
     channel_axis: int | None
     time_axis: int | None
     spacing: tuple[float, ...]
+    offset: tuple[float, ...] | None
     scale: tuple[float, ...]
     translate: tuple[float, ...]
     units: tuple[str, ...]
@@ -125,7 +126,8 @@ def source_of(
         array=array,
         channel_axis=channel_axis,
         time_axis=time_axis,
-        spacing=_spacing(first, scale, n_spatial),
+        spacing=_in_unit_of_x(first, np.abs(scale[-n_spatial:])),
+        offset=None if (scale[-n_spatial:] < 0).any() else _in_unit_of_x(first, translate[-n_spatial:]),
         scale=tuple(scale[kept].tolist()),
         translate=tuple(translate[kept].tolist()),
         units=tuple(str(first.units[axis]) for axis in kept),
@@ -325,14 +327,14 @@ def _transform(layer: Any, factors: Any, crop: Box | None, step: Shape3D, n_spat
     return scale * steps, translate + scale * (start + (steps - 1) / 2)
 
 
-def _spacing(layer: Any, scale: Any, n_spatial: int) -> tuple[float, ...]:
-    """Voxel sizes in the unit of x."""
-    units = layer.units[-n_spatial:]
-    sizes = []
-    for size, unit in zip(np.abs(scale[-n_spatial:]).tolist(), units, strict=True):
+def _in_unit_of_x(layer: Any, lengths: Any) -> tuple[float, ...]:
+    units = layer.units[-len(lengths) :]
+    found = []
+    for length, unit in zip(lengths.tolist(), units, strict=True):
         is_other = unit != units[-1] and unit.dimensionality == units[-1].dimensionality
-        sizes.append(float((size * unit).to(units[-1]).magnitude) if is_other else size)
-    return tuple(sizes)
+        # 2 µm are 2000 nm, and not 1999.9999999999998
+        found.append(float(f"{(length * unit).to(units[-1]).magnitude:.12g}") if is_other else length)
+    return tuple(found)
 
 
 def _has_voxel_size(layer: Any, axes: Sequence[int]) -> bool:

@@ -191,10 +191,11 @@ class Wishes(QObject):
             name: volume if n_spatial == 3 else volume[0]
             for name, volume in zip(frame_paths(path, n_frames), volumes, strict=True)
         }
-        unit = source.units[-1]
+        unit = source.units[-1] if source.units[-1] != "pixel" else None
         options: dict[str, Any] = {
-            "spacing": source.spacing if source.has_voxel_size and unit != "pixel" else None,
-            "unit": unit if unit != "pixel" else None,
+            "spacing": source.spacing if unit or set(source.spacing) != {1.0} else None,
+            "offset": source.offset,
+            "unit": unit,
             "class_names": {info.class_id: info.name for info in live.classes},
             "colors": {info.class_id: info.color for info in live.classes},
         }

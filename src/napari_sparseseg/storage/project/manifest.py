@@ -14,6 +14,7 @@ from napari_sparseseg._types import MAX_CLASSES
 from napari_sparseseg.config import ModelConfig, PaintConfig, PredictionConfig, TrainingConfig
 from napari_sparseseg.errors import ProjectError, ProjectVersionError
 from napari_sparseseg.storage.project.reference import ImageReference
+from napari_sparseseg.storage.units import in_last_unit
 
 FORMAT = "napari-sparseseg project"
 VERSION = 1
@@ -107,6 +108,13 @@ class LayerPlace(_Entry):
     translate: tuple[_Finite, ...] = Field((), max_length=4)
     units: tuple[_Name, ...] = Field((), max_length=4)
     axis_labels: tuple[_Name, ...] = Field((), max_length=4)
+
+    def offset(self, n_axes: int) -> tuple[float, ...] | None:
+        """Position of the first voxel along the last axes, in the unit of x; None if it was not noted, or flipped."""
+        translate, units = self.translate[-n_axes:], self.units[-n_axes:]
+        if len(translate) < n_axes or any(size < 0 for size in self.scale[-n_axes:]):
+            return None
+        return in_last_unit(translate, units) if len(units) == n_axes else translate
 
 
 class ImageEntry(_Entry):

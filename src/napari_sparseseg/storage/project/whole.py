@@ -50,12 +50,20 @@ class WholeFolder:
         return sum(shares) / self.n_frames
 
     def check(self) -> None:
-        """Raise `ProjectError` if what is read or written there would lie elsewhere."""
-        for folder, names, files in os.walk(self.path):
+        """Raise `ProjectError` if one of the two, or a prediction in them, lies elsewhere."""
+        _refuse_link(self.path)
+        for part in (_DONE, _NEXT):
+            for path in (self.path / part, self.path / part / _MODEL, *self._frames(part)):
+                _refuse_link(path)
+        for target in self.targets:
+            for path in Unfinished.files_of(target):
+                _refuse_link(path)
+
+    def check_unfinished(self) -> None:
+        """The same for each file of what is under way, of which there may be many: not for the GUI's thread."""
+        for folder, names, files in os.walk(self.path / _NEXT):
             for name in (*names, *files):
-                path = Path(folder, name)
-                if path.is_symlink():
-                    raise ProjectError(f"{path} is a link, which no project has; remove it")
+                _refuse_link(Path(folder, name))
 
     def begin(self, model: bytes) -> None:
         """Begin anew, with this model; what was under way is dropped."""
@@ -72,3 +80,8 @@ class WholeFolder:
 
     def _frames(self, part: str) -> list[Path]:
         return [self.path / part / f"{number:04}.ome.zarr" for number in range(self.n_frames)]
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise ProjectError(f"{path} is a link, which no project has; remove it")
