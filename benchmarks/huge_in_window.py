@@ -50,7 +50,7 @@ def main() -> None:
         print(f"made {shape}, {used_mb(image):.0f} MB on disk", file=sys.stderr)
         figures = {"gigabytes": 2 * float(np.prod(shape)) / 1e9, "budget_mb": psutil.virtual_memory().available / 2e6}
         with peak_of_memory() as peak_mb:
-            figures |= work(image, arguments.screenshot)
+            figures |= work(image, arguments.screenshot, arguments.tour)
         figures["peak_rss_mb"] = peak_mb()
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
 
@@ -60,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=100, help="nominal size of the image")
     parser.add_argument("--folder", help="where to put it for the time being")
+    parser.add_argument("--tour", type=int, default=0, help="places to look at, each until all on screen is predicted")
     parser.add_argument("--screenshot", help="where to save a picture of the window")
     return parser.parse_args()
 
@@ -136,7 +137,7 @@ def about() -> dict[str, Any]:
 # ---------------------------------------------------------------- work
 
 
-def work(image: Path, screenshot: str | None) -> dict[str, float]:
+def work(image: Path, screenshot: str | None, n_places: int) -> dict[str, float]:
     """Open, paint, look around, correct, close and open again; what was measured."""
     import napari
 
@@ -161,6 +162,8 @@ def work(image: Path, screenshot: str | None) -> dict[str, float]:
         figures["slice_to_prediction_s"] = desk.step(1)
         figures["correction_to_prediction_s"] = desk.correct()
         figures["longest_stall_s"] = longest()
+    if n_places:
+        figures["tour_rss_mb"] = desk.tour(n_places)
     if screenshot:
         viewer.screenshot(screenshot, canvas_only=False, flash=False)
     figures["close_s"] = desk.close()
@@ -241,6 +244,17 @@ class Desk:
             wait_until(lambda: self._learnt() >= revision)
             wait_until(has_come)
         return time.perf_counter() - started
+
+    def tour(self, n_places: int) -> float:
+        """Look at many places, each until all that is on screen is predicted; memory at the end, in MB."""
+        self.session.live.pause()
+        depth, height, width = self.shape
+        for number in range(n_places):
+            share = (number + 0.5) / n_places
+            self.visit(int(share * depth), int(0.1 * height + 0.8 * share * height), width // 2, 2.0)
+            wait_until(lambda: self.session.live.status.activity == "What is on screen is predicted")
+            print(f"all of it: {rss_mb():.0f} MB", file=sys.stderr)
+        return rss_mb()
 
     def close(self) -> float:
         """Close the window; seconds until everything is saved."""

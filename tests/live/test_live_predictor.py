@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mmap import PAGESIZE
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,11 @@ from napari_sparseseg.engine.heads import Heads
 from napari_sparseseg.engine.model import ModelSpec
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.engine.predictor import Predictor
+from napari_sparseseg.live import predictor as module
 from napari_sparseseg.live.board import FRESH, NEVER, STALE, Generation
 from napari_sparseseg.live.events import View
 from napari_sparseseg.live.predictor import LivePredictor, glance_parts
+from napari_sparseseg.storage import sparse
 from napari_sparseseg.storage.strokes import AnnotationStore
 from napari_sparseseg.storage.volume import ArrayVolume
 
@@ -47,7 +51,7 @@ def make(shape, channel_axis=None, spacing=(1.0, 1.0, 1.0), context=0.5, heads=N
     network.standardise_by(flat_features, spec.bank.emphasis(0.5))
     network.context = context
     store = AnnotationStore((1, *shape))
-    predictor = LivePredictor(np.zeros((1, *shape), np.uint8), store)
+    predictor = LivePredictor(sparse.zeros((1, *shape), np.uint8), store)
     predictor.use(network, THREE, FIRST)
     return predictor, features, network, store
 
@@ -121,6 +125,41 @@ def test_novelty_is_handed_out_as_a_share():
     assert np.abs(update.novelty - 255 * wanted).max() < 1
     assert np.ptp(update.novelty) > 10
     assert update.second is None
+
+
+def test_of_an_image_larger_than_memory_what_is_off_screen_makes_room(monkeypatch):
+    monkeypatch.setattr(sparse, "LARGEST_RESERVED", 1000)
+    row = 16 * 2 * PAGESIZE * 2 * 3  # bytes of labels and of where a class is, here and twice in the viewer
+    monkeypatch.setattr(module, "free_memory", lambda: 4 * 6 * row)
+    predictor, features, *_ = make((48, 130, 70))
+    predictor.keep_presence_of(frozenset({7}))
+    view, told = view_of((48, 130, 70), index=0), []
+    for index in np.ndindex(predictor.board(0).grid):
+        predictor.tile(0, index, features)
+        told += predictor.make_room(0, view)
+    kept = predictor.known_boxes(0)
+    on_screen = {(z, y) for z in (0, 16) for y in (0, 64, 128)}  # and next to it
+    assert {box.start[:2] for box in kept} == on_screen
+    assert len(told) == 6
+    is_known = np.zeros((48, 130, 70), bool)
+    for box in kept:
+        is_known[box.slices] = True
+    for update in told:
+        assert update.is_forgotten
+        assert not update.labels.any()
+        assert not is_known[update.box.slices].any()
+    assert (predictor.labels[0] > 0).tolist() == is_known.tolist()
+    assert not predictor.presence[7][0][~is_known].any()
+    assert predictor.presence[7].any()
+    assert predictor.board(0).next_elsewhere(None, FIRST) is not None, "it is predicted again when it is looked at"
+
+
+def test_an_image_of_usual_size_is_kept_whole(monkeypatch):
+    monkeypatch.setattr(module, "free_memory", lambda: 0)
+    predictor, features, *_ = make((48, 130, 70))
+    predict_all(predictor, features)
+    assert not list(predictor.make_room(0, None))
+    assert (predictor.labels > 0).all()
 
 
 def test_neither_is_handed_out_unasked():

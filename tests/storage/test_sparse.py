@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.storage import sparse
@@ -54,6 +57,34 @@ def test_a_large_array_becomes_zero_again() -> None:
     assert not array.any()
     array[1, 2, 3] = 4
     assert array.sum() == 4
+
+
+@ONLY_LINUX
+@pytest.mark.usefixtures("small_limit")
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_part_becomes_zero_again_and_the_rest_stays(data: st.DataObject) -> None:
+    array = sparse.zeros((2, 5, 7, 3000), np.uint8)
+    array[:] = 5
+    part = tuple(slice(*sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n))))) for n in array.shape)
+    expected = np.full(array.shape, 5, np.uint8)
+    expected[part] = 0
+    sparse.forget(array[part])
+    np.testing.assert_array_equal(array, expected)
+
+
+@ONLY_LINUX
+def test_whole_rows_give_their_memory_back() -> None:
+    array, process = sparse.zeros(HUGE, np.uint8), psutil.Process()
+    before = process.memory_info().rss
+    array[0, :16, :2048] = 3
+    held = process.memory_info().rss - before
+    sparse.forget(array[0, :16, :1024])
+    sparse.forget(array[0, 0, 1024:2048, 100:])  # no whole page
+    assert held > 120e6
+    assert process.memory_info().rss - before < held - 60e6
+    assert not array[0, :16, :1024].any()
+    assert (array[0, 1:16, 1024:2048] == 3).all()
 
 
 @ONLY_LINUX

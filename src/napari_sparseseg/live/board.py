@@ -41,6 +41,7 @@ class TileBoard:
         self._number = np.full(self.grid, _NEVER, np.int64)
         self._revision = np.full(self.grid, _NEVER, np.int64)
         self._step = np.zeros(self.grid, np.int64)
+        self._touched = np.full(self.grid[:2], _NEVER, np.int64)  # rows of tiles along x, by their latest generation
         starts = [np.arange(n) * t for n, t in zip(self.grid, tile_shape, strict=True)]
         self._low = np.stack(np.meshgrid(*starts, indexing="ij"), -1)
         self._high = np.minimum(self._low + tile_shape, shape)
@@ -54,6 +55,12 @@ class TileBoard:
         self._number[index] = generation.number
         self._revision[index] = generation.revision
         self._step[index] = generation.step
+        self._touched[index[:2]] = generation.number
+
+    def touch(self, box: Box, generation: Generation) -> None:
+        """Note that something of a box shows this generation, be it less than a tile."""
+        z, y, _ = self._part(box)
+        self._touched[z, y] = generation.number
 
     def expire(self) -> None:
         """All that was predicted is out of date, for instance because the model is another one."""
@@ -75,6 +82,32 @@ class TileBoard:
     def known_boxes(self) -> list[Box]:
         """The tiles that were ever predicted."""
         return [self.box(_triple(index)) for index in np.argwhere(self._number != _NEVER)]
+
+    def n_rows(self) -> int:
+        """Rows of tiles along x of which something is known, or was previewed."""
+        return int((self._touched != _NEVER).sum())
+
+    def forget_row(self, view: View | None) -> Box | None:
+        """Forget the row of tiles that was predicted longest ago, the farthest of several; its voxels.
+
+        None if all that is known is on screen, or next to it.
+        """
+        is_kept = self._touched == _NEVER
+        if view is not None:
+            is_kept[self._part(view.box.grown(self.tile_shape))[:2]] = True
+        rows = np.argwhere(~is_kept)
+        if not len(rows):
+            return None
+        z, y = (int(n) for n in min(rows, key=lambda row: (self._touched[tuple(row)], -self._distance(row, view))))
+        self._number[z, y] = self._touched[z, y] = _NEVER
+        first, last = self.box((z, y, 0)), self.box((z, y, self.grid[2] - 1))
+        return Box(first.start, last.stop)
+
+    def _distance(self, row: npt.NDArray[np.intp], view: View | None) -> float:
+        if view is None:
+            return 0.0
+        middle = (self._low[tuple(row)][0] + self._high[tuple(row)][0]) / 2
+        return float(np.abs(middle - view.center)[:2].sum())
 
     def n_fresh(self, generation: Generation | None) -> int:
         """How many tiles are FRESH."""

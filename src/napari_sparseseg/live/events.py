@@ -90,6 +90,8 @@ class TileUpdate:
     Paint does not show in `labels` but where a set of classes was painted, which narrows them. `probability` (of the
     class that was asked for), `uncertainty` (entropy) and `novelty` are uint8, 0..255, or None. So is `second`: the id
     of the next likely of a voxel's candidate classes, 0 where there is one only.
+
+    If `is_forgotten`, nothing is known there any more: it was given up to keep memory bounded.
     """
 
     frame: int
@@ -100,6 +102,7 @@ class TileUpdate:
     uncertainty: npt.NDArray[np.uint8] | None = None
     novelty: npt.NDArray[np.uint8] | None = None
     second: npt.NDArray[np.uint8] | None = None
+    is_forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True)

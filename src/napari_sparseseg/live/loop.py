@@ -265,6 +265,8 @@ class LiveLoop:
             return False
         self._owe(time.perf_counter() - started, for_screen, wishes)
         self.reporter.tile(update)
+        for forgotten in self.predictor.make_room(update.frame, wishes.view):
+            self.reporter.tile(forgotten)
         if can_train:
             self.reporter.at_work(LiveState.TRAINING)
         else:

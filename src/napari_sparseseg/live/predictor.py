@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from mmap import PAGESIZE
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_sparseseg._types import Box, Extra, Shape3D
+from napari_sparseseg.distributed.plan import free_memory
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.labelling import PRESENT_FROM, best_labels, present_of
@@ -23,10 +25,12 @@ from napari_sparseseg.engine.weak.advice import uncertainty
 from napari_sparseseg.live.board import EXPIRED, Generation, TileBoard, live_tile_shape
 from napari_sparseseg.live.events import TileUpdate, View
 from napari_sparseseg.storage.palette import FIRST_SET
-from napari_sparseseg.storage.sparse import clear, is_large, zeros
+from napari_sparseseg.storage.sparse import clear, forget, is_large, zeros
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 _GLANCE = 128  # edge of the parts in which a plane is previewed, in voxels
+_SHARE_KEPT = 4  # of the memory that may be used, this part is for predictions of an image larger than memory
+_IN_VIEWER = 2  # arrays that the layer holds of each prediction
 
 
 class LivePredictor:
@@ -49,6 +53,7 @@ class LivePredictor:
         self._network: SparseNet | None = None
         self._classes: ClassTable | None = None
         self._glanced: set[tuple[int, Box]] = set()
+        self._most_bytes = free_memory() // _SHARE_KEPT if is_large(labels) else None
 
     def use(self, network: SparseNet, classes: ClassTable, generation: Generation) -> None:
         """Predict with these weights from now on; what was predicted stays until it is predicted again."""
@@ -134,7 +139,10 @@ class LivePredictor:
         with torch.no_grad():
             logits = self._network.at_a_glance(feature_map.glance(box))
         probabilities = logits.exp() if self._network.overlapping else logits.softmax(-1)
-        return self._take(frame, box, probabilities.movedim(-1, 0), kept=self.board(frame).known(box))
+        board = self.board(frame)
+        if self.generation is not None:
+            board.touch(box, self.generation)
+        return self._take(frame, box, probabilities.movedim(-1, 0), kept=board.known(box))
 
     def tile(self, frame: int, index: Shape3D, feature_map: FeatureMap) -> TileUpdate:
         """Predict a tile of the board with the current weights."""
@@ -151,6 +159,37 @@ class LivePredictor:
         )
         self.board(frame).mark(index, self.generation)
         return update
+
+    def make_room(self, frame: int, view: View | None) -> Iterator[TileUpdate]:
+        """Forget what was predicted longest ago of an image larger than memory, while it takes more than its share.
+
+        Nothing on screen; yields what is forgotten.
+        """
+        while self._most_bytes is not None and self._n_bytes() > self._most_bytes:
+            for number in sorted(self._boards, key=lambda other: other == frame):  # that on screen last
+                box = self._boards[number].forget_row(view if number == frame else None)
+                if box is not None:
+                    yield self._forget(number, box)
+                    break
+            else:
+                return
+
+    def _n_bytes(self) -> int:
+        """Memory that predictions take: pages of whole rows of tiles, here and in the viewer."""
+        n_arrays = (1 + _IN_VIEWER) * (1 + len(self.presence))
+        n_bytes = 0
+        for board in self._boards.values():
+            depth, height, _ = board.tile_shape
+            pages = -(-height * board.shape[2] // PAGESIZE)
+            n_bytes += board.n_rows() * depth * pages * PAGESIZE * n_arrays
+        return n_bytes
+
+    def _forget(self, frame: int, box: Box) -> TileUpdate:
+        where = (frame, *box.slices)
+        for array in (self.labels, *self.presence.values()):
+            forget(array[where])
+        self._glanced = {(f, part) for f, part in self._glanced if f != frame or not part.clipped(box).n_voxels}
+        return TileUpdate(frame, box, np.broadcast_to(np.uint8(0), box.shape), 0, is_forgotten=True)
 
     def _part_to_glance_at(self, view: View) -> Box | None:
         frame, board = view.plane.frame, self.board(view.plane.frame)

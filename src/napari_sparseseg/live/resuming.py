@@ -42,5 +42,7 @@ def _resume_prediction(loop: LiveLoop, project: ProjectImage) -> None:
                 labels = np.asarray(found[(frame, *box.slices)], np.uint8)
             if labels.any():
                 loop.reporter.tile(loop.predictor.restore(frame, box, labels))
+                for forgotten in loop.predictor.make_room(frame, None):
+                    loop.reporter.tile(forgotten)
     except ProjectError as error:
         loop.reporter.notice(f"The prediction could not be read ({error}); it is made anew")

@@ -238,6 +238,9 @@ class Saver:
             self._changed.notify_all()
 
     def _note_tile(self, update: TileUpdate) -> None:
+        if update.is_forgotten:
+            self._tiles = {tile for tile in self._tiles if not _lies_in(tile, update)}
+            return
         self._has_new_tiles = self._has_new_tiles or update.generation > 0
         self._tiles.add((update.frame, update.box))
 
@@ -252,6 +255,12 @@ class Saver:
             self._told = status
         if is_news:
             tell(self._events.saving_changed, status)
+
+
+def _lies_in(tile: tuple[int, Box], update: TileUpdate) -> bool:
+    """Whether a tile was forgotten as a whole; one that was in part is saved with zeros there."""
+    frame, box = tile
+    return frame == update.frame and box.clipped(update.box) == box
 
 
 def _is_interpreter_ending() -> bool:

@@ -51,10 +51,36 @@ def is_large(array: npt.NDArray[Any]) -> bool:
 def clear(array: npt.NDArray[Any]) -> None:
     """Fill an array made by `zeros` with zeros again; a large one gives its memory back."""
     mapped = _map_of(array)
-    if mapped is None:
+    if mapped is None or len(mapped) != array.nbytes:
         array.fill(0)
     else:
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def forget(part: npt.NDArray[Any]) -> None:
+    """Fill a view of an array made by `zeros` with zeros; a large one gives memory back where that fills whole pages.
+
+    Those are pages of 4 kB along the last axis: rows that go all the way give back everything but their ends.
+    """
+    mapped = _map_of(part)
+    if mapped is None or not (part.flags.c_contiguous or part.ndim > 1):
+        part.fill(0)
+    elif part.flags.c_contiguous:
+        _give_back(mapped, part.reshape(-1).view(np.uint8))
+    else:
+        for each in part:
+            forget(each)
+
+
+def _give_back(mapped: mmap.mmap, octets: npt.NDArray[np.uint8]) -> None:
+    start = octets.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+    first = -start % mmap.PAGESIZE
+    whole = (octets.size - first) // mmap.PAGESIZE * mmap.PAGESIZE
+    if whole <= 0:
+        octets.fill(0)
+        return
+    octets[:first], octets[first + whole :] = 0, 0
+    mapped.madvise(mmap.MADV_DONTNEED, start + first, whole)
 
 
 def _map_of(array: npt.NDArray[Any]) -> mmap.mmap | None:
@@ -63,4 +89,4 @@ def _map_of(array: npt.NDArray[Any]) -> mmap.mmap | None:
         base = base.base
     if isinstance(base, memoryview):
         base = base.obj
-    return base if isinstance(base, mmap.mmap) and len(base) == array.nbytes else None
+    return base if isinstance(base, mmap.mmap) else None

@@ -71,8 +71,12 @@ class ClassLayers(QObject):
 
     def sync_all(self) -> None:
         """Write everything anew."""
-        for frame, whole in self._frames():
-            self.sync(frame, whole)
+        for painted in self._layers.values():
+            if painted.array.is_large:
+                painted.clear()
+        for frame, box in self._known_boxes():
+            self.write(frame, box)
+        self.redraw()
 
     def redraw(self) -> None:
         """Draw what was written."""
@@ -134,8 +138,8 @@ class ClassLayers(QObject):
             return
         painted = PaintLayer(viewer, self._pair.axes, ClassLayer, f"{self._pair.source.name} {info.name}")
         self._layers[info.class_id] = painted
-        for frame, whole in self._frames():
-            painted.write(frame, whole, self._values(info.class_id, frame, whole))
+        for frame, box in self._known_boxes():
+            painted.write(frame, box, self._values(info.class_id, frame, box))
         active = viewer.layers.selection.active
         painted.show(self._history, colormap=_colormap(info), opacity=_OPACITY, **self._pair.placement)
         painted.layer.selected_label = info.class_id  # type: ignore[union-attr]  # it has just been shown
@@ -150,10 +154,9 @@ class ClassLayers(QObject):
         if viewer is not None and layer in viewer.layers:
             viewer.layers.remove(layer)
 
-    def _frames(self) -> Iterator[tuple[int, Box]]:
-        n_frames, *shape = self._pair.axes.frames_shape
-        whole = Box.whole((shape[0], shape[1], shape[2]))
-        yield from ((frame, whole) for frame in range(n_frames))
+    def _known_boxes(self) -> Iterator[tuple[int, Box]]:
+        for frame in range(self._pair.axes.frames_shape[0]):
+            yield from ((frame, box) for box in self._live.known_boxes(frame))
 
     def _values(self, class_id: int, frame: int, box: Box) -> Values:
         return self._live.presence(class_id, frame, box) * np.uint8(class_id)

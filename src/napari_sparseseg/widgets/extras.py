@@ -119,6 +119,10 @@ class Extras(QObject):
         """Take what a tile tells beside its labels."""
         if self.of_classes is not None:
             self.of_classes.write(tile.frame, tile.box)
+        if tile.is_forgotten:
+            for voxels in self._voxels():
+                voxels.forget(tile)
+            return
         told = {
             "probability": tile.probability,
             "uncertainty": tile.uncertainty,

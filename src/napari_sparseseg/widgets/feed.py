@@ -42,6 +42,10 @@ class PredictionFeed(QObject):
     def add(self, tiles: Iterable[TileUpdate]) -> None:
         """Take tiles, in the order of their age; of the same box the newest counts."""
         for tile in tiles:
+            if tile.is_forgotten:  # what it tells beside its labels would outlive them
+                within = [key for key in self._waiting if key[0] == tile.frame and key[1].clipped(tile.box) == key[1]]
+                for key in within:
+                    del self._waiting[key]
             self._waiting.pop((tile.frame, tile.box), None)
             self._waiting[tile.frame, tile.box] = tile
         if self._waiting and not self._timer.isActive():

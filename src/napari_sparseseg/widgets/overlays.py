@@ -15,7 +15,7 @@ from typing_extensions import override
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.live.board import FRESH, NEVER, STALE
 from napari_sparseseg.live.events import ClassInfo, TileUpdate
-from napari_sparseseg.storage.sparse import clear, zeros
+from napari_sparseseg.storage.sparse import clear, forget, zeros
 from napari_sparseseg.widgets.axes import AxisMap, Index
 from napari_sparseseg.widgets.layers import CLEAR, TellingLabels, add_below_ours, add_on_top, class_colormap
 from napari_sparseseg.widgets.redraw import redraw
@@ -156,6 +156,11 @@ class VoxelOverlay(Overlay):
     def write(self, tile: TileUpdate, values: Bytes) -> None:
         """Take the values of a tile; drawn by the next `redraw`."""
         self._frames[tile.frame][tile.box.slices] = values
+        self._dirty.append(self._axes.to_layer(tile.frame, tile.box))
+
+    def forget(self, tile: TileUpdate) -> None:
+        """Forget the values of a tile; drawn by the next `redraw`."""
+        forget(self._frames[tile.frame][tile.box.slices])
         self._dirty.append(self._axes.to_layer(tile.frame, tile.box))
 
     def clear(self) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg._types import Box
-from napari_sparseseg.storage.sparse import clear, is_large, zeros
+from napari_sparseseg.storage.sparse import clear, forget, is_large, zeros
 from napari_sparseseg.widgets.axes import AxisMap
 
 Values = npt.NDArray[np.uint8]
@@ -41,7 +41,10 @@ class ShadowedArray:
         """Write values (z, y, x) into a box, except where the user has painted."""
         data, shadow = self._at(frame, box)
         free = data == shadow
-        if free.all():
+        if free.all() and self.is_large and not values.any():
+            forget(data)
+            forget(shadow)
+        elif free.all():
             data[...] = values
             shadow[...] = values
         else:
