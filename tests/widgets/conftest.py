@@ -1,9 +1,9 @@
-"""A real viewer under a real (or virtual) screen, driven by the mouse; and a live segmenter that never learns."""
+"""A viewer, in a real window or without one, driven by mouse and keys; and a live segmenter that never learns."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coverage import Coverage
+from hands import Hands, ModelHands, WindowHands
+from napari.components import ViewerModel
+from napari.settings import NapariSettings
+from napari.utils.notifications import notification_manager
 
 from napari_sparseseg._types import Box, Plane, Region, Shape3D
 from napari_sparseseg.config import PaintConfig
@@ -36,7 +39,6 @@ from napari_sparseseg.live.switchboard import Switchboard
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit
 from napari_sparseseg.widgets.sources import ImageSource, source_of
 
-HERE = Path(__file__).parent
 BACKGROUND, OBJECT, OTHER = 1, 2, 3
 CLASSES = (
     ClassInfo(BACKGROUND, "background", (0.5, 0.5, 0.5), is_background=True),
@@ -173,6 +175,9 @@ class FakeLive:
         where = (frame, *box.slices)
         return with_paint(self.predicted[where].copy(), self.store.codes[where], self.allowed)
 
+    def known_boxes(self, frame: int) -> list[Box]:
+        return [Box.whole(self.store.shape[1:])]
+
     def predict(self, labels: Any, box: Box | None = None, *, frame: int = 0, **more: Any) -> TileUpdate:
         """Predict these labels in a box, and tell of it as the compute thread would."""
         box = box or Box.whole(self.store.shape[1:])
@@ -201,7 +206,7 @@ def at_once(function: Callable[[], Any]) -> Future[Any]:
 
 @dataclass
 class Stage:
-    """A viewer with an image, our two layers on it, and hands to paint with."""
+    """A viewer, with a window or without, with an image, our two layers on it, and hands to paint with."""
 
     viewer: Any
     live: Any
@@ -209,6 +214,13 @@ class Stage:
     bridge: Any
     source: ImageSource
     problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.hands: Hands = WindowHands(self.viewer) if self.has_window else ModelHands(self.viewer)
+
+    @property
+    def has_window(self) -> bool:
+        return hasattr(self.viewer, "window")
 
     @property
     def annotation(self) -> Any:
@@ -222,42 +234,14 @@ class Stage:
     def canvas(self) -> Any:
         return self.viewer.window._qt_viewer.canvas.native
 
-    def at(self, point: Sequence[float]) -> Any:
-        """Where on the canvas a voxel (of the layer) lies, in pixels."""
-        from qtpy.QtCore import QPoint
-
-        layer = self.annotation or self.prediction
-        world = np.asarray(layer.data_to_world(point))
-        camera, size = self.viewer.scene.camera, self.viewer.canvas.size
-        down, across = (world[axis] for axis in self.viewer.dims.displayed)
-        y = size[0] / 2 + (down - camera.center[-2]) * camera.zoom
-        x = size[1] / 2 + (across - camera.center[-1]) * camera.zoom
-        return QPoint(round(x), round(y))
-
     def press(self, point: Sequence[float], button: str = "LeftButton") -> None:
-        from qtpy.QtTest import QTest
-
-        QTest.qWait(1)  # sliders that come or go change the canvas's size, and with it where a voxel lies
-        self._mouse("mousePress", point, button)
+        self.hands.press(self._world(point), button)
 
     def move(self, point: Sequence[float], button: str = "LeftButton") -> None:
-        from qtpy.QtCore import QEvent, QPointF, Qt
-        from qtpy.QtGui import QMouseEvent
-        from qtpy.QtTest import QTest
-        from qtpy.QtWidgets import QApplication
-
-        # QTest.mouseMove tells of no button, and a drag is a move with one
-        position = QPointF(self.at(point))
-        where = QPointF(self.canvas.mapToGlobal(self.at(point)))
-        which = getattr(Qt.MouseButton, button) if button else Qt.MouseButton.NoButton
-        event = QMouseEvent(
-            QEvent.Type.MouseMove, position, where, Qt.MouseButton.NoButton, which, Qt.KeyboardModifier.NoModifier
-        )
-        QApplication.sendEvent(self.canvas, event)
-        QTest.qWait(12)  # vispy drops a move that comes within 10 ms of the one before; napari is 5 ms late
+        self.hands.move(self._world(point), button)
 
     def release(self, point: Sequence[float], button: str = "LeftButton") -> None:
-        self._mouse("mouseRelease", point, button)
+        self.hands.release(self._world(point), button)
 
     def drag(self, *points: Sequence[float], steps: int = 4) -> None:
         """A stroke from point to point."""
@@ -273,13 +257,7 @@ class Stage:
         self.release(point, button)
 
     def key(self, name: str, *modifiers: str) -> None:
-        from qtpy.QtCore import Qt
-        from qtpy.QtTest import QTest
-
-        held = Qt.KeyboardModifier.NoModifier
-        for modifier in modifiers:
-            held |= getattr(Qt.KeyboardModifier, f"{modifier}Modifier")
-        QTest.keyClick(self.canvas, getattr(Qt.Key, f"Key_{name}"), held)
+        self.hands.key(name, *modifiers)
 
     def settle(self) -> None:
         """Deliver what was told, and let the timers of the bridge run out."""
@@ -300,29 +278,13 @@ class Stage:
     def screenshot(self, name: str) -> None:
         """Keep a picture of the window in the folder that SPARSESEG_SCREENSHOTS names, if it does."""
         folder = os.environ.get("SPARSESEG_SCREENSHOTS")
-        if folder:
+        if folder and self.has_window:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.viewer.screenshot(str(Path(folder) / f"{name}.png"), canvas_only=False, flash=False)
 
-    def _mouse(self, action: str, point: Sequence[float], button: str) -> None:
-        from qtpy.QtCore import Qt
-        from qtpy.QtTest import QTest
-
-        which = getattr(Qt.MouseButton, button)
-        getattr(QTest, action)(self.canvas, which, Qt.KeyboardModifier.NoModifier, self.at(point))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Do not trace tests with windows: engine and storage are covered by their own, and all of napari would be slow."""
-    coverage = Coverage.current()
-    if coverage is None or HERE not in item.path.parents:  # this hook sees the tests of other folders, too
-        return (yield)
-    coverage.stop()
-    try:
-        return (yield)
-    finally:
-        coverage.start()
+    def _world(self, point: Sequence[float]) -> Sequence[float]:
+        """Where a voxel (of the layer) lies."""
+        return (self.annotation or self.prediction).data_to_world(point)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True)
@@ -338,17 +300,41 @@ def make_live() -> type[FakeLive]:
 
 
 @pytest.fixture
-def set_stage(make_napari_viewer: Any, qtbot: Any) -> Iterator[Callable[..., Stage]]:
+def needs_window(request: pytest.FixtureRequest) -> bool:
+    """Whether the test wants a real window, which takes seconds: by its mark `window`, or because pictures are kept."""
+    return request.node.get_closest_marker("window") is not None or bool(os.environ.get("SPARSESEG_SCREENSHOTS"))
+
+
+@pytest.fixture
+def make_viewer(
+    request: pytest.FixtureRequest, needs_window: bool, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Any]:
+    """``make_viewer()``: a viewer, with a window if the test needs one."""
+    if needs_window:
+        make_napari_viewer = request.getfixturevalue("make_napari_viewer")
+        return lambda: make_napari_viewer(show=True)
+
+    def make() -> ViewerModel:
+        viewer = ViewerModel()
+        viewer.canvas.size = (600, 800)
+        return viewer
+
+    # settings as they come, which nobody saves, and no messages of other tests, as napari's fixture for windows does
+    monkeypatch.setattr("napari.settings._SETTINGS", NapariSettings(config_path=None))
+    notification_manager.records.clear()
+    return make
+
+
+@pytest.fixture
+def set_stage(make_viewer: Callable[[], Any]) -> Iterator[Callable[..., Stage]]:
     """``set_stage(image, live=None, **properties of the image layer)``: a viewer with our layers on an image."""
     from napari_sparseseg.widgets.bridge import LayerBridge
     from napari_sparseseg.widgets.relay import GuiRelay
 
     stages: list[Stage] = []
 
-    def build(
-        image: Any = None, *, live: Any = None, viewer: Any = None, show: bool = True, **properties: Any
-    ) -> Stage:
-        viewer = viewer or make_napari_viewer(show=show)
+    def build(image: Any = None, *, live: Any = None, **properties: Any) -> Stage:
+        viewer = make_viewer()
         image = np.zeros((12, 40, 48), np.uint8) if image is None else image
         layer = viewer.add_image(image, name="cells", **properties)
         source = source_of([layer])

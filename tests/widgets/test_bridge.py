@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from napari_sparseseg._types import Box, Plane
+from napari_sparseseg.live.events import TileUpdate
+from napari_sparseseg.storage import sparse
 
 BACKGROUND, OBJECT, OTHER = 1, 2, 3
 
@@ -39,6 +41,7 @@ def shown_on_canvas(stage, layer):
     return picture, fresh
 
 
+@pytest.mark.window
 def test_strokes_land_in_the_store_where_they_are_drawn_in_each_orientation(set_stage):
     stage = set_stage(np.zeros((24, 32, 40), np.uint8))
     stage.tools("paint", OBJECT, brush=3)
@@ -64,6 +67,7 @@ def test_strokes_land_in_the_store_where_they_are_drawn_in_each_orientation(set_
     assert_in_step(stage)
 
 
+@pytest.mark.window
 def test_eraser_fill_and_polygon_on_the_annotation(set_stage):
     stage = set_stage()
     stage.tools("paint", OBJECT, brush=5)
@@ -86,6 +90,7 @@ def test_eraser_fill_and_polygon_on_the_annotation(set_stage):
     assert_in_step(stage)
 
 
+@pytest.mark.window
 def test_encircling_with_the_right_button_is_one_stroke(set_stage):
     stage = set_stage()
     stage.tools("paint", OBJECT, brush=3)
@@ -104,6 +109,7 @@ def test_encircling_with_the_right_button_is_one_stroke(set_stage):
     assert_in_step(stage)
 
 
+@pytest.mark.window
 def test_undo_and_redo_on_either_layer_restore_both(set_stage):
     stage = set_stage()
     stage.live.predict(OTHER)
@@ -211,6 +217,33 @@ def test_tiles_that_come_out_of_order_show_what_is_known_last(set_stage):
     assert (stage.prediction.data[9, :16, :16] == OTHER).all()
 
 
+def test_what_is_forgotten_of_a_huge_image_is_not_shown_but_for_its_pins(set_stage, monkeypatch):
+    monkeypatch.setattr(sparse, "LARGEST_RESERVED", 1000)
+    stage = set_stage()
+    stage.bridge.show_probability(OBJECT)
+    stage.live.predict(OBJECT, probability=np.full((12, 40, 48), 9, np.uint8))
+    stage.settle()
+    stage.bridge.go_to(Plane(0, 0, 4))
+    stage.tools("correct", OTHER, brush=3)
+    stage.drag((4, 10, 10), (4, 10, 20))
+    box = Box((0, 0, 0), (8, 40, 48))
+    stage.live.predicted[0][box.slices] = 0
+    nothing = np.broadcast_to(np.uint8(0), box.shape)
+    stage.live.events.tile_predicted.emit(TileUpdate(0, box, nothing, 0, is_forgotten=True))
+    stage.settle()
+    assert_in_step(stage)
+    assert set(np.unique(stage.prediction.data[:8])) == {0, OTHER}
+    assert (stage.prediction.data[8:] == OBJECT).all()
+    probability = stage.viewer.layers["cells probability"].data
+    assert not probability[:8].any()
+    assert (probability[8:] == 9).all()
+    stage.drag((4, 30, 10), (4, 30, 20))
+    stage.live.predict(OBJECT)
+    stage.settle()
+    assert_in_step(stage)
+    assert stage.prediction.data[4, 30, 15] == OTHER
+
+
 def test_a_stroke_in_progress_survives_tiles_that_arrive_meanwhile(set_stage):
     stage = set_stage()
     stage.live.predict(BACKGROUND)
@@ -233,6 +266,7 @@ def test_a_stroke_in_progress_survives_tiles_that_arrive_meanwhile(set_stage):
     assert (stage.prediction.data == OTHER).all()
 
 
+@pytest.mark.window
 @pytest.mark.parametrize("ndisplay", [2, 3])
 def test_tiles_are_drawn_as_a_full_refresh_would_draw_them(set_stage, ndisplay):
     rng = np.random.default_rng(0)

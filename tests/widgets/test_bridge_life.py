@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Labels
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
 
 from napari_sparseseg._types import Box, Plane
 from napari_sparseseg.errors import InputError
@@ -38,6 +40,7 @@ def test_the_layers_lie_on_the_image_the_annotation_on_top(set_stage):
     assert stage.bridge.class_id == OBJECT
 
 
+@pytest.mark.window
 def test_a_removed_layer_comes_back_with_all_its_paint(set_stage, qtbot):
     stage = set_stage()
     stage.live.predict(OTHER)
@@ -240,6 +243,7 @@ def test_brush_on_stretched_voxels_confirms_what_it_paints(set_stage):
     np.testing.assert_array_equal(confirmed, stage.live.codes[0])
 
 
+@pytest.mark.window
 def test_a_view_in_3d_shows_tiles_and_takes_corrections(set_stage):
     stage = set_stage(np.zeros((12, 16, 20), np.uint8))
     stage.viewer.dims.ndisplay = 3
@@ -249,14 +253,15 @@ def test_a_view_in_3d_shows_tiles_and_takes_corrections(set_stage):
     stage.settle()
     stage.tools("correct", OTHER, brush=5)
     stage.screenshot("volume")
-    centre = stage.canvas.rect().center()
-    stage.at = lambda _point: centre
-    stage.click((0, 0, 0))
+    QTest.qWait(1)
+    for action in (QTest.mousePress, QTest.mouseRelease):
+        action(stage.canvas, Qt.MouseButton.LeftButton, pos=stage.canvas.rect().center())
     assert (stage.live.codes == OTHER).any()
     assert not stage.problems
     np.testing.assert_array_equal(stage.annotation.data, stage.live.codes[0])
 
 
+@pytest.mark.window
 def test_async_slicing(set_stage, qtbot):
     from napari.settings import get_settings
 

@@ -25,6 +25,7 @@ def stage(set_stage):
     assert not any("sparseseg" in thread.name.lower() for thread in threading.enumerate())
 
 
+@pytest.mark.window
 def test_paint_is_learnt_shown_corrected_and_undone(stage, qtbot):
     stage.bridge.go_to(Plane(0, 0, 8))
     stage.tools("paint", BACKGROUND, brush=5)

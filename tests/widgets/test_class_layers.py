@@ -46,6 +46,7 @@ def voxel(stage, class_id, point):
     return int(layer_of(stage, class_id).data[point])
 
 
+@pytest.mark.window
 def test_brush_says_present_and_eraser_absent_and_the_other_class_stays(stage):
     stage.live.auto_start = False
     stage.bridge.show_class_layers(True)

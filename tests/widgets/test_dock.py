@@ -1,4 +1,4 @@
-"""The dock in a real viewer: it opens what there is, obeys, shows what is so, and ends with the viewer."""
+"""The dock: it opens what there is, obeys, shows what is so, and ends with the viewer."""
 
 from __future__ import annotations
 
@@ -52,20 +52,31 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Mock:
 
 
 @pytest.fixture
-def viewer(make_napari_viewer: Any) -> Any:
-    return make_napari_viewer()
+def viewer(make_viewer: Callable[[], Any]) -> Any:
+    return make_viewer()
 
 
 @pytest.fixture
 def open_dock() -> Iterator[Callable[[Any], SparseSegDock]]:
-    """``open_dock(viewer)``: as napari opens it, given its proxy; everything has settled."""
+    """``open_dock(viewer)``: as napari opens it, given its proxy, if there is a window; everything has settled."""
+    without_window: list[SparseSegDock] = []
 
     def open_it(viewer: Any) -> SparseSegDock:
-        _, dock = viewer.window.add_plugin_dock_widget("napari-sparseseg", "Sparse Segmentation")
+        if hasattr(viewer, "window"):
+            _, dock = viewer.window.add_plugin_dock_widget("napari-sparseseg", "Sparse Segmentation")
+        else:
+            dock = SparseSegDock(viewer)
+            without_window.append(dock)
         QTest.qWait(20)
         return dock
 
     yield open_it
+    for dock in without_window:
+        dock.session.close()
+        dock.close()
+        dock.deleteLater()
+    without_window.clear()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     gc.collect()
 
 
@@ -312,6 +323,7 @@ class TestWishes:
         ours[0].brush_size = 23
         assert dock.paint_panel._brush.value() == 23
 
+    @pytest.mark.window
     def test_the_brush_stays_with_another_image_and_another_dock(self, viewer: Any, open_dock: Any) -> None:
         add_image(viewer)
         dock = open_dock(viewer)
@@ -573,6 +585,7 @@ class TestLayers:
         assert dock.session.live.image_shape == (5, 20, 20)
 
 
+@pytest.mark.window
 class TestClosing:
     def test_a_closed_dock_opens_again_with_the_same_session(self, viewer: Any, open_dock: Any) -> None:
         add_image(viewer)
@@ -751,13 +764,28 @@ class TestProjects:
 
 
 class TestFiles:
+    def test_voxels_of_no_known_size_are_exported_without_and_those_of_a_scale_with_one(
+        self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: Any
+    ) -> None:
+        written = Mock()
+        monkeypatch.setattr(wishes, "write_labels", written)
+        monkeypatch.setattr(wishes, "ask_for_output", lambda *_: str(tmp_path / "out.tif"))
+        layer = add_image(viewer)
+        dock = open_dock(viewer)
+        for step, spacing in ((1, None), (2, (2.0, 2.0, 2.0))):
+            dock.session.open(source_of([layer], step=(step,) * 3))
+            dock._wishes.export_labels()
+            qtbot.wait_until(lambda n=step: sum("exported" in text for text in messages()) == n, timeout=5000)
+            options = written.call_args[1]
+            assert (options["spacing"], options["unit"]) == (spacing, None)
+
     def test_labels_are_exported_with_names_and_voxel_size(
         self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: Any
     ) -> None:
         written = Mock()
         monkeypatch.setattr(wishes, "write_labels", written)
         monkeypatch.setattr(wishes, "ask_for_output", lambda *_: str(tmp_path / "out.tif"))
-        add_image(viewer, scale=(2, 0.5, 0.5), units=("um",) * 3)
+        add_image(viewer, scale=(2, 500, 500), translate=(10, 20_000, 30_000), units=("um", "nm", "nm"))
         dock = open_dock(viewer)
         paint(dock)
         dock._wishes.export_labels()
@@ -765,8 +793,9 @@ class TestFiles:
         (path, labels), options = written.call_args
         assert path == tmp_path / "out.tif"
         assert (labels == 2).sum() == LEFT.n_voxels
-        assert options["spacing"] == (2, 0.5, 0.5)
-        assert options["unit"] == "micrometer"
+        assert options["spacing"] == (2000, 500, 500)
+        assert options["offset"] == (10_000, 20_000, 30_000)
+        assert options["unit"] == "nanometer"
         assert options["class_names"] == {1: "background", 2: "object"}
 
     def test_what_cannot_be_exported_is_told(
@@ -999,8 +1028,8 @@ class TestOverlappingClasses:
         assert not box.isChecked()
 
 
+@pytest.mark.window
 def test_where_next_is_asked_and_answered_on_the_slice(viewer: Any, open_dock: Any, stage_of: Any) -> None:
-    viewer.window._qt_window.show()
     add_image(viewer)
     dock = open_dock(viewer)
     paint(dock)

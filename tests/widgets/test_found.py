@@ -1,4 +1,4 @@
-"""Objects that were found are shown, and corrected by clicks and drags in a real window."""
+"""Objects that were found are shown, and corrected by clicks and drags."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def test_they_are_shown_above_and_the_selected_layer_stays(stage):
     stage.screenshot("found")
 
 
+@pytest.mark.window
 def test_a_drag_across_merges_and_undo_takes_it_back(stage):
     stage.bridge.found.choose("merge")
     center = stage.viewer.scene.camera.center
@@ -176,6 +177,7 @@ def test_left_behind_the_layer_shows_what_it_showed(stage):
     assert stage.bridge.found.count is None
 
 
+@pytest.mark.window
 def test_in_3d_nothing_is_corrected(stage):
     stage.bridge.found.choose("delete")
     stage.viewer.dims.ndisplay = 3

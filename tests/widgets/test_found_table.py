@@ -83,6 +83,7 @@ def test_a_chosen_object_is_brought_into_the_middle_and_selected(stage):
     assert not stage.problems
 
 
+@pytest.mark.window
 def test_a_click_on_an_object_chooses_its_row_and_a_drag_does_not(stage):
     tool = switch_on(stage)
     stage.viewer.layers.selection.active = stage.bridge.found.layer

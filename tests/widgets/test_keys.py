@@ -33,6 +33,7 @@ def test_no_key_but_the_digits_clashes(make_napari_viewer):
     assert OURS & taken <= DIGITS
 
 
+@pytest.mark.window
 def test_digits_choose_classes_and_letters_the_tool(set_stage):
     stage = set_stage()
     chosen = []
@@ -88,6 +89,6 @@ def test_layers_that_are_left_behind_get_napari_s_keys_back(set_stage):
 
 @pytest.mark.parametrize("number", [0, 4, 9])
 def test_a_number_without_class_changes_nothing(set_stage, number):
-    stage = set_stage(show=False)
+    stage = set_stage()
     stage.bridge.choose_class(number)
     assert stage.bridge.class_id == OBJECT

@@ -30,6 +30,7 @@ def id_layer(stage):
     return next(layer for layer in stage.viewer.layers if layer.name.endswith("painted objects"))
 
 
+@pytest.mark.window
 def test_each_object_has_its_id_and_the_class_stays(stage):
     for row in (8, 20, 32):
         stage.drag((4, row, 10), (4, row, 20))

@@ -52,6 +52,7 @@ def test_another_orientation_is_turned_to(stage):
     assert stage.viewer.dims.ndisplay == 2
 
 
+@pytest.mark.window
 def test_the_first_stroke_on_the_slice_takes_the_ring_away_and_others_do_not(stage):
     suggest(stage)
     stage.bridge.go_to(Plane(0, 0, 3))

@@ -1,4 +1,4 @@
-"""Suggested paint in a real window: asked for by the menu, looked at, accepted and refused by clicks and keys."""
+"""Suggested paint: asked for by the menu, looked at, accepted and refused by clicks and keys."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ def stage(set_stage, qtbot):
     stage.panel = SuggestionPanel()
     connect_suggestions(stage.panel, stage.bridge.suggestion)
     stage.bridge.suggestion.changed.connect(lambda: stage.panel.show_state(stage.live.suggestions.state))
-    stage.viewer.window.add_dock_widget(stage.panel, name="suggest")
+    if stage.has_window:
+        stage.viewer.window.add_dock_widget(stage.panel, name="suggest")
+    else:
+        qtbot.addWidget(stage.panel)
+        stage.panel.show()
     stage.settle()
     return stage
 
@@ -75,6 +79,7 @@ def layers(stage):
     return [layer for layer in stage.viewer.layers if isinstance(layer, SuggestionLayer)]
 
 
+@pytest.mark.window
 def test_grown_strokes_are_looked_at_accepted_and_taken_back(stage):
     truth, _ = halves()
     paint_strokes(stage)

@@ -28,6 +28,7 @@ def possible_at(stage, y, x, z=4):
     return set(stage.live.allowed(int(stage.live.codes[0, z, y, x])))
 
 
+@pytest.mark.window
 @pytest.mark.parametrize("mode", ["paint", "correct"])
 def test_a_stroke_leaves_the_chosen_classes_possible(stage, mode):
     stage.live.predict(BACKGROUND)

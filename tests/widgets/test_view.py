@@ -129,6 +129,7 @@ def test_changes_are_told_together_and_soon(qtbot):
     assert len(told) == n_told
 
 
+@pytest.mark.window
 def test_the_bridge_tells_live_where_the_user_looks(set_stage, qtbot):
     stage = set_stage(np.zeros(SHAPE, np.uint8))
     stage.bridge.go_to(Plane(0, 1, 7))
