@@ -655,11 +655,14 @@ class TestClosing:
             from qtpy.QtTest import QTest
             from qtpy.QtWidgets import QApplication
             from napari_sparseseg._types import Box, Region
+            from napari_sparseseg.config import ModelConfig, TrainingConfig
 
             viewer = napari.Viewer()
             viewer.add_image(np.random.default_rng(0).integers(0, 99, (10, 48, 48)).astype(np.uint8))
             _, dock = viewer.window.add_plugin_dock_widget("napari-sparseseg")
             live, window = dock.session.live, viewer.window._qt_window
+            model = ModelConfig(width=4, depth=2, scales=(1.0, 2.0), head_width=32)
+            dock.session.configure(model=model, training=TrainingConfig(warm_start_steps=20))
             for class_id, start in ((1, 4), (2, 28)):
                 live.annotate(Region(0, Box((4, start, start), (5, start + 12, start + 12))), class_id)
             for _ in range(600):
