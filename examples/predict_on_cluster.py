@@ -38,16 +38,16 @@ def start_slurm(n_jobs: int, partition: str | None, memory: str, n_gpus: int) ->
     return cluster
 
 
-def start_kubernetes(n_workers: int, memory: str, n_gpus: int) -> Any:
-    """One worker of one thread to each pod."""
-    from dask_kubernetes.operator import KubeCluster
+def start_kubernetes(n_workers: int, container: str, memory: str, n_gpus: int) -> Any:
+    """One worker of one thread to each pod. What the images lie on must be mounted: put it into the specification."""
+    from dask_kubernetes.operator import KubeCluster, make_cluster_spec
 
     gpus = {"nvidia.com/gpu": str(n_gpus)} if n_gpus else {}
     resources = {"limits": {"memory": memory.removesuffix("B")} | gpus}
     command = ["dask", "worker", "--nthreads", "1"]
-    return KubeCluster(
-        name="sparseseg", image="your/image", n_workers=n_workers, resources=resources, worker_command=command
-    )
+    spec = make_cluster_spec("sparseseg", container, n_workers, resources, worker_command=command)
+    del spec["spec"]["scheduler"]["spec"]["containers"][0]["resources"]  # it needs neither a GPU nor much memory
+    return KubeCluster(custom_cluster_spec=spec)
 
 
 def connect(arguments: argparse.Namespace, stack: ExitStack) -> Client:
@@ -57,7 +57,7 @@ def connect(arguments: argparse.Namespace, stack: ExitStack) -> Client:
     if arguments.slurm:
         cluster = start_slurm(arguments.slurm, arguments.partition, arguments.memory, arguments.gpus)
     elif arguments.kubernetes:
-        cluster = start_kubernetes(arguments.kubernetes, arguments.memory, arguments.gpus)
+        cluster = start_kubernetes(arguments.kubernetes, arguments.container, arguments.memory, arguments.gpus)
     else:
         cluster = LocalCluster(n_workers=arguments.local, threads_per_worker=1, dashboard_address="127.0.0.1:0")
     client = stack.enter_context(Client(stack.enter_context(cluster)))
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--partition", help="of the SLURM cluster")
     parser.add_argument("--kubernetes", type=int, metavar="N", help="pods of a Kubernetes cluster")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a cluster that runs already")
+    parser.add_argument("--container", default="your/image", help="for pods, with napari-sparseseg installed")
     parser.add_argument("--memory", default="16GB", help="of each job or pod")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="of each job or pod, 0 for none")
     arguments = parser.parse_args()
