@@ -21,7 +21,7 @@ os.environ.setdefault("QT_API", "pyside6")
 os.environ["PYTEST_QT_API"] = os.environ["QT_API"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TRACED = (REPOSITORY / "tests" / "engine", REPOSITORY / "tests" / "storage")
+TRACED = [REPOSITORY / "tests" / n for n in ("engine", "storage", "test_measuring.py", "test_overlapping_classes.py")]
 
 
 def find_shared_data() -> Path:
@@ -56,7 +56,7 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Trace only the tests of what is held to a coverage: of the others, windows and all, tracing takes a quarter."""
     coverage = Coverage.current()
-    if coverage is None or any(folder in item.path.parents for folder in TRACED):
+    if coverage is None or any(item.path.is_relative_to(traced) for traced in TRACED):
         return (yield)
     coverage.stop()
     try:

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -64,6 +64,7 @@ class TestTissue:
         assert tissue_sample.image.max() < 65535
 
     @settings(max_examples=15, deadline=None)
+    @example((14, 25, 25), 0.625, 25)
     @given(
         shape=st.tuples(st.integers(14, 24), st.integers(25, 50), st.integers(25, 50)),
         dz=st.floats(0.45, 2.0),

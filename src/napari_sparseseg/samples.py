@@ -118,6 +118,9 @@ def _grow_cells(rng: np.random.Generator, shape: Shape3D, spacing: Spacing) -> _
     reach = _nucleus_reach(rng, points - seeds[first], first, len(seeds))
     reach += 0.16 * _noise(rng, shape, spacing, 1.3).ravel()
     nucleus = (reach < 1) & (to_wall > _MEMBRANE_HALF_WIDTH + 0.35) & has_nucleus[first]
+    if not nucleus.any():  # the smallest volumes may show no more than the rims of cells
+        depth = np.where(is_lumen[first], 0, to_wall)
+        nucleus = depth > 0.8 * depth.max()
     return _Cells(
         first.reshape(shape),
         is_lumen[first].reshape(shape),

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from pickle import PickleBuffer
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,21 +90,18 @@ def bytes_to_send(image: ArrayLike) -> int:
 
     Raises `InputError` for one that cannot be sent.
     """
-    from distributed.protocol import pickle
+    from distributed.protocol import serialize
 
     if isinstance(image, np.ndarray):
         return image.nbytes
-    parts: list[PickleBuffer] = []
     try:
-        others = pickle.dumps(image, buffer_callback=parts.append)
-    except MemoryError:
-        raise
-    except Exception as error:
+        _, parts = serialize(image, serializers=("pickle",), on_error="raise")
+    except TypeError as error:
         raise InputError(
-            f"the image, {type(image).__name__}, cannot be sent to workers ({error}); pass one that lies in files, "
-            "such as zarr or dask, or workers=1"
+            f"the image, {type(image).__name__}, cannot be sent to workers; pass one that lies in files, such as zarr "
+            "or dask, or workers=1"
         ) from error
-    return len(others) + sum(part.raw().nbytes for part in parts)
+    return sum(memoryview(part).nbytes for part in parts)
 
 
 def run_on(
