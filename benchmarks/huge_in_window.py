@@ -251,7 +251,7 @@ class Desk:
         depth, height, width = self.shape
         for number in range(n_places):
             share = (number + 0.5) / n_places
-            self.visit(int(share * depth), int(0.1 * height + 0.8 * share * height), width // 2, 2.0)
+            self.visit(int(share * depth), int(0.1 * height + 0.8 * share * height), width // 2, 6.0)
             wait_until(lambda: self.session.live.status.activity == "What is on screen is predicted")
             print(f"all of it: {rss_mb():.0f} MB", file=sys.stderr)
         return rss_mb()
