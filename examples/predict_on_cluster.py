@@ -2,7 +2,7 @@
 
     python predict_on_cluster.py cells.safetensors big.ome.zarr labels.ome.zarr --local 4
     python predict_on_cluster.py cells.safetensors big.ome.zarr labels.ome.zarr --slurm 16 --partition gpu
-    python predict_on_cluster.py cells.safetensors big.ome.zarr labels.ome.zarr --kubernetes 16
+    python predict_on_cluster.py cells.safetensors big.ome.zarr labels.ome.zarr --kubernetes 16 --container NAME
     python predict_on_cluster.py cells.safetensors big.ome.zarr labels.ome.zarr --scheduler tcp://10.0.0.5:8786
 
 Interrupted, or ended by the batch system, the same command goes on where it was. All workers must see the three paths.
@@ -12,6 +12,7 @@ SLURM needs `pip install dask-jobqueue`, Kubernetes `pip install dask-kubernetes
 from __future__ import annotations
 
 import argparse
+import uuid
 from contextlib import ExitStack
 from typing import Any
 
@@ -45,7 +46,8 @@ def start_kubernetes(n_workers: int, container: str, memory: str, n_gpus: int) -
     gpus = {"nvidia.com/gpu": str(n_gpus)} if n_gpus else {}
     resources = {"limits": {"memory": memory.removesuffix("B")} | gpus}
     command = ["dask", "worker", "--nthreads", "1"]
-    spec = make_cluster_spec("sparseseg", container, n_workers, resources, worker_command=command)
+    name = f"sparseseg-{uuid.uuid4().hex[:8]}"  # one of that name that was left over would be used as it is
+    spec = make_cluster_spec(name, container, n_workers, resources, worker_command=command)
     del spec["spec"]["scheduler"]["spec"]["containers"][0]["resources"]  # it needs neither a GPU nor much memory
     return KubeCluster(custom_cluster_spec=spec)
 
@@ -76,10 +78,12 @@ def main() -> None:
     parser.add_argument("--partition", help="of the SLURM cluster")
     parser.add_argument("--kubernetes", type=int, metavar="N", help="pods of a Kubernetes cluster")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a cluster that runs already")
-    parser.add_argument("--container", default="your/image", help="for pods, with napari-sparseseg installed")
+    parser.add_argument("--container", metavar="NAME", help="image of the pods, with napari-sparseseg installed")
     parser.add_argument("--memory", default="16GB", help="of each job or pod")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="of each job or pod, 0 for none")
     arguments = parser.parse_args()
+    if arguments.kubernetes and not arguments.container:
+        parser.error("--kubernetes needs --container NAME")
 
     image = open_image(arguments.image)
     segmenter = SparseSegmenter.load(arguments.model)

@@ -35,7 +35,7 @@ def test_rows_are_forgotten_by_their_age_and_none_on_screen(marks: list[tuple[in
     age = {(z, y): number for number, (z, y, _) in enumerate(marks)}  # of its latest tile
     on_screen = {(z, y) for z in (0, 1) for y in (0, 1, 2)} if is_seen else set()
     forgotten = []
-    while (box := board.forget_row(view)) is not None:
+    while (box := board.forget_row(view.box if view else None, view)) is not None:
         assert (box.start[2], box.stop[2]) == (0, SHAPE[2])
         forgotten.append((box.start[0] // TILE[0], box.start[1] // TILE[1]))
     assert forgotten == sorted(age.keys() - on_screen, key=lambda row: age[row])
@@ -47,7 +47,8 @@ def test_of_rows_of_the_same_age_the_farthest_is_forgotten() -> None:
     board, generation = TileBoard(SHAPE, TILE), Generation(1, 1, 10)
     for index in np.ndindex(*board.grid):
         board.mark(index, generation)  # type: ignore[arg-type]
-    box = board.forget_row(View(Plane(0, 0, 0), Box((0, 0, 0), (1, 9, 9)), (0, 4, 4)))
+    view = View(Plane(0, 0, 0), Box((0, 0, 0), (1, 9, 9)), (0, 4, 4))
+    box = board.forget_row(view.box, view)
     assert box == Box((32, 64, 0), SHAPE)
 
 

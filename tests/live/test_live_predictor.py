@@ -131,12 +131,13 @@ def test_of_an_image_larger_than_memory_what_is_off_screen_makes_room(monkeypatc
     monkeypatch.setattr(sparse, "LARGEST_RESERVED", 1000)
     row = 16 * 2 * PAGESIZE * 2 * 3  # bytes of labels and of where a class is, here and twice in the viewer
     monkeypatch.setattr(module, "free_memory", lambda: 4 * 6 * row)
+    monkeypatch.setattr(module, "_LEAST_KEPT", 0)
     predictor, features, *_ = make((48, 130, 70))
     predictor.keep_presence_of(frozenset({7}))
     view, told = view_of((48, 130, 70), index=0), []
     for index in np.ndindex(predictor.board(0).grid):
         predictor.tile(0, index, features)
-        told += predictor.make_room(0, view)
+        told += predictor.make_room(view)
     kept = predictor.known_boxes(0)
     on_screen = {(z, y) for z in (0, 16) for y in (0, 64, 128)}  # and next to it
     assert {box.start[:2] for box in kept} == on_screen
@@ -154,11 +155,55 @@ def test_of_an_image_larger_than_memory_what_is_off_screen_makes_room(monkeypatc
     assert predictor.board(0).next_elsewhere(None, FIRST) is not None, "it is predicted again when it is looked at"
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_what_is_on_screen_is_not_forgotten_to_be_previewed_again(monkeypatch, axis):
+    shape = (160, 200, 150)
+    monkeypatch.setattr(sparse, "LARGEST_RESERVED", 1000)
+    monkeypatch.setattr(module, "free_memory", lambda: 0)
+    monkeypatch.setattr(module, "_LEAST_KEPT", 16 * 3 * PAGESIZE * 3)  # a row of tiles
+    monkeypatch.setattr(module, "_WHEN_FULL", 1000)
+    predictor, features, *_ = make(shape)
+    view = view_of(shape, axis, index=3)
+    n_parts = len(list(module.glance_parts(view, shape)))
+    for _ in range(n_parts):
+        assert predictor.glance(view, features) is not None
+        assert not list(predictor.make_room(view))
+    assert predictor.glance(view, features) is None
+    assert (predictor.labels[0][view.box.slices] > 0).all()
+
+
+def test_more_on_screen_than_there_is_memory_for_is_left_alone(monkeypatch):
+    shape = (160, 200, 150)
+    monkeypatch.setattr(sparse, "LARGEST_RESERVED", 1000)
+    monkeypatch.setattr(module, "free_memory", lambda: 0)
+    monkeypatch.setattr(module, "_LEAST_KEPT", 16 * 3 * PAGESIZE * 3)
+    predictor, features, *_ = make(shape)
+    view = view_of(shape, 2, index=3)
+    assert not predictor.is_full
+    assert predictor.glance(view, features) is not None
+    assert predictor.is_full
+    assert predictor.glance(view, features) is None
+    assert not list(predictor.make_room(view))
+    assert list(predictor.make_room(view_of(shape, 0, index=159))), "somewhere else there is room again"
+    assert not predictor.is_full
+
+
+def test_of_what_was_saved_only_what_holds_something_takes_memory(monkeypatch):
+    monkeypatch.setattr(sparse, "LARGEST_RESERVED", 1000)
+    predictor, *_ = make((48, 130, 70))
+    labels = np.zeros((48, 130, 70), np.uint8)
+    labels[20:30, 70:80, 5:60] = 7
+    updates = list(predictor.restore(0, Box.whole(labels.shape), labels))
+    assert [update.box for update in updates] == [Box((16, 64, 0), (32, 128, 64))]
+    np.testing.assert_array_equal(predictor.labels[0], labels)
+    assert predictor.board(0).n_rows() == 1
+
+
 def test_an_image_of_usual_size_is_kept_whole(monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda: 0)
     predictor, features, *_ = make((48, 130, 70))
     predict_all(predictor, features)
-    assert not list(predictor.make_room(0, None))
+    assert not list(predictor.make_room(None))
     assert (predictor.labels > 0).all()
 
 

@@ -13,6 +13,7 @@ from livekit import PATIENCE, make_image, make_truth, paint_both, rest, view_of
 from napari_sparseseg import SparseSegmenter
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.distributed import plan
+from napari_sparseseg.distributed.cluster import local_client
 from napari_sparseseg.errors import InputError, NotFittedError, ProjectError
 from napari_sparseseg.live import whole
 from napari_sparseseg.live.events import WholeState
@@ -106,6 +107,19 @@ def test_it_is_what_the_saved_model_predicts(opened, volume, tmp_path):
     assert (written.spacing, written.offset, written.unit) == ((2.0, 0.5, 0.5), (10.0, 20.0, 30.0), "micrometer")
     shares = [status.share for status in live.wholes]
     assert shares == sorted(shares)
+    assert any("left" in status.text for status in live.wholes)
+    assert not live.heard.failures
+
+
+def test_workers_of_a_cluster_predict_the_same(opened, volume, tmp_path):
+    live, _ = opened()
+    learn(live)
+    live.save_model(tmp_path / "model.safetensors")
+    with local_client(2) as client:
+        live.configure(device=client.cluster.scheduler_address)
+        live.whole.start()
+        (path,) = wait_for(live, WholeState.DONE).paths
+    np.testing.assert_array_equal(found_in(path), expected_of(live, tmp_path / "model.safetensors", volume))
     assert any("left" in status.text for status in live.wholes)
     assert not live.heard.failures
 

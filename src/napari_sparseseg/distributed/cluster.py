@@ -97,6 +97,8 @@ def bytes_to_send(image: ArrayLike) -> int:
     try:
         _, parts = serialize(image, serializers=("pickle",), on_error="raise")
     except TypeError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise error.__cause__ from None
         raise InputError(
             f"the image, {type(image).__name__}, cannot be sent to workers; pass one that lies in files, such as zarr "
             "or dask, or workers=1"

@@ -87,14 +87,14 @@ class TileBoard:
         """Rows of tiles along x of which something is known, or was previewed."""
         return int((self._touched != _NEVER).sum())
 
-    def forget_row(self, view: View | None) -> Box | None:
+    def forget_row(self, seen: Box | None, view: View | None) -> Box | None:
         """Forget the row of tiles that was predicted longest ago, the farthest of several; its voxels.
 
-        None if all that is known is on screen, or next to it.
+        Not what is `seen`, or next to it; None if that is all.
         """
         is_kept = self._touched == _NEVER
-        if view is not None:
-            is_kept[self._part(view.box.grown(self.tile_shape))[:2]] = True
+        if seen is not None:
+            is_kept[self._part(seen.grown(self.tile_shape))[:2]] = True
         rows = np.argwhere(~is_kept)
         if not len(rows):
             return None
@@ -102,6 +102,10 @@ class TileBoard:
         self._number[z, y] = self._touched[z, y] = _NEVER
         first, last = self.box((z, y, 0)), self.box((z, y, self.grid[2] - 1))
         return Box(first.start, last.stop)
+
+    def is_touched(self, box: Box) -> bool:
+        """Whether all rows that something of a box lies in are known, or were previewed."""
+        return bool((self._touched[self._part(box)[:2]] != _NEVER).all())
 
     def _distance(self, row: npt.NDArray[np.intp], view: View | None) -> float:
         if view is None:

@@ -265,14 +265,18 @@ class LiveLoop:
             return False
         self._owe(time.perf_counter() - started, for_screen, wishes)
         self.reporter.tile(update)
-        for forgotten in self.predictor.make_room(update.frame, wishes.view):
-            self.reporter.tile(forgotten)
+        self.make_room()
         if can_train:
             self.reporter.at_work(LiveState.TRAINING)
         else:
             what = "Predicting what is on screen" if for_screen else "Predicting the rest"
             self.reporter.at_work(LiveState.PREDICTING, what)
         return True
+
+    def make_room(self) -> None:
+        """Forget what was predicted longest ago, if memory is short; nothing that is looked at by now."""
+        for forgotten in self.predictor.make_room(self._switch.wishes.view):
+            self.reporter.tile(forgotten)
 
     def _owe(self, seconds: float, for_screen: bool, wishes: Wishes) -> None:
         """So much predicting is worth so much training before the next; "update once" predicts first."""
@@ -289,8 +293,11 @@ class LiveLoop:
         if preview is not None:
             return preview
         hot = wishes.hot[1] if wishes.hot and wishes.hot[0] == frame else None
-        index = self.predictor.board(frame).next_on_screen(view, generation, hot)
-        return None if index is None else self._tile(frame, index)
+        board = self.predictor.board(frame)
+        index = board.next_on_screen(view, generation, hot)
+        if index is None or (self.predictor.is_full and not board.is_touched(board.box(index))):
+            return None
+        return self._tile(frame, index)
 
     def _elsewhere(self, wishes: Wishes) -> TileUpdate | None:
         frame, generation, view = self._switch.frame, self.predictor.generation, wishes.view
@@ -298,7 +305,7 @@ class LiveLoop:
             return None
         within = None
         if is_large(self.opened.labels):  # which would take more memory and time than there is
-            if view is None:
+            if view is None or self.predictor.is_full:
                 return None
             within = view.box.grown(self.predictor.board(frame).tile_shape)
         index = self.predictor.board(frame).next_elsewhere(view, generation, within)
@@ -395,6 +402,8 @@ class LiveLoop:
             self.reporter.at_rest(LiveState.PAUSED, "Paused; Train or Update once learns the latest paint")
         elif self.reporter.is_all_fresh:
             self.reporter.at_rest(LiveState.UP_TO_DATE, "Everything is predicted")
+        elif self.predictor.is_full and wishes.is_live:
+            self.reporter.at_rest(LiveState.UP_TO_DATE, "Zoom in: there is no memory for all that is on screen")
         elif is_large(self.opened.labels) and wishes.is_live:
             self.reporter.at_rest(LiveState.UP_TO_DATE, "What is on screen is predicted")
         else:

@@ -30,6 +30,8 @@ from napari_sparseseg.storage.strokes import AnnotationStore
 
 _GLANCE = 128  # edge of the parts in which a plane is previewed, in voxels
 _SHARE_KEPT = 4  # of the memory that may be used, this part is for predictions of an image larger than memory
+_WHEN_FULL = 2  # times that share: what is on screen may take as much
+_LEAST_KEPT = 1 << 29  # bytes
 _IN_VIEWER = 2  # arrays that the layer holds of each prediction
 
 
@@ -53,7 +55,8 @@ class LivePredictor:
         self._network: SparseNet | None = None
         self._classes: ClassTable | None = None
         self._glanced: set[tuple[int, Box]] = set()
-        self._most_bytes = free_memory() // _SHARE_KEPT if is_large(labels) else None
+        self._most_bytes = max(_LEAST_KEPT, free_memory() // _SHARE_KEPT) if is_large(labels) else None
+        self.n_forgotten = 0
 
     def use(self, network: SparseNet, classes: ClassTable, generation: Generation) -> None:
         """Predict with these weights from now on; what was predicted stays until it is predicted again."""
@@ -74,16 +77,25 @@ class LivePredictor:
         for found in self.presence.values():
             clear(found)
 
-    def restore(self, frame: int, box: Box, labels: npt.NDArray[np.uint8]) -> TileUpdate:
-        """Take labels that were predicted at an earlier time; they are shown until they are predicted again."""
-        self.labels[(frame, *box.slices)] = labels
+    def restore(self, frame: int, box: Box, labels: npt.NDArray[np.uint8]) -> Iterator[TileUpdate]:
+        """Take labels that were predicted at an earlier time; they are shown until they are predicted again.
+
+        Tile by tile where what is empty must take no memory.
+        """
         board = self.board(frame)
         z, y, x = (range(a // t, -(-b // t)) for a, b, t in zip(box.start, box.stop, board.tile_shape, strict=True))
+        if not is_large(self.labels):
+            self.labels[(frame, *box.slices)] = labels
         for index in product(z, y, x):
-            tile = board.box(index).clipped(box).relative_to(box.start)
-            if labels[tile.slices].any():
+            tile = board.box(index).clipped(box)
+            found = labels[tile.relative_to(box.start).slices]
+            if found.any():
                 board.mark(index, Generation(0, EXPIRED, 0))
-        return TileUpdate(frame, box, labels, 0)
+                if is_large(self.labels):
+                    self.labels[(frame, *tile.slices)] = found
+                    yield TileUpdate(frame, tile, found, 0)
+        if not is_large(self.labels):
+            yield TileUpdate(frame, box, labels, 0)
 
     def drop_class(self, class_id: int) -> Iterator[TileUpdate]:
         """Make voxels that were predicted as this class unknown; yields what changed."""
@@ -132,7 +144,7 @@ class LivePredictor:
         a first tile costs half a second.
         """
         box = self._part_to_glance_at(view)
-        if box is None or self._network is None:
+        if box is None or self._network is None or not self._has_room_for(view.plane.frame, box):
             return None
         frame = view.plane.frame
         self._glanced.add((frame, box))
@@ -160,19 +172,30 @@ class LivePredictor:
         self.board(frame).mark(index, self.generation)
         return update
 
-    def make_room(self, frame: int, view: View | None) -> Iterator[TileUpdate]:
+    @property
+    def is_full(self) -> bool:
+        """Whether what is on screen alone takes more memory than there is, so that no more of it is predicted."""
+        return self._most_bytes is not None and self._n_bytes() > _WHEN_FULL * self._most_bytes
+
+    def make_room(self, view: View | None) -> Iterator[TileUpdate]:
         """Forget what was predicted longest ago of an image larger than memory, while it takes more than its share.
 
         Nothing on screen; yields what is forgotten.
         """
         while self._most_bytes is not None and self._n_bytes() > self._most_bytes:
+            frame = None if view is None else view.plane.frame
             for number in sorted(self._boards, key=lambda other: other == frame):  # that on screen last
-                box = self._boards[number].forget_row(view if number == frame else None)
+                board = self._boards[number]
+                seen = None if view is None or number != frame else _glanced_at(view, board.shape)
+                box = board.forget_row(seen, view)
                 if box is not None:
                     yield self._forget(number, box)
                     break
             else:
                 return
+
+    def _has_room_for(self, frame: int, box: Box) -> bool:
+        return not self.is_full or self.board(frame).is_touched(box)
 
     def _n_bytes(self) -> int:
         """Memory that predictions take: pages of whole rows of tiles, here and in the viewer."""
@@ -186,6 +209,7 @@ class LivePredictor:
 
     def _forget(self, frame: int, box: Box) -> TileUpdate:
         where = (frame, *box.slices)
+        self.n_forgotten += 1
         for array in (self.labels, *self.presence.values()):
             forget(array[where])
         self._glanced = {(f, part) for f, part in self._glanced if f != frame or not part.clipped(box).n_voxels}
@@ -278,13 +302,21 @@ class LivePredictor:
 
 def glance_parts(view: View, shape: Shape3D) -> Iterator[Box]:
     """Parts of the plane of which something is on screen, on a grid that does not move with the view."""
-    if not view.box.n_voxels:
-        return
-    edges = [1 if axis == view.plane.axis else _GLANCE for axis in range(3)]
+    if view.box.n_voxels:
+        yield from tile_grid(_glanced_at(view, shape), _glance_edges(view))
+
+
+def _glance_edges(view: View) -> Shape3D:
+    z, y, x = (1 if axis == view.plane.axis else _GLANCE for axis in range(3))
+    return z, y, x
+
+
+def _glanced_at(view: View, shape: Shape3D) -> Box:
+    """What is on screen, and what is previewed with it."""
+    edges = _glance_edges(view)
     start = [a // n * n for a, n in zip(view.box.start, edges, strict=True)]
     stop = [-(-b // n) * n for b, n in zip(view.box.stop, edges, strict=True)]
-    around = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).clipped(Box.whole(shape))
-    yield from tile_grid(around, (edges[0], edges[1], edges[2]))
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).clipped(Box.whole(shape))
 
 
 def _uncertainty(probabilities: Tensor, classes: ClassTable) -> npt.NDArray[np.uint8]:

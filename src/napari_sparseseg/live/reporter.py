@@ -134,7 +134,7 @@ class Reporter:
 
     def _tell_freshness(self, n_fresh: int) -> None:
         generation = self._predictor.generation
-        now = (self._switch.frame, n_fresh, generation.number if generation else 0)
+        now = (self._switch.frame, n_fresh, generation.number if generation else 0, self._predictor.n_forgotten)
         if now != self._told_freshness:
             self._told_freshness = now
             self._switch.tell(self._events.freshness_changed, self._switch.frame)

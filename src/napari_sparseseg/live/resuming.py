@@ -41,8 +41,8 @@ def _resume_prediction(loop: LiveLoop, project: ProjectImage) -> None:
             with damage(project.folder):
                 labels = np.asarray(found[(frame, *box.slices)], np.uint8)
             if labels.any():
-                loop.reporter.tile(loop.predictor.restore(frame, box, labels))
-                for forgotten in loop.predictor.make_room(frame, None):
-                    loop.reporter.tile(forgotten)
+                for update in loop.predictor.restore(frame, box, labels):
+                    loop.reporter.tile(update)
+                loop.make_room()
     except ProjectError as error:
         loop.reporter.notice(f"The prediction could not be read ({error}); it is made anew")

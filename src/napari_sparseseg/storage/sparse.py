@@ -63,13 +63,20 @@ def forget(part: npt.NDArray[Any]) -> None:
     Those are pages of 4 kB along the last axis: rows that go all the way give back everything but their ends.
     """
     mapped = _map_of(part)
-    if mapped is None or not (part.flags.c_contiguous or part.ndim > 1):
+    if mapped is None or _run_of(part) < mmap.PAGESIZE:
         part.fill(0)
     elif part.flags.c_contiguous:
         _give_back(mapped, part.reshape(-1).view(np.uint8))
     else:
         for each in part:
             forget(each)
+
+
+def _run_of(part: npt.NDArray[Any]) -> int:
+    """Bytes of a view that follow each other in memory."""
+    while part.size and part.ndim > 1 and not part.flags.c_contiguous:
+        part = part[0]
+    return part.nbytes if part.flags.c_contiguous else 0
 
 
 def _give_back(mapped: mmap.mmap, octets: npt.NDArray[np.uint8]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from time import perf_counter
 
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -42,14 +43,18 @@ class PredictionFeed(QObject):
     def add(self, tiles: Iterable[TileUpdate]) -> None:
         """Take tiles, in the order of their age; of the same box the newest counts."""
         for tile in tiles:
-            if tile.is_forgotten:  # what it tells beside its labels would outlive them
-                within = [key for key in self._waiting if key[0] == tile.frame and key[1].clipped(tile.box) == key[1]]
-                for key in within:
-                    del self._waiting[key]
+            if tile.is_forgotten:
+                self._keep_labels_alone(tile)
             self._waiting.pop((tile.frame, tile.box), None)
             self._waiting[tile.frame, tile.box] = tile
         if self._waiting and not self._timer.isActive():
             self._timer.start()
+
+    def _keep_labels_alone(self, forgotten: TileUpdate) -> None:
+        """Labels are read when they are written; what else a waiting tile tells would outlive what is forgotten."""
+        for key, tile in self._waiting.items():
+            if tile.frame == forgotten.frame and tile.box.clipped(forgotten.box).n_voxels:
+                self._waiting[key] = replace(tile, probability=None, uncertainty=None, novelty=None, second=None)
 
     def clear(self) -> None:
         """Drop what was not handed out."""

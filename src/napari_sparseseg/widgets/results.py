@@ -11,7 +11,7 @@ from napari.layers import Labels
 
 from napari_sparseseg._types import Plane
 from napari_sparseseg.storage.formats import open_image
-from napari_sparseseg.storage.sparse import zeros
+from napari_sparseseg.storage.sparse import is_large, zeros
 from napari_sparseseg.widgets.layers import add_below_ours, prediction_colormap
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def add_slice(viewer: Any, live: LiveSegmenter, pair: LayerPair, plane: Plane) -
     index = pair.axes.to_layer(plane.frame, box)
     places = np.mgrid[index]
     values = np.empty(places.shape[1:], np.uint8)
+    if is_large(layer.data):  # what was predicted elsewhere on the slice may have been forgotten since
+        before = pair.axes.as_frames(layer.data)[plane.frame][box.slices]
+        labels = np.where(labels == 0, before, labels)
     pair.axes.as_frames(values)[0][...] = labels
     layer.data_setitem(tuple(axis.ravel() for axis in places), values.ravel())
     return layer

@@ -9,6 +9,8 @@ from napari_sparseseg._types import Box
 from napari_sparseseg.storage.sparse import clear, forget, is_large, zeros
 from napari_sparseseg.widgets.axes import AxisMap
 
+_FEW = 0.1  # of the values that are written, below which it is worth while to give memory back
+
 Values = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
@@ -41,9 +43,11 @@ class ShadowedArray:
         """Write values (z, y, x) into a box, except where the user has painted."""
         data, shadow = self._at(frame, box)
         free = data == shadow
-        if free.all() and self.is_large and not values.any():
-            forget(data)
-            forget(shadow)
+        if free.all() and self.is_large and np.count_nonzero(values) < _FEW * values.size:
+            where = np.nonzero(values)
+            for array in (data, shadow):
+                forget(array)
+                array[where] = values[where]
         elif free.all():
             data[...] = values
             shadow[...] = values
