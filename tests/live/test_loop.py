@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from mmap import PAGESIZE
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,6 +28,7 @@ from napari_sparseseg.live.loop import LiveLoop
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
 from napari_sparseseg.live.switchboard import Find, Switchboard
+from napari_sparseseg.storage import sparse
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 TILE = (4, 20, 20)
@@ -234,6 +236,24 @@ class TestWaiting:
         n = len(bench.tiles)
         assert bench.run_until_rest() == 0
         assert len(bench.tiles) == n
+
+
+class TestLittleMemory:
+    def test_what_is_on_screen_makes_room_for_what_comes_on_screen(self, image, monkeypatch):
+        monkeypatch.setattr(sparse, "LARGEST_RESERVED", 1000)
+        monkeypatch.setattr("napari_sparseseg.live.predictor.free_memory", lambda: 0)
+        monkeypatch.setattr("napari_sparseseg.live.predictor._LEAST_KEPT", 4 * 3 * PAGESIZE)  # a row of tiles
+        bench = Bench(image)
+        bench.paint_both()
+        bench.switch.wish(view=view_of(axis=2, index=0))
+        bench.train_and_rest()
+        assert bench.status.activity.startswith("Zoom in")
+        assert not bench.opened.labels[0][:, 20:, 0].any()
+        bench.switch.wish(view=view_of(axis=0, index=11))
+        bench.run_until_rest()
+        assert bench.opened.labels[0, 11].all()
+        assert not bench.opened.labels[0, :4].any()
+        assert any(tile.is_forgotten for tile in bench.tiles)
 
 
 class TestOrder:

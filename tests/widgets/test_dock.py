@@ -767,12 +767,17 @@ class TestProjects:
 
 
 class TestFiles:
-    def test_voxels_of_no_known_size_are_exported_without_and_those_of_a_scale_with_one(
-        self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: Any
-    ) -> None:
+    @pytest.fixture
+    def written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mock:
+        """What is written to out.tif when labels are exported."""
         written = Mock()
         monkeypatch.setattr(wishes, "write_labels", written)
         monkeypatch.setattr(wishes, "ask_for_output", lambda *_: str(tmp_path / "out.tif"))
+        return written
+
+    def test_voxels_of_no_known_size_are_exported_without_and_those_of_a_scale_with_one(
+        self, viewer: Any, open_dock: Any, written: Mock, qtbot: Any
+    ) -> None:
         layer = add_image(viewer)
         dock = open_dock(viewer)
         for step, spacing in ((1, None), (2, (2.0, 2.0, 2.0))):
@@ -783,11 +788,8 @@ class TestFiles:
             assert (options["spacing"], options["unit"]) == (spacing, None)
 
     def test_labels_are_exported_with_names_and_voxel_size(
-        self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: Any
+        self, viewer: Any, open_dock: Any, tmp_path: Path, written: Mock, qtbot: Any
     ) -> None:
-        written = Mock()
-        monkeypatch.setattr(wishes, "write_labels", written)
-        monkeypatch.setattr(wishes, "ask_for_output", lambda *_: str(tmp_path / "out.tif"))
         add_image(viewer, scale=(2, 500, 500), translate=(10, 20_000, 30_000), units=("um", "nm", "nm"))
         dock = open_dock(viewer)
         paint(dock)

@@ -254,6 +254,7 @@ class LiveLoop:
         self.predictor.probability_of = wishes.probability_of
         self.predictor.wants_uncertainty, self.predictor.extras = wishes.wants_uncertainty, wishes.extras
         self.predictor.keep_presence_of(wishes.presence_of)
+        self.make_room()
         started = time.perf_counter()
         update, for_screen = self._on_screen(wishes), True
         if update is None and self._has_moved(can_train):
@@ -265,7 +266,6 @@ class LiveLoop:
             return False
         self._owe(time.perf_counter() - started, for_screen, wishes)
         self.reporter.tile(update)
-        self.make_room()
         if can_train:
             self.reporter.at_work(LiveState.TRAINING)
         else:
