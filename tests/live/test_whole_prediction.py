@@ -8,12 +8,12 @@ import time
 import numpy as np
 import pytest
 import zarr
+from distributed import LocalCluster
 from livekit import PATIENCE, make_image, make_truth, paint_both, rest, view_of
 
 from napari_sparseseg import SparseSegmenter
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.distributed import plan
-from napari_sparseseg.distributed.cluster import local_client
 from napari_sparseseg.errors import InputError, NotFittedError, ProjectError
 from napari_sparseseg.live import whole
 from napari_sparseseg.live.events import WholeState
@@ -115,8 +115,9 @@ def test_workers_of_a_cluster_predict_the_same(opened, volume, tmp_path):
     live, _ = opened()
     learn(live)
     live.save_model(tmp_path / "model.safetensors")
-    with local_client(2) as client:
-        live.configure(device=client.cluster.scheduler_address)
+    options = {"memory_limit": 0, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+    with LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster:
+        live.configure(device=cluster.scheduler_address)
         live.whole.start()
         (path,) = wait_for(live, WholeState.DONE).paths
     np.testing.assert_array_equal(found_in(path), expected_of(live, tmp_path / "model.safetensors", volume))

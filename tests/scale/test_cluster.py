@@ -86,6 +86,12 @@ def test_errors_of_workers_come_back(client, segmenter, tmp_path):
         segmenter.predict_to(image, tmp_path / "a.zarr", client=client, memory="4GB")
 
 
+def test_a_client_need_not_be_the_default(client, segmenter, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr("distributed.client._get_global_client", lambda: None)
+    done = segmenter.predict_to(make_image(), tmp_path / "a.zarr", client=client.cluster.scheduler_address)
+    assert written(done.labels) == expected
+
+
 def test_an_image_that_cannot_be_sent_is_refused(client, segmenter, expected, tmp_path):
     with h5py.File(tmp_path / "image.h5", "w") as file:
         image = file.create_dataset("image", data=make_image())

@@ -119,7 +119,7 @@ def run_on(
     # the result of a task, not scattered data: it is made anew where its worker has died
     shared = client.submit(_given, job, pure=False)
     running = {client.submit(_run, shared, task, pure=False): task for task in islice(waiting, _IN_FLIGHT)}
-    completed = as_completed(list(running))
+    completed = as_completed(list(running), loop=client.loop)  # without, it asks for the default client
     while running:
         while not completed.has_ready():
             while_waiting()
