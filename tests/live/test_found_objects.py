@@ -22,6 +22,7 @@ from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.object_table import ObjectFilter, ObjectTables
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.switchboard import Switchboard
+from napari_sparseseg.storage import sparse
 from napari_sparseseg.storage.object_ids import Change, ObjectIds
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.strokes import AnnotationStore
@@ -377,6 +378,18 @@ def test_the_table_follows_corrections_and_only_they_are_measured_again(desk):
     assert tables.now()["n_voxels"].tolist() == [252, 252]
     desk.opened.objects.take((1, *SHAPE), 0, WHOLE, np.zeros(SHAPE, np.uint32))
     assert not len(tables.now())
+
+
+@pytest.mark.parametrize("is_huge", [True, False])
+def test_objects_keep_their_class_where_what_was_predicted_is_forgotten(desk, monkeypatch, is_huge):
+    if is_huge:
+        monkeypatch.setattr(sparse, "LARGEST_RESERVED", 1000)
+    tables = Tables(desk)
+    assert tables.now()["class"].tolist() == [2, 2]
+    desk.labels[:, :, :10] = 0
+    desk.ids[1, 14:16, 1:4], desk.ids[1, 14:16, 12:14] = 3, 4
+    desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+    assert tables.now()["class"].tolist() == [2 if is_huge else 0, 2, 0, 1]
 
 
 def test_a_table_that_was_given_up_for_another_frame_is_made_anew(monkeypatch):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.live.events import ObjectTable
 from napari_sparseseg.live.opened import Opened
+from napari_sparseseg.storage.sparse import is_large
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +63,8 @@ class ObjectTables:
         if share < 1:
             return share
         rows = self._job.measurement.table()
+        if is_large(self._opened.labels) and frame in self._tables:
+            _keep_classes(rows, self._tables[frame])
         if self._job.only is not None:
             rows = _with_rows(self._tables[frame], rows, self._job.only)
         self._tables[frame] = rows
@@ -118,6 +121,13 @@ class _Reader:
     def read(self, box: Box) -> npt.NDArray[Any]:
         """Values of a box, with an axis of one channel."""
         return self._read(box)[None]
+
+
+def _keep_classes(rows: pd.DataFrame, before: pd.DataFrame) -> None:
+    """Where nothing is predicted any more, since it was forgotten, an object is of the class that it was of."""
+    known = before.set_index("id")["class"].reindex(rows["id"]).to_numpy(float)
+    is_lost = (rows["class"] == 0) & ~np.isnan(known)
+    rows.loc[is_lost, "class"] = known[is_lost].astype(int)
 
 
 def _with_rows(table: pd.DataFrame, rows: pd.DataFrame, ids: npt.NDArray[np.uint32]) -> pd.DataFrame:
