@@ -33,7 +33,7 @@ from napari_sparseseg.distributed.plan import (
 )
 from napari_sparseseg.errors import InputError, InputWarning
 from napari_sparseseg.progress import duration, move_bar, open_bar
-from napari_sparseseg.storage._arrays import checked_spacing, plain_int, real_dtype_of
+from napari_sparseseg.storage._arrays import checked_spacing, plain_int, real_dtype_of, shape_of
 from napari_sparseseg.storage.ome import checked_offset
 from napari_sparseseg.storage.project.reference import fingerprint_of
 from napari_sparseseg.storage.sharded import ShardedImage
@@ -336,7 +336,7 @@ def _is_in_memory(image: ArrayLike) -> bool:
     """
     from napari_sparseseg.distributed.cluster import bytes_to_send
 
-    n_bytes = real_dtype_of(image, "image").itemsize * math.prod(int(size) for size in image.shape)
+    n_bytes = real_dtype_of(image, "image").itemsize * math.prod(shape_of(image, "image"))
     return bytes_to_send(image) > max(_MOST_SENT, n_bytes // 2)
 
 

@@ -82,20 +82,17 @@ class LivePredictor:
 
         Tile by tile where what is empty must take no memory.
         """
-        board = self.board(frame)
+        board, tiles = self.board(frame), []
         z, y, x = (range(a // t, -(-b // t)) for a, b, t in zip(box.start, box.stop, board.tile_shape, strict=True))
-        if not is_large(self.labels):
-            self.labels[(frame, *box.slices)] = labels
         for index in product(z, y, x):
             tile = board.box(index).clipped(box)
-            found = labels[tile.relative_to(box.start).slices]
-            if found.any():
+            if labels[tile.relative_to(box.start).slices].any():
                 board.mark(index, Generation(0, EXPIRED, 0))
-                if is_large(self.labels):
-                    self.labels[(frame, *tile.slices)] = found
-                    yield TileUpdate(frame, tile, found, 0)
-        if not is_large(self.labels):
-            yield TileUpdate(frame, box, labels, 0)
+                tiles.append(tile)
+        for part in tiles if is_large(self.labels) else [box]:
+            found = labels[part.relative_to(box.start).slices]
+            self.labels[(frame, *part.slices)] = found
+            yield TileUpdate(frame, part, found, 0)
 
     def drop_class(self, class_id: int) -> Iterator[TileUpdate]:
         """Make voxels that were predicted as this class unknown; yields what changed."""
@@ -151,9 +148,9 @@ class LivePredictor:
         with torch.no_grad():
             logits = self._network.at_a_glance(feature_map.glance(box))
         probabilities = logits.exp() if self._network.overlapping else logits.softmax(-1)
+        assert self.generation is not None  # noqa: S101 - there is a network
         board = self.board(frame)
-        if self.generation is not None:
-            board.touch(box, self.generation)
+        board.touch(box, self.generation)
         return self._take(frame, box, probabilities.movedim(-1, 0), kept=board.known(box))
 
     def tile(self, frame: int, index: Shape3D, feature_map: FeatureMap) -> TileUpdate:
