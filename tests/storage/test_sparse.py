@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_sparseseg._types import Box, Region
+from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage import sparse
 from napari_sparseseg.storage._arrays import behind_dask
 from napari_sparseseg.storage.durable import RealDisk
@@ -46,6 +48,21 @@ def test_an_array_may_be_larger_than_memory() -> None:
     assert sparse.is_large(array)
     array[0, 3000, 4000:, 4000:] = 9
     assert array[0, 3000, 3999:4001, 4095].tolist() == [0, 9]
+
+
+@pytest.mark.usefixtures("small_limit")
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_where_the_system_promises_no_more_than_it_has_a_part_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(sparse, "sys", SimpleNamespace(platform=platform))
+    monkeypatch.setattr(sparse.mmap, "mmap", refuse)
+    monkeypatch.setattr(sparse.np, "zeros", refuse)
+    with pytest.raises(InputError, match=r"\(4, 50, 50\) is too large .* working region"):
+        sparse.zeros((4, 50, 50), np.uint8)
 
 
 @ONLY_LINUX

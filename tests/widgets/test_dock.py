@@ -25,6 +25,7 @@ from typing_extensions import override
 from napari_sparseseg import samples
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import TrainingConfig
+from napari_sparseseg.errors import InputError
 from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus, ObjectsChange
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets import commands, image_panel, settings_panel, wishes
@@ -165,6 +166,24 @@ class TestOpening:
         assert not dock.image_panel._use.isHidden()
         QTest.mouseClick(dock.image_panel._use, Qt.MouseButton.LeftButton)
         assert dock.session.source is not None
+
+    def test_where_the_whole_has_no_room_a_region_is_asked_for_and_used(
+        self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
+            if shape == (1, *SHAPE):  # as on Windows
+                raise InputError("too large to be worked on as a whole here; choose a working region")
+            return np.zeros(shape, dtype)
+
+        monkeypatch.setattr("napari_sparseseg.live.live_segmenter.zeros", zeros)
+        layer = add_image(viewer)
+        dock = open_dock(viewer)
+        assert dock.session.source is None
+        assert "choose a working region" in shown_message(dock)[0]
+        dock.image_panel.source_chosen.emit(source_of([layer], region=Box((2, 8, 8), (8, 40, 40))))
+        assert dock.session.live.image_shape == (6, 32, 32)
+        paint(dock)
+        assert dock.session.has_paint
 
     def test_an_image_that_cannot_be_used_is_explained(self, viewer: Any, open_dock: Any) -> None:
         add_image(viewer, rotate=20)
