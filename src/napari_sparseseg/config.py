@@ -119,6 +119,14 @@ class TrainingConfig(_Config):
         description="How much the network must agree with its own average where nothing is painted, against the paint; "
         "0 is without. No gain was measured with few steps, and a step takes longer; if you train for long, try 1.",
     )
+    distillation: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        title="Learn from the pixel head",
+        description="How much the U-Net must agree with the pixel head where nothing is painted, against the paint, if "
+        "there are only a few strokes or a class has next to no paint; 0 is without.",
+    )
     held_out: float = Field(
         0.1,
         ge=0,

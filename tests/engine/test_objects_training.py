@@ -27,6 +27,7 @@ from synthetic import (
 from napari_sparseseg.engine.checkpoint import describe_model, encode_model, load_model, save_model
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.model import FittedModel, ModelSpec
+from napari_sparseseg.engine.objects.affinity import AffinityLesson
 from napari_sparseseg.engine.objects.offsets import default_offsets
 from napari_sparseseg.engine.predictor import Predictor
 from napari_sparseseg.errors import ModelFileError
@@ -110,7 +111,7 @@ class TestTraining:
             seen["logits"].retain_grad()
             return seen["logits"]
 
-        lesson = trainer._lessons[-1]
+        lesson = next(each for each in trainer._lessons if isinstance(each, AffinityLesson))
 
         def loss_of(logits, members, positions, loss_of=lesson.loss_of):
             seen["ids"] = np.concatenate([trainer._paints[0].object_ids[m] for _, m in members])

@@ -86,9 +86,8 @@ class TestTraining:
         """Painted are `some` columns of one slice."""
         image, truth = make_blobs(SHAPE, seed=5)
         fitted = started_from(START, make_fresh(ids=(1, 2)))
-        trainer = Trainer(
-            fitted.network, fitted.classes, make_trainer(image, truth).config, seed=0, is_started=is_started
-        )
+        config = make_trainer(image, truth).config.with_changes(distillation=0.0)  # no trunk from elsewhere is taught
+        trainer = Trainer(fitted.network, fitted.classes, config, seed=0, is_started=is_started)
         codes = paint_planes(truth, (0, 4))
         codes[:, :, some:] = 0
         trainer.learn_from([make_features(image)], [make_annotation(codes)])

@@ -400,8 +400,6 @@ def _check_step(step: TrainingStep) -> None:
 def _check_training(training: Mapping[str, Any]) -> None:
     for name in ("step", "round", "seed", "optimiser_steps"):
         require(is_whole(training[name]) and training[name] >= 0, name, training[name])
-    pixel_loss = training.get("pixel_loss", 0.0)
-    require(isinstance(pixel_loss, float) and math.isfinite(pixel_loss), "pixel_loss", pixel_loss)
     require(isinstance(training.get("is_started", False), bool), "is_started", training.get("is_started"))
     np.random.default_rng(0).bit_generator.state = training["random"]
 

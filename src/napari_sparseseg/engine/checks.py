@@ -33,7 +33,6 @@ class Standing:
     """
 
     step: int
-    pixel_loss: float
     seeds: tuple[int, ...]
     is_started: bool
 
@@ -43,6 +42,7 @@ class Checks:
     """Settles what a network answers beside its weights, by these volumes and their paint.
 
     `strokes` is the share of the paint that is strokes (`stroke_share`): what is filled tells how common classes are.
+    `taught` is how much the U-Net learns from the pixel head (`need_of_teaching`).
     """
 
     maps: Sequence[FeatureMap]
@@ -50,6 +50,7 @@ class Checks:
     sampler: PatchSampler
     held_out: HeldOutSet
     strokes: float
+    taught: float
 
     def choose_mix(
         self, network: SparseNet, classes: ClassTable, last: HeldOutScore | None, at: Standing
@@ -63,7 +64,7 @@ class Checks:
             score = self.held_out.score(network, self.maps, classes, has_context=at.step > 0)
         context = score.context if score else None
         if context is None:
-            context = untested_context(self.paints, at.step, at.pixel_loss, is_started=at.is_started)
+            context = untested_context(self.paints, at.step, taught=self.taught, is_started=at.is_started)
         network.context = context
         return score
 

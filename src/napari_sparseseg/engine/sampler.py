@@ -81,9 +81,9 @@ class PatchSampler:
             found.append(self._within(volume, start, shape))
         return found
 
-    def anywhere(self, n_patches: int, rng: np.random.Generator) -> list[PatchLocation]:
-        """Patches of one shape anywhere in the painted volumes."""
-        shape = np.asarray(self._patch_shapes[int(rng.choice(sorted(self._slices)))])
+    def anywhere(self, n_patches: int, rng: np.random.Generator, axis: int | None = None) -> list[PatchLocation]:
+        """Patches of one shape, that for slices across an axis or a random one, anywhere in the painted volumes."""
+        shape = np.asarray(self._patch_shapes[int(rng.choice(sorted(self._slices))) if axis is None else axis])
         found = []
         for volume in rng.choice(list(self._spans), n_patches).tolist():
             start = rng.integers(0, np.maximum(np.asarray(self._shapes[volume]) - shape, 0), endpoint=True)

@@ -24,6 +24,7 @@ from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn,
 from napari_sparseseg.engine.checks import Checks, Standing, stroke_share
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.device import mixed_precision
+from napari_sparseseg.engine.distillation import DistillationLesson, need_of_teaching
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.growth import change_heads, change_outputs, named_moments, remember, sources_of
 from napari_sparseseg.engine.heads import Heads
@@ -49,6 +50,7 @@ _PIXEL_SHARE = 0.2  # of a budget that one fit of the pixel head may take
 _PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
 _WARM_UP_STREAM = 1  # of random numbers
 _WARM_UP_SHARE = 0.2  # of a budget that warming up on the volume may take
+_TAUGHT_ELSEWHERE = 0.5  # of the steps with a teacher, in which a patch lies anywhere rather than around paint
 _STARTED_PACE = 0.1  # of the step size, for a trunk that was learnt elsewhere: few strokes would spoil it
 
 Progress = Callable[[int], float]
@@ -102,7 +104,6 @@ class Trainer:
         self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=config.weight_decay)
-        self._pixel_loss = 0.0
         self._maps: Sequence[FeatureMap] = ()
         self._lessons: list[Lesson] = []
         self._turns: list[tuple[int, int, int]] = []
@@ -211,7 +212,6 @@ class Trainer:
             "round": self._round,
             "seed": self._seed,
             "optimiser_steps": self._optimiser.n_steps,
-            "pixel_loss": self._pixel_loss,
             "is_started": self.is_started,
         }
         latest = {f"latest.{name}": value for name, value in self.network.unet.state_dict().items()}
@@ -228,7 +228,6 @@ class Trainer:
         self.step, self._round, self._seed = plain["step"], plain["round"], plain["seed"]
         self.is_started = plain.get("is_started", False)  # absent from models of older programs
         self._optimiser.n_steps = plain["optimiser_steps"]
-        self._pixel_loss = plain.get("pixel_loss", 0.0)  # older files have none
         self.network.unet.load_state_dict({name: tensors[f"latest.{name}"] for name in self.network.unet.state_dict()})
         for kind in ("means", "squares"):
             for number, value in enumerate(getattr(self._optimiser, kind)):
@@ -279,13 +278,22 @@ class Trainer:
             *self._lessons_on_objects(),
             *lessons_of_heads(self.network.heads, self._paints, self.paint),
         ]
+        self._taught = self._need_of_teaching(strokes)
+        if self._taught:
+            self._lessons.append(DistillationLesson(self.config.distillation * self._taught))
         if self.config.consistency:
             step = partial(getattr, self, "step")
             self._lessons.append(ConsistencyLesson(self.averaged, self.config.consistency, step))
         self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes, balance=self.config.orientation_balance)
         held_out_set = HeldOutSet(self._paints, self._patch_shapes, shapes)
-        self._checks = Checks(self._maps, self._paints, self._sampler, held_out_set, strokes)
+        self._checks = Checks(self._maps, self._paints, self._sampler, held_out_set, strokes, self._taught)
         self.is_released = not any(p.held_out.any() for p in self._paints)
+
+    def _need_of_teaching(self, strokes: float) -> float:
+        """Not where the trunk knows more than the pixel head, or what is unpainted has a say of its own."""
+        if not self.config.distillation or self.is_started or self._learns_unlabelled:
+            return 0.0
+        return need_of_teaching(self._paints, self._scarcity, strokes)
 
     def _lessons_on_objects(self) -> Iterator[AffinityLesson]:
         self._turns = []
@@ -335,7 +343,6 @@ class Trainer:
         )
         for loss in losses:
             self.averaged.pixel.load_state_dict(self.network.pixel.state_dict())
-            self._pixel_loss = loss
             yield TrainingStep(self.step, "pixel", loss, self.dice)
 
     def _warm_up(self, progress: Progress) -> Iterator[TrainingStep]:
@@ -355,6 +362,8 @@ class Trainer:
 
     def _unet_step(self, step_size: float) -> float:
         axis, locations = self._sampler.draw(self.config.batch_size, self._rng)
+        if self._taught and len(locations) > 1 and self._rng.random() < _TAUGHT_ELSEWHERE:
+            locations[-1:] = self._sampler.anywhere(1, self._rng, axis)
         turn = self._draw_turn(axis)
         patches, positions, members = [], [], []
         for location in locations:
@@ -452,7 +461,7 @@ class Trainer:
     @property
     def _standing(self) -> Standing:
         seeds = self._seed, self._round, self.step
-        return Standing(self.step, self._pixel_loss, seeds, self.is_started)
+        return Standing(self.step, seeds, self.is_started)
 
     def _choose_mix(self) -> None:
         self.score = self._checks.choose_mix(self.averaged, self.classes, self.score, self._standing)

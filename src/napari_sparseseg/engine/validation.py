@@ -12,6 +12,7 @@ from torch import Tensor
 
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.distillation import ENOUGH_PAINT, paint_of_rarest
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.losses import multi_label_loss
 from napari_sparseseg.engine.metrics import dice, dice_of_overlapping
@@ -25,8 +26,6 @@ _FEWEST_TO_CHOOSE = 100  # held-out voxels of each class
 _MOST_PATCHES = 8
 # For the mix where held-out paint cannot choose it:
 _GROWN_UP = 200  # steps after which the U-Net has its full say
-_EXPLAINED = 0.1  # loss of the pixel head below which there is little left for context to explain
-_ENOUGH_PAINT = 500  # voxels of the rarest class
 _FITTED = 50  # steps after which new outputs on a trunk that was learnt elsewhere have their full say
 
 
@@ -117,21 +116,17 @@ class HeldOutSet:
         return network.pixel(known[where]), unet[where]
 
 
-def untested_context(paints: Sequence[Paint], step: int, pixel_loss: float, *, is_started: bool = False) -> float:
+def untested_context(paints: Sequence[Paint], step: int, *, taught: float, is_started: bool = False) -> float:
     """Share of the U-Net where too little paint can be held out to choose.
 
-    It grows as the U-Net learns. It stays low where a class has little paint, which the U-Net would learn by heart, and
-    where the pixel head explains the paint already: then context has nothing to add. A U-Net whose trunk was learnt
-    elsewhere (`is_started`) knows more than what was painted here.
+    It grows as the U-Net learns, and stays low where a class has little paint, which the U-Net would learn by heart.
+    But a U-Net that is `taught` by the pixel head (0..1) knows what that knows. One whose trunk was learnt elsewhere
+    (`is_started`) knows more than what was painted here.
     """
     if is_started:
         return 0.75 * min(1.0, step / _FITTED)
-    painted = np.concatenate([p.allowed[p.is_definite] if p.present is None else p.present for p in paints]).sum(0)
-    if any(p.is_unlabelled.any() for p in paints):
-        painted = painted[painted > 0]  # they stand for the background, which need not be painted
-        pixel_loss = _EXPLAINED  # where answers are uncertain, the loss does not tell what is explained
-    grown = min(1.0, step / _GROWN_UP)
-    return 0.75 * grown * min(1.0, pixel_loss / _EXPLAINED) * min(1.0, float(painted.min()) / _ENOUGH_PAINT)
+    of_paint = 0.75 * min(1.0, paint_of_rarest(paints) / ENOUGH_PAINT)
+    return max(of_paint, taught) * min(1.0, step / _GROWN_UP)
 
 
 @dataclass(frozen=True, slots=True)
