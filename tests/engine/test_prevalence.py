@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import make_trainer, paint_planes
+from synthetic import make_annotation, make_blobs, make_trainer, paint_planes
 
 from napari_sparseseg.config import TrainingConfig
+from napari_sparseseg.engine.checks import stroke_share
 from napari_sparseseg.engine.prevalence import prevalence, shift_towards
 
 
@@ -76,3 +77,38 @@ class TestWhileLearning:
     def test_a_slice_that_is_painted_all_over_is_believed(self, truth):
         shift = self.shift_after(truth, paint_planes(truth, (0, 8)))
         assert shift.abs().max() < 0.05
+
+
+class TestGuidedPaint:
+    """Corrections show where a prediction went wrong, not how common classes are."""
+
+    @staticmethod
+    def strokes(truth, n):
+        codes = np.zeros_like(truth)
+        for z in range(1, 1 + n):
+            for class_id in (1, 2):
+                places = np.argwhere(truth[z] == class_id)[:20]
+                codes[z][tuple(places.T)] = class_id
+        return codes
+
+    def test_paint_that_came_after_a_prediction_does_not_count(self):
+        image, truth = make_blobs((8, 40, 40))
+        trainer = make_trainer(image, self.strokes(truth, 1))
+        assert trainer._checks.unguided == 1
+        trainer.learn_from(trainer._maps, [make_annotation(self.strokes(truth, 4))])
+        assert trainer._checks.unguided == 0.25 * stroke_share(trainer._maps, trainer._paints)
+        trainer.learn_from(trainer._maps, [make_annotation(self.strokes(truth, 1))])  # undone
+        assert trainer._checks.unguided == 1
+
+    def test_it_is_remembered_and_older_files_take_all_for_unguided(self):
+        image, truth = make_blobs((8, 40, 40))
+        first = make_trainer(image, self.strokes(truth, 1))
+        plain, tensors = first.state()
+        second = make_trainer(image, self.strokes(truth, 4))
+        second.restore(plain, tensors)
+        second.learn_from(second._maps, [make_annotation(self.strokes(truth, 4))], is_known=True)
+        assert second._checks.unguided == 0.25 * stroke_share(second._maps, second._paints)
+        del plain["n_unguided"]
+        second.restore(plain, tensors)
+        second.learn_from(second._maps, [make_annotation(self.strokes(truth, 4))], is_known=True)
+        assert second._checks.unguided == stroke_share(second._maps, second._paints) > 0

@@ -400,6 +400,8 @@ def _check_step(step: TrainingStep) -> None:
 def _check_training(training: Mapping[str, Any]) -> None:
     for name in ("step", "round", "seed", "optimiser_steps"):
         require(is_whole(training[name]) and training[name] >= 0, name, training[name])
+    n_unguided = training.get("n_unguided", 0)
+    require(is_whole(n_unguided) and n_unguided >= 0, "n_unguided", n_unguided)
     require(isinstance(training.get("is_started", False), bool), "is_started", training.get("is_started"))
     np.random.default_rng(0).bit_generator.state = training["random"]
 

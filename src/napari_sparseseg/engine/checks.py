@@ -41,7 +41,8 @@ class Standing:
 class Checks:
     """Settles what a network answers beside its weights, by these volumes and their paint.
 
-    `strokes` is the share of the paint that is strokes (`stroke_share`): what is filled tells how common classes are.
+    `unguided` is the share of the paint that is strokes (`stroke_share`) made before there was a prediction: what is
+    filled tells how common classes are, and what corrects a prediction tells where it went wrong.
     `taught` is how much the U-Net learns from the pixel head (`need_of_teaching`).
     """
 
@@ -49,7 +50,7 @@ class Checks:
     paints: Sequence[Paint]
     sampler: PatchSampler
     held_out: HeldOutSet
-    strokes: float
+    unguided: float
     taught: float
 
     def choose_mix(
@@ -80,7 +81,7 @@ class Checks:
         with torch.no_grad():
             answers = [network(self.maps[place.volume].read(place.box)).flatten(0, 2) for place in locations]
         unweighted = without_class_weights(painted, config.class_weights) if config.class_weights else painted
-        found = shift_towards(prevalence(torch.cat(answers), painted), unweighted) * self.strokes
+        found = shift_towards(prevalence(torch.cat(answers), painted), unweighted) * self.unguided
         # four patches tell it roughly: half of what was known before counts on
         network.shift.copy_(found if not before.any() else (before + found) / 2)
 

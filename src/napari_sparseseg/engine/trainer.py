@@ -101,6 +101,7 @@ class Trainer:
         self.score: HeldOutScore | None = None
         self.is_released = False
         self._round = 0
+        self._n_unguided = 0  # voxels that were painted before there was a prediction to look at
         self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=config.weight_decay)
@@ -122,6 +123,7 @@ class Trainer:
         self._become(classes, self._wanted_heads(classes))
         self._annotations = _of_mean_weight_one(annotations)
         self._round += not is_known
+        self._n_unguided = self._n_unguided or self._n_painted
         self.score = None
         self._take_paint(self.config.held_out)
         if not self.network.is_standardised:
@@ -210,6 +212,7 @@ class Trainer:
             "random": self._rng.bit_generator.state,
             "step": self.step,
             "round": self._round,
+            "n_unguided": self._n_unguided,
             "seed": self._seed,
             "optimiser_steps": self._optimiser.n_steps,
             "is_started": self.is_started,
@@ -227,6 +230,7 @@ class Trainer:
         self._rng.bit_generator.state = plain["random"]
         self.step, self._round, self._seed = plain["step"], plain["round"], plain["seed"]
         self.is_started = plain.get("is_started", False)  # absent from models of older programs
+        self._n_unguided = plain.get("n_unguided", 0)  # likewise
         self._optimiser.n_steps = plain["optimiser_steps"]
         self.network.unet.load_state_dict({name: tensors[f"latest.{name}"] for name in self.network.unet.state_dict()})
         for kind in ("means", "squares"):
@@ -286,8 +290,13 @@ class Trainer:
             self._lessons.append(ConsistencyLesson(self.averaged, self.config.consistency, step))
         self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes, balance=self.config.orientation_balance)
         held_out_set = HeldOutSet(self._paints, self._patch_shapes, shapes)
-        self._checks = Checks(self._maps, self._paints, self._sampler, held_out_set, strokes, self._taught)
+        unguided = strokes * min(1.0, self._n_unguided / max(1, self._n_painted))
+        self._checks = Checks(self._maps, self._paints, self._sampler, held_out_set, unguided, self._taught)
         self.is_released = not any(p.held_out.any() for p in self._paints)
+
+    @property
+    def _n_painted(self) -> int:
+        return sum(map(len, self._annotations))
 
     def _need_of_teaching(self, strokes: float) -> float:
         """Not where the trunk knows more than the pixel head, or what is unpainted has a say of its own."""
