@@ -15,13 +15,11 @@ from synthetic import QUICK, make_annotation, make_blobs, make_trainer, paint_pl
 from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.distillation import (
-    ENOUGH_PAINT,
     DistillationLesson,
     _cross_entropy,
     need_of_teaching,
-    paint_of_rarest,
 )
-from napari_sparseseg.engine.paint import prepare_paint
+from napari_sparseseg.engine.paint import ENOUGH_PAINT, paint_of_rarest, prepare_paint
 from napari_sparseseg.engine.validation import untested_context
 
 SHAPE = (10, 40, 40)

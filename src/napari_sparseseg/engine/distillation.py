@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from napari_sparseseg.engine.lessons import Patches
 from napari_sparseseg.engine.network import SparseNet
-from napari_sparseseg.engine.paint import Paint
+from napari_sparseseg.engine.paint import Paint, sufficiency
 
 _FEW_STROKES = 0.8  # scarcity of a dozen strokes on a slice or three
-ENOUGH_PAINT = 500  # voxels of the rarest class, from which a U-Net can learn by itself
 
 
 class DistillationLesson:
@@ -56,12 +54,4 @@ def need_of_teaching(paints: Sequence[Paint], scarcity: float, strokes: float) -
     over, small as they may be, the U-Net learns more than the pixel head knows.
     """
     of_strokes = min(1.0, scarcity * strokes / _FEW_STROKES)
-    return max(of_strokes, 1 - min(1.0, paint_of_rarest(paints) / ENOUGH_PAINT))
-
-
-def paint_of_rarest(paints: Sequence[Paint]) -> float:
-    """Voxels that are surely of the class with the fewest; of those that are painted at all where the rest may be."""
-    painted = np.concatenate([p.allowed[p.is_definite] if p.present is None else p.present for p in paints]).sum(0)
-    if any(p.is_unlabelled.any() for p in paints):
-        painted = painted[painted > 0]  # they stand for the background, which need not be painted
-    return float(painted.min()) if len(painted) else 0.0
+    return max(of_strokes, 1 - sufficiency(paints))

@@ -16,6 +16,7 @@ _GAP = 3  # voxels around held-out paint that are neither learnt nor scored
 _FEWEST = 200  # a class with less paint than this is never held out
 _STROKE = 3  # voxels; half the width of what counts as a stroke
 _LARGEST_SHARE = 0.2  # of a class's paint that may be held out
+ENOUGH_PAINT = 500  # voxels of the rarest class, from which a U-Net can learn by itself
 _LITTLE = 2000  # voxels that are little paint
 _LARGEST_LOSS = 0.4  # of a class's paint that may be held out or lie in a gap
 
@@ -180,6 +181,19 @@ def scarcity(paints: Sequence[Paint], shapes: Sequence[Shape3D]) -> float:
     area = sum(painted_area(p.slice_id, p.axis, shape) for p, shape in zip(paints, shapes, strict=True))
     density = min(1.0, sum(map(len, paints)) / max(1, area))
     return (1 - density) * min(1.0, float(np.sqrt(_LITTLE / max(1, n_learnt))))
+
+
+def paint_of_rarest(paints: Sequence[Paint]) -> float:
+    """Voxels that are surely of the class with the fewest; of those that are painted at all where the rest may be."""
+    painted = np.concatenate([p.allowed[p.is_definite] if p.present is None else p.present for p in paints]).sum(0)
+    if any(p.is_unlabelled.any() for p in paints):
+        painted = painted[painted > 0]  # they stand for the background, which need not be painted
+    return float(painted.min()) if len(painted) else 0.0
+
+
+def sufficiency(paints: Sequence[Paint]) -> float:
+    """Whether the class with the fewest voxels has enough of them to learn from, 0..1."""
+    return min(1.0, paint_of_rarest(paints) / ENOUGH_PAINT)
 
 
 def surrounded(paint: Paint, shape: Shape3D) -> npt.NDArray[np.bool_]:

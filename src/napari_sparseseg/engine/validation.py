@@ -12,12 +12,11 @@ from torch import Tensor
 
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.engine.classes import ClassTable
-from napari_sparseseg.engine.distillation import ENOUGH_PAINT, paint_of_rarest
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.losses import multi_label_loss
 from napari_sparseseg.engine.metrics import dice, dice_of_overlapping
 from napari_sparseseg.engine.network import SparseNet
-from napari_sparseseg.engine.paint import Paint
+from napari_sparseseg.engine.paint import Paint, sufficiency
 
 _MIXES = (0.0, 0.25, 0.5, 0.75)  # the U-Net alone was nowhere better than with a quarter of the pixel head
 # Held-out squares lie beside what was learnt, which flatters the pixel head: to win it must be clearly likelier.
@@ -125,7 +124,7 @@ def untested_context(paints: Sequence[Paint], step: int, *, taught: float, is_st
     """
     if is_started:
         return 0.75 * min(1.0, step / _FITTED)
-    of_paint = 0.75 * min(1.0, paint_of_rarest(paints) / ENOUGH_PAINT)
+    of_paint = 0.75 * sufficiency(paints)
     return max(of_paint, taught) * min(1.0, step / _GROWN_UP)
 
 
