@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_sparseseg.engine.lessons import Patches
+from napari_sparseseg.engine.losses import mean_where
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.paint import Paint, sufficiency
 
@@ -36,8 +37,7 @@ class DistillationLesson:
             teacher = network.pixel(known.reshape(-1, known.shape[-1]))
         pupil = patches.dense.float().movedim(1, -1).reshape(teacher.shape)
         disagreement = _cross_entropy(pupil, teacher, overlapping=network.overlapping)
-        counts = ~patches.painted.flatten()
-        return self._weight * disagreement.masked_fill(~counts, 0).sum() / counts.sum().clamp_min(1)
+        return self._weight * mean_where(~patches.painted.flatten(), disagreement)
 
 
 def _cross_entropy(pupil: Tensor, teacher: Tensor, *, overlapping: bool) -> Tensor:

@@ -91,3 +91,9 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
     """Weighted; 0 where nothing weighs. Values without weight may be anything and have no gradient."""
     counted = torch.where(weight > 0, values, torch.zeros_like(values))
     return (weight * counted).sum() / weight.sum().clamp_min(1e-12)
+
+
+def mean_where(counts: Tensor, values: Tensor) -> Tensor:
+    """Mean of the values that count; those that do not have exactly zero gradient, and 0 where none counts."""
+    mean: Tensor = values.masked_fill(~counts, 0).sum() / counts.sum().clamp_min(1)
+    return mean

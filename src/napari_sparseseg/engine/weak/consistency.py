@@ -15,6 +15,7 @@ from torch import Tensor
 from napari_sparseseg._types import Shape3D, Spacing
 from napari_sparseseg.engine.device import mixed_precision
 from napari_sparseseg.engine.lessons import Patches
+from napari_sparseseg.engine.losses import mean_where
 from napari_sparseseg.engine.network import SparseNet
 
 _FROM = 20  # steps after which the average is worth listening to
@@ -50,8 +51,7 @@ def disagreement(pupil: Tensor, teacher: Tensor, counts: Tensor) -> Tensor:
     Probabilities are (n, classes, z, y, x), `counts` is (n, z, y, x) bool. Voxels that do not count have exactly zero
     gradient; 0 where none counts.
     """
-    difference = (pupil - teacher).square().sum(1)
-    return difference.masked_fill(~counts, 0).sum() / counts.sum().clamp_min(1)
+    return mean_where(counts, (pupil - teacher).square().sum(1))
 
 
 def margin(spacing: Spacing) -> Shape3D:
