@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_sparseseg.engine.lessons import Patches
-from napari_sparseseg.engine.losses import mean_where
+from napari_sparseseg.engine.losses import weighted_mean
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.paint import Paint, sufficiency
 
@@ -37,7 +37,7 @@ class DistillationLesson:
             teacher = network.pixel(known.reshape(-1, known.shape[-1]))
         pupil = patches.dense.float().movedim(1, -1).reshape(teacher.shape)
         disagreement = _cross_entropy(pupil, teacher, overlapping=network.overlapping)
-        return self._weight * mean_where(~patches.painted.flatten(), disagreement)
+        return self._weight * weighted_mean(disagreement, (~patches.painted.flatten()).to(disagreement))
 
 
 def _cross_entropy(pupil: Tensor, teacher: Tensor, *, overlapping: bool) -> Tensor:

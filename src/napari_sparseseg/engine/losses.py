@@ -80,20 +80,14 @@ def non_negative_risk(logits: Tensor, allowed: Tensor, weight: Tensor, *, backgr
     of_negative = weight * ~(is_positive | is_unlabelled)
     # tensors, not branches: on a GPU a branch would wait for it
     is_told = ((of_positive.sum() > 0) & (of_unlabelled.sum() > 0)).to(logits)
-    excess = _mean(-of_background, of_unlabelled) - prior * _mean(-of_background, of_positive)
+    excess = weighted_mean(-of_background, of_unlabelled) - prior * weighted_mean(-of_background, of_positive)
     negative = is_told * excess.clamp_min(0)
     estimates = is_told + (of_negative.sum() > 0).to(logits)
-    negative = (negative + (1 - prior) * _mean(-of_set, of_negative)) / estimates.clamp_min(1)
-    return prior * _mean(-of_set, of_positive) + negative
+    negative = (negative + (1 - prior) * weighted_mean(-of_set, of_negative)) / estimates.clamp_min(1)
+    return prior * weighted_mean(-of_set, of_positive) + negative
 
 
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     """Weighted; 0 where nothing weighs. Values without weight may be anything and have no gradient."""
     counted = torch.where(weight > 0, values, torch.zeros_like(values))
     return (weight * counted).sum() / weight.sum().clamp_min(1e-12)
-
-
-def mean_where(counts: Tensor, values: Tensor) -> Tensor:
-    """Mean of the values that count; those that do not have exactly zero gradient, and 0 where none counts."""
-    mean: Tensor = values.masked_fill(~counts, 0).sum() / counts.sum().clamp_min(1)
-    return mean

@@ -15,7 +15,7 @@ from torch import Tensor
 from napari_sparseseg._types import Shape3D, Spacing
 from napari_sparseseg.engine.device import mixed_precision
 from napari_sparseseg.engine.lessons import Patches
-from napari_sparseseg.engine.losses import mean_where
+from napari_sparseseg.engine.losses import weighted_mean
 from napari_sparseseg.engine.network import SparseNet
 
 _FROM = 20  # steps after which the average is worth listening to
@@ -51,7 +51,8 @@ def disagreement(pupil: Tensor, teacher: Tensor, counts: Tensor) -> Tensor:
     Probabilities are (n, classes, z, y, x), `counts` is (n, z, y, x) bool. Voxels that do not count have exactly zero
     gradient; 0 where none counts.
     """
-    return mean_where(counts, (pupil - teacher).square().sum(1))
+    difference = (pupil - teacher).square().sum(1)
+    return weighted_mean(difference, counts.to(difference))
 
 
 def margin(spacing: Spacing) -> Shape3D:
