@@ -20,7 +20,7 @@ from napari_sparseseg.engine.distillation import (
     need_of_teaching,
 )
 from napari_sparseseg.engine.paint import ENOUGH_PAINT, paint_of_rarest, prepare_paint
-from napari_sparseseg.engine.validation import untested_context
+from napari_sparseseg.engine.validation import agreement, pupil_context, untested_context
 
 SHAPE = (10, 40, 40)
 
@@ -153,13 +153,66 @@ class TestNeed:
         assert lesson_of(started) is None
 
 
+def logits_of(channels, n_classes=3, overlapping=False):
+    """Of a head that is sure of these classes; where they overlap, `channels` says whether each is there."""
+    if overlapping:
+        return torch.where(torch.tensor(channels), 5.0, -5.0)
+    return 5.0 * torch.nn.functional.one_hot(torch.tensor(channels), n_classes).float()
+
+
+class TestAgreement:
+    CLASSES = ClassTable((1, 2, 3), 1)
+
+    @pytest.mark.parametrize(
+        ("pupil", "expected"),
+        [
+            ([0, 0, 1, 1, 2, 2], 1.0),
+            ([0, 0, 1, 1, 2, 0], (1 * 2 / 3) ** 0.5),
+            ([0, 1, 1, 1, 2, 2], (4 / 5 * 1) ** 0.5),
+            ([0, 0, 1, 1, 0, 0], 0.0),  # a class that is missed counts
+        ],
+    )
+    def test_it_is_the_mean_dice_of_the_classes_but_the_background(self, pupil, expected):
+        teacher = logits_of([0, 0, 1, 1, 2, 2])
+        assert agreement(teacher, logits_of(pupil), self.CLASSES) == pytest.approx(expected)
+
+    def test_a_class_that_neither_finds_does_not_count(self):
+        assert agreement(logits_of([0, 0, 1, 1]), logits_of([0, 1, 1, 1]), self.CLASSES) == pytest.approx(4 / 5)
+        assert agreement(logits_of([0, 0]), logits_of([0, 0]), self.CLASSES) == 1
+
+    def test_where_classes_overlap_each_is_there_or_not(self):
+        classes = ClassTable((1, 2), None, overlapping=True)
+        teacher = logits_of([[True, True], [True, False], [False, False]], overlapping=True)
+        pupil = logits_of([[True, True], [False, False], [False, False]], overlapping=True)
+        assert agreement(teacher, teacher, classes) == 1
+        assert agreement(teacher, pupil, classes) == pytest.approx((2 / 3 * 1) ** 0.5)
+
+
 class TestMix:
-    @pytest.mark.parametrize(("step", "taught", "share"), [(0, 1.0, 0.0), (100, 1.0, 0.5), (400, 1.0, 1.0)])
-    def test_a_unet_that_was_taught_answers_as_soon_as_it_has_learnt(self, step, taught, share):
+    def test_a_pupil_has_no_say_until_it_agrees_and_never_all_of_it(self):
+        shares = [pupil_context(a) for a in np.linspace(0, 1, 21)]
+        assert shares == sorted(shares)
+        assert shares[0] == 0
+        assert 0.75 <= shares[-1] < 1
+
+    @pytest.mark.parametrize("agrees", [True, False])
+    def test_what_the_pupil_has_learnt_decides_not_held_out_paint(self, monkeypatch, agrees):
+        trainer = make()
+        assert trainer._taught == 1
+        list(islice((s for s in trainer.steps() if s.phase == "unet"), 3))
+        network = trainer.averaged
+        monkeypatch.setattr(network.unet, "forward", lambda image: -network.pixel(image.movedim(1, -1)).movedim(-1, 1))
+        if agrees:
+            monkeypatch.setattr(
+                network.unet, "forward", lambda image: network.pixel(image.movedim(1, -1)).movedim(-1, 1)
+            )
+        trainer._check()
+        assert network.context == (pupil_context(1.0) if agrees else 0.0)
+
+    def test_a_unet_that_learns_from_paint_alone_stays_small_where_a_class_has_little(self):
         annotation = make_annotation(few(make_blobs(SHAPE)[1]))
         paint = prepare_paint(annotation, ClassTable((1, 2), 1), share=0, balance=0, seed=0)
-        assert untested_context([paint], step, taught=taught) == pytest.approx(share)
-        assert untested_context([paint], 400, taught=0.0) == pytest.approx(0.75 * 60 / ENOUGH_PAINT)
+        assert untested_context([paint], 400) == pytest.approx(0.75 * 60 / ENOUGH_PAINT)
 
 
 class TestTraining:

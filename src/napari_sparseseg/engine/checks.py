@@ -5,11 +5,14 @@ That is the mix of pixel head and U-Net, how common the classes are, and what th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.classes import ClassTable
@@ -18,10 +21,13 @@ from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.paint import Paint, surrounded
 from napari_sparseseg.engine.prevalence import painted_share, prevalence, shift_towards, without_class_weights
 from napari_sparseseg.engine.sampler import PatchSampler
-from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet, untested_context
+from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet, agreement, pupil_context, untested_context
 from napari_sparseseg.engine.weak.heads import Surroundings, calibrate_heads
 
-_PREVALENCE_PATCHES = 4
+_SURVEY_PATCHES = 4
+
+Survey: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
+"""What pixel head and U-Net say of some patches around the paint, logits (n, classes) each, if somebody asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +59,63 @@ class Checks:
     unguided: float
     taught: float
 
+    def settle(
+        self, network: SparseNet, classes: ClassTable, config: PaintConfig, last: HeldOutScore | None, at: Standing
+    ) -> HeldOutScore | None:
+        """Choose the mix, as `choose_mix` does, and shift the answers towards classes that are common."""
+        survey: Survey = cache(partial(self._survey, network, at))
+        score = self.choose_mix(network, classes, last, at, survey)
+        self._adapt_to_prevalence(network, classes, config, survey)
+        return score
+
     def choose_mix(
-        self, network: SparseNet, classes: ClassTable, last: HeldOutScore | None, at: Standing
+        self,
+        network: SparseNet,
+        classes: ClassTable,
+        last: HeldOutScore | None,
+        at: Standing,
+        survey: Survey | None = None,
     ) -> HeldOutScore | None:
         """Score the network on held-out paint, and mix pixel head and U-Net accordingly.
 
-        Where nothing is held out, the `last` score counts on, and is returned.
+        Where nothing is held out, the `last` score counts on, and is returned. A U-Net that is taught by the pixel head
+        has its say by how far it agrees with it.
         """
         score = last
         if self.held_out:
             score = self.held_out.score(network, self.maps, classes, has_context=at.step > 0)
         context = score.context if score else None
         if context is None:
-            context = untested_context(self.paints, at.step, taught=self.taught, is_started=at.is_started)
+            context = untested_context(self.paints, at.step, is_started=at.is_started)
+        if self.taught and at.step:
+            said = survey() if survey else self._survey(network, at)
+            context += self.taught * (pupil_context(agreement(*said, classes)) - context)
         network.context = context
         return score
 
-    def adapt_to_prevalence(self, network: SparseNet, classes: ClassTable, config: PaintConfig, at: Standing) -> None:
+    def _survey(self, network: SparseNet, at: Standing) -> tuple[Tensor, Tensor]:
+        """The pixel head's twice before the U-Net's first step."""
+        pixel, unet = [], []
+        with torch.no_grad():
+            for place in self.sampler.survey(_SURVEY_PATCHES, np.random.default_rng(at.seeds)):
+                known = network.standardised(self.maps[place.volume].read(place.box))
+                pixel.append(network.pixel(known).flatten(0, 2))
+                if at.step:
+                    unet.append(network.unet(known.movedim(-1, 0)[None])[0].movedim(0, -1).flatten(0, 2))
+        return torch.cat(pixel), torch.cat(unet or pixel)
+
+    def _adapt_to_prevalence(
+        self, network: SparseNet, classes: ClassTable, config: PaintConfig, survey: Survey
+    ) -> None:
         """Estimate how common the classes are around the paint, so far as that is strokes, and shift the answers."""
         if classes.overlapping or config.learns_unlabelled:
             # how common a class is does not follow from how common the others are, or is told by the unlabelled
             network.shift.zero_()
             return
         before, painted = network.shift.clone(), painted_share(self.paints).to(network.shift.device)
-        network.shift.zero_()
-        locations = self.sampler.survey(_PREVALENCE_PATCHES, np.random.default_rng(at.seeds))
-        with torch.no_grad():
-            answers = [network(self.maps[place.volume].read(place.box)).flatten(0, 2) for place in locations]
+        answers = network.mixed(*survey()).log_softmax(-1)
         unweighted = without_class_weights(painted, config.class_weights) if config.class_weights else painted
-        found = shift_towards(prevalence(torch.cat(answers), painted), unweighted) * self.unguided
+        found = shift_towards(prevalence(answers, painted), unweighted) * self.unguided
         # four patches tell it roughly: half of what was known before counts on
         network.shift.copy_(found if not before.any() else (before + found) / 2)
 

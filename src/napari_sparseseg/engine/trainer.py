@@ -180,7 +180,7 @@ class Trainer:
             self._check()
         elif burst:
             if self.step == 0:
-                self._choose_mix()
+                self.score = self._checks.choose_mix(self.averaged, self.classes, self.score, self._standing)
             self._calibrate(only_new=True)
         if with_context and self.config.warm_up_steps and self.step == 0 and not self.is_started:
             yield from self._warm_up(progress)
@@ -195,11 +195,7 @@ class Trainer:
 
     def finish(self) -> None:
         """Settle the mix of pixel head and U-Net, wherever the steps were stopped."""
-        if not self.step % self.config.check_every:
-            return
-        if self.is_released:
-            self._calibrate()
-        else:
+        if self.step % self.config.check_every:
             self._check()
 
     @property
@@ -322,7 +318,7 @@ class Trainer:
         return turns_of(self._maps[0].bank.spacing, plans) if self.config.turns else [(0, 1, 2)]
 
     def _release(self, progress: Progress) -> Iterator[TrainingStep]:
-        """Give the held-out paint back; mix and Dice estimate stay as they were last measured."""
+        """Give the held-out paint back; what it told of the mix and of Dice stays as it was last measured."""
         self._check()
         self._take_paint(0.0)
         yield from self._fit_pixel_head(self._refit_steps, progress)
@@ -460,8 +456,7 @@ class Trainer:
 
     def _check(self) -> None:
         """Settle all that averaged weights leave open."""
-        self._choose_mix()
-        self._checks.adapt_to_prevalence(self.averaged, self.classes, self.paint, self._standing)
+        self.score = self._checks.settle(self.averaged, self.classes, self.paint, self.score, self._standing)
         self._calibrate()
 
     def _calibrate(self, *, only_new: bool = False) -> None:
@@ -471,9 +466,6 @@ class Trainer:
     def _standing(self) -> Standing:
         seeds = self._seed, self._round, self.step
         return Standing(self.step, seeds, self.is_started)
-
-    def _choose_mix(self) -> None:
-        self.score = self._checks.choose_mix(self.averaged, self.classes, self.score, self._standing)
 
 
 def _of_mean_weight_one(annotations: Sequence[Annotation]) -> list[Annotation]:

@@ -25,6 +25,9 @@ _FEWEST_TO_CHOOSE = 100  # held-out voxels of each class
 _MOST_PATCHES = 8
 # For the mix where held-out paint cannot choose it:
 _GROWN_UP = 200  # steps after which the U-Net has its full say
+_MOST_OF_PUPIL = 0.8  # share of a U-Net that learns from the pixel head, and has learnt
+# Dice between the answers of both from which a pupil has a say, and from which it has its full say; measured
+_BEGINS, _HAS_LEARNT = 0.4, 0.75
 _FITTED = 50  # steps after which new outputs on a trunk that was learnt elsewhere have their full say
 
 
@@ -115,17 +118,39 @@ class HeldOutSet:
         return network.pixel(known[where]), unet[where]
 
 
-def untested_context(paints: Sequence[Paint], step: int, *, taught: float, is_started: bool = False) -> float:
+def untested_context(paints: Sequence[Paint], step: int, *, is_started: bool = False) -> float:
     """Share of the U-Net where too little paint can be held out to choose.
 
     It grows as the U-Net learns, and stays low where a class has little paint, which the U-Net would learn by heart.
-    But a U-Net that is `taught` by the pixel head (0..1) knows what that knows. One whose trunk was learnt elsewhere
-    (`is_started`) knows more than what was painted here.
+    One whose trunk was learnt elsewhere (`is_started`) knows more than what was painted here.
     """
     if is_started:
         return 0.75 * min(1.0, step / _FITTED)
-    of_paint = 0.75 * sufficiency(paints)
-    return max(of_paint, taught) * min(1.0, step / _GROWN_UP)
+    return 0.75 * sufficiency(paints) * min(1.0, step / _GROWN_UP)
+
+
+def agreement(pixel: Tensor, unet: Tensor, classes: ClassTable) -> float:
+    """Dice between the answers of both heads, from logits (n, classes), 0..1, over the classes but the background.
+
+    It is their geometric mean, which is low if one of them is missed; 1 if neither head finds any of them.
+    """
+    if classes.overlapping:
+        taught, learnt = ((logits > 0).cpu().numpy() for logits in (pixel, unet))
+        of_class = dice_of_overlapping(learnt, taught, ~taught, range(len(classes)))
+    else:
+        taught, learnt = (logits.argmax(-1).cpu().numpy() for logits in (pixel, unet))
+        of_class = dice(learnt, taught, range(len(classes)))
+    found = [of_class[k] for k in classes.foreground_channels if not np.isnan(of_class[k])]
+    return float(np.prod(found) ** (1 / len(found))) if found else 1.0
+
+
+def pupil_context(agreement: float) -> float:
+    """Share of a U-Net that learns from the pixel head: more as it agrees with its teacher, whom it then surpasses.
+
+    Before that it knows the paint by heart and misses the rare classes elsewhere, which held-out paint next to what was
+    learnt does not show.
+    """
+    return _MOST_OF_PUPIL * min(1.0, max(0.0, (agreement - _BEGINS) / (_HAS_LEARNT - _BEGINS)))
 
 
 @dataclass(frozen=True, slots=True)
