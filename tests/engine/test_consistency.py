@@ -33,7 +33,7 @@ def make(**changes):
 
 def seen_by(trainer, monkeypatch, step):
     """The patches that lessons see at a step, and the lesson on consistency."""
-    lesson = next(each for each in trainer._lessons if isinstance(each, ConsistencyLesson))
+    lesson = next(each for each in trainer._course.lessons if isinstance(each, ConsistencyLesson))
     seen = []
     monkeypatch.setattr(
         ConsistencyLesson, "loss", lambda _, network, patches: seen.append(patches) or patches.dense.sum() * 0
@@ -46,7 +46,7 @@ def seen_by(trainer, monkeypatch, step):
 
 class TestLesson:
     def test_without_weight_there_is_no_such_lesson(self):
-        assert not any(isinstance(each, ConsistencyLesson) for each in make()._lessons)
+        assert not any(isinstance(each, ConsistencyLesson) for each in make()._course.lessons)
 
     def test_the_first_steps_have_none_and_it_rises(self, monkeypatch):
         trainer = make(consistency=2.0)

@@ -41,7 +41,7 @@ def few(truth, n=60):
 
 
 def lesson_of(trainer):
-    return next((each for each in trainer._lessons if isinstance(each, DistillationLesson)), None)
+    return next((each for each in trainer._course.lessons if isinstance(each, DistillationLesson)), None)
 
 
 def patches_of(trainer, monkeypatch):
@@ -198,7 +198,7 @@ class TestMix:
     @pytest.mark.parametrize("agrees", [True, False])
     def test_what_the_pupil_has_learnt_decides_not_held_out_paint(self, monkeypatch, agrees):
         trainer = make()
-        assert trainer._taught == 1
+        assert trainer._course.taught == 1
         list(islice((s for s in trainer.steps() if s.phase == "unet"), 3))
         network = trainer.averaged
         monkeypatch.setattr(network.unet, "forward", lambda image: -network.pixel(image.movedim(1, -1)).movedim(-1, 1))
@@ -227,7 +227,7 @@ class TestTraining:
             return positions, numbers
 
         trainer._painted = counting
-        trainer._patch_shapes = trainer._sampler._patch_shapes = [(2, 8, 8)] * 3
+        trainer._course.sampler._patch_shapes = [(2, 8, 8)] * 3
         list(islice((s for s in trainer.steps() if s.phase == "unet"), 12))
         assert 0 < sum(empty) <= 12
         assert not any(empty[::2])  # the first patch of each step lies around paint

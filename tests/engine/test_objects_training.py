@@ -111,10 +111,10 @@ class TestTraining:
             seen["logits"].retain_grad()
             return seen["logits"]
 
-        lesson = next(each for each in trainer._lessons if isinstance(each, AffinityLesson))
+        lesson = next(each for each in trainer._course.lessons if isinstance(each, AffinityLesson))
 
         def loss_of(logits, members, positions, loss_of=lesson.loss_of):
-            seen["ids"] = np.concatenate([trainer._paints[0].object_ids[m] for _, m in members])
+            seen["ids"] = np.concatenate([trainer._course.paints[0].object_ids[m] for _, m in members])
             return loss_of(logits, members, positions)
 
         monkeypatch.setattr(trainer.network.affinity, "of_voxels", kept)
@@ -125,7 +125,7 @@ class TestTraining:
             touched = seen["logits"].grad.numpy().any(1)
             if touched.any() and not touched.all():
                 break
-        paint = trainer._paints[0]
+        paint = trainer._course.paints[0]
         is_inside = (paint.allowed[:, 1]) & (paint.object_ids == 0)
         assert touched.any()
         assert is_inside.any()

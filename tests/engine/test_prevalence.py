@@ -94,11 +94,11 @@ class TestGuidedPaint:
     def test_paint_that_came_after_a_prediction_does_not_count(self):
         image, truth = make_blobs((8, 40, 40))
         trainer = make_trainer(image, self.strokes(truth, 1))
-        assert trainer._checks.unguided == 1
+        assert trainer._course.checks.unguided == 1
         trainer.learn_from(trainer._maps, [make_annotation(self.strokes(truth, 4))])
-        assert trainer._checks.unguided == 0.25 * stroke_share(trainer._maps, trainer._paints)
+        assert trainer._course.checks.unguided == 0.25 * stroke_share(trainer._maps, trainer._course.paints)
         trainer.learn_from(trainer._maps, [make_annotation(self.strokes(truth, 1))])  # undone
-        assert trainer._checks.unguided == 1
+        assert trainer._course.checks.unguided == 1
 
     def test_it_is_remembered_and_older_files_take_all_for_unguided(self):
         image, truth = make_blobs((8, 40, 40))
@@ -107,8 +107,8 @@ class TestGuidedPaint:
         second = make_trainer(image, self.strokes(truth, 4))
         second.restore(plain, tensors)
         second.learn_from(second._maps, [make_annotation(self.strokes(truth, 4))], is_known=True)
-        assert second._checks.unguided == 0.25 * stroke_share(second._maps, second._paints)
+        assert second._course.checks.unguided == 0.25 * stroke_share(second._maps, second._course.paints)
         del plain["n_unguided"]
         second.restore(plain, tensors)
         second.learn_from(second._maps, [make_annotation(self.strokes(truth, 4))], is_known=True)
-        assert second._checks.unguided == stroke_share(second._maps, second._paints) > 0
+        assert second._course.checks.unguided == stroke_share(second._maps, second._course.paints) > 0

@@ -184,22 +184,22 @@ class TestGradient:
 
     def test_held_out_paint_is_never_learnt_from(self):
         trainer = make_trainer(make_blobs((14, 60, 60))[0], paint_planes(make_blobs((14, 60, 60))[1], *PLANES))
-        (paint,) = trainer._paints
+        (paint,) = trainer._course.paints
         assert paint.held_out.any()
         for _ in range(20):
-            _, (location, _) = trainer._sampler.draw(2, np.random.default_rng(0))
+            _, (location, _) = trainer._course.sampler.draw(2, np.random.default_rng(0))
             _, numbers = trainer._painted(location, trainer._draw_augmentation((0, 1, 2)))
             assert paint.learnt[numbers].all()
 
     def test_the_painted_voxels_of_a_patch_keep_their_features_when_it_is_turned(self):
         trainer = make_trainer(IMAGE, CODES)
         for _ in range(10):
-            axis, (location,) = trainer._sampler.draw(1, trainer._rng)
+            axis, (location,) = trainer._course.sampler.draw(1, trainer._rng)
             order = (0, 2, 1) if axis == 0 else (0, 1, 2)
             augmentation = trainer._draw_augmentation(order)
             patch = trainer._patch(location, augmentation)
             positions, numbers = trainer._painted(location, augmentation)
-            plain = trainer.network.standardised(trainer._maps[0].at(trainer._paints[0].coordinates[numbers]))
+            plain = trainer.network.standardised(trainer._maps[0].at(trainer._course.paints[0].coordinates[numbers]))
             torch.testing.assert_close(patch[tuple(torch.from_numpy(positions.T.copy()))], augmentation.gain * plain)
 
 
@@ -253,7 +253,7 @@ class TestChangingClasses:
 
     def test_the_new_class_starts_out_unlikely(self, trainer):
         trainer.change_classes(ClassTable((1, 7, 9), 1))
-        features = trainer._maps[0].at(trainer._paints[0].coordinates)
+        features = trainer._maps[0].at(trainer._course.paints[0].coordinates)
         probabilities = trainer.averaged.pixel(trainer.averaged.standardised(features)).softmax(-1)
         assert probabilities[:, 2].mean() < 0.2
 
@@ -343,7 +343,7 @@ class TestHeldOut:
             if step.phase == "unet"
         ]
         assert all(is_released == (step > 14) for step, is_released in released)
-        (paint,) = trainer._paints
+        (paint,) = trainer._course.paints
         assert paint.learnt.all()
 
     def test_mix_and_estimate_stay_after_that(self):
@@ -363,9 +363,9 @@ class TestHeldOut:
 
     def test_rotates_with_each_round(self):
         trainer = self.make()
-        first = trainer._paints[0].held_out
+        first = trainer._course.paints[0].held_out
         trainer.learn_from(trainer._maps, trainer._annotations)
-        assert (trainer._paints[0].held_out != first).any()
+        assert (trainer._course.paints[0].held_out != first).any()
 
     def test_without_it_the_unet_s_share_grows_with_its_steps(self):
         trainer = self.make(held_out=0.0)
@@ -396,7 +396,7 @@ class TestHeldOut:
         codes[2:12, 5:10, 5:10], codes[2:12, 40:45, 40:45] = 1, 2  # 250 voxels each, through ten slices
         for seed in range(15):
             trainer = make_trainer(image, codes, seed=seed)
-            (paint,) = trainer._paints
+            (paint,) = trainer._course.paints
             assert paint.allowed[paint.learnt].any(axis=0).all()
 
 

@@ -20,27 +20,23 @@ from torch import Tensor
 
 from napari_sparseseg._types import Annotation, Box
 from napari_sparseseg.config import PaintConfig, TrainingConfig
-from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn, turns_of
-from napari_sparseseg.engine.checks import Checks, Standing, stroke_share
+from napari_sparseseg.engine.augment import Augmentation, draw_flips, draw_turn
+from napari_sparseseg.engine.checks import Standing
 from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.course import Planner
 from napari_sparseseg.engine.device import mixed_precision
-from napari_sparseseg.engine.distillation import DistillationLesson, need_of_teaching
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.growth import change_heads, change_outputs, named_moments, remember, sources_of
 from napari_sparseseg.engine.heads import Heads
-from napari_sparseseg.engine.lessons import ClassLesson, Lesson, Patches, Targets, box_of, criterion_of, gathered
+from napari_sparseseg.engine.lessons import Patches, Targets, box_of, gathered
 from napari_sparseseg.engine.network import SparseNet
-from napari_sparseseg.engine.objects.affinity import AffinityLesson
 from napari_sparseseg.engine.objects.offsets import default_offsets
-from napari_sparseseg.engine.objects.sizes import smallest_of
 from napari_sparseseg.engine.optimiser import AdamW
-from napari_sparseseg.engine.paint import Paint, prepare_paint, scarcity
+from napari_sparseseg.engine.paint import Paint
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
-from napari_sparseseg.engine.sampler import PatchLocation, PatchSampler, patch_shapes
-from napari_sparseseg.engine.validation import HeldOutScore, HeldOutSet
-from napari_sparseseg.engine.weak.consistency import ConsistencyLesson, margin
-from napari_sparseseg.engine.weak.heads import lessons_of_heads
-from napari_sparseseg.engine.weak.unlabelled import tells_misses, with_unlabelled
+from napari_sparseseg.engine.sampler import PatchLocation
+from napari_sparseseg.engine.validation import HeldOutScore
+from napari_sparseseg.engine.weak.consistency import margin
 from napari_sparseseg.engine.weak.warm_up import warm_up
 
 RELEASE_AT = 0.7  # share of a known budget after which held-out paint is given back
@@ -106,8 +102,6 @@ class Trainer:
         self._rng = np.random.default_rng(seed)
         self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=config.weight_decay)
         self._maps: Sequence[FeatureMap] = ()
-        self._lessons: list[Lesson] = []
-        self._turns: list[tuple[int, int, int]] = []
 
     def learn_from(
         self, maps: Sequence[FeatureMap], annotations: Sequence[Annotation], *, is_known: bool = False
@@ -123,13 +117,13 @@ class Trainer:
         self._become(classes, self._wanted_heads(classes))
         self._annotations = _of_mean_weight_one(annotations)
         self._round += not is_known
-        self._n_unguided = self._n_unguided or self._n_painted
+        self._n_unguided = self._n_unguided or sum(map(len, annotations))
         self.score = None
         self._take_paint(self.config.held_out)
         if not self.network.is_standardised:
             features = torch.cat([m.at(p.coordinates[_spread(len(p))]) for m, p in self._volumes() if len(p)])
             for network in (self.network, self.averaged):
-                network.standardise_by(features, maps[0].bank.emphasis(0.5 + 0.85 * self._scarcity))
+                network.standardise_by(features, maps[0].bank.emphasis(0.5 + 0.85 * self._course.scarcity))
 
     def change_classes(self, classes: ClassTable) -> None:
         """Add or remove classes: trunk, optimiser state and the other outputs stay as they are.
@@ -180,7 +174,7 @@ class Trainer:
             self._check()
         elif burst:
             if self.step == 0:
-                self.score = self._checks.choose_mix(self.averaged, self.classes, self.score, self._standing)
+                self.score = self._course.checks.choose_mix(self.averaged, self.classes, self.score, self._standing)
             self._calibrate(only_new=True)
         if with_context and self.config.warm_up_steps and self.step == 0 and not self.is_started:
             yield from self._warm_up(progress)
@@ -234,88 +228,31 @@ class Trainer:
                 value.copy_(tensors[f"optimiser.{kind}.{number}"])
 
     def _pace_trunk(self) -> None:
-        pace = _STARTED_PACE**self._scarcity if self.is_started else 1.0
+        pace = _STARTED_PACE**self._course.scarcity if self.is_started else 1.0
         unet = self.network.unet
         self._optimiser.paces = [
             pace if name.partition(".")[0] in unet.TRUNK else 1.0 for name, _ in unet.named_parameters()
         ]
 
     def _volumes(self) -> Iterator[tuple[FeatureMap, Paint]]:
-        return zip(self._maps, self._paints, strict=True)
-
-    @property
-    def _learns_unlabelled(self) -> bool:
-        return self.paint.learns_unlabelled and not self.classes.overlapping
+        return zip(self._maps, self._course.paints, strict=True)
 
     def _take_paint(self, held_out: float) -> None:
-        seed = self._seed + 1000 * self._round
-        if self._learns_unlabelled and not tells_misses(self._annotations, self.classes.background):
-            held_out = 0.0
-        self._paints = [
-            prepare_paint(
-                annotation,
-                self.classes,
-                share=held_out,
-                balance=self.config.class_balance,
-                seed=seed + number,
-                class_weights=self.paint.class_weights,
-            )
-            for number, annotation in enumerate(self._annotations)
-        ]
-        shapes = [m.shape for m in self._maps]
-        largest = (max(s[0] for s in shapes), max(s[1] for s in shapes), max(s[2] for s in shapes))
-        self._patch_shapes = patch_shapes(
-            self.config.patch_voxels, self._maps[0].bank.spacing, self.network.unet.stride, largest
+        planner = Planner(
+            self._maps,
+            self._annotations,
+            self.classes,
+            learner=self.network,
+            averaged=self.averaged,
+            training=self.config,
+            painting=self.paint,
+            is_started=self.is_started,
+            n_unguided=self._n_unguided,
+            step=partial(getattr, self, "step"),
         )
-        self._scarcity = scarcity(self._paints, shapes)
+        self._course = planner.plan(held_out, self._seed + 1000 * self._round)
+        self.is_released = not self._course.holds_out
         self._pace_trunk()
-        strokes = stroke_share(self._maps, self._paints)
-        self._criterion = criterion_of(self.paint)
-        if self._learns_unlabelled:
-            self._paints, self._criterion = with_unlabelled(self._maps, self._paints, self.classes, self.paint, seed)
-        self._lessons = [
-            ClassLesson(self._paints, self._criterion),
-            *self._lessons_on_objects(),
-            *lessons_of_heads(self.network.heads, self._paints, self.paint),
-        ]
-        self._taught = self._need_of_teaching(strokes)
-        if self._taught:
-            self._lessons.append(DistillationLesson(self.config.distillation * self._taught))
-        if self.config.consistency:
-            step = partial(getattr, self, "step")
-            self._lessons.append(ConsistencyLesson(self.averaged, self.config.consistency, step))
-        self._sampler = PatchSampler(self._paints, shapes, self._patch_shapes, balance=self.config.orientation_balance)
-        held_out_set = HeldOutSet(self._paints, self._patch_shapes, shapes)
-        unguided = strokes * min(1.0, self._n_unguided / max(1, self._n_painted))
-        self._checks = Checks(self._maps, self._paints, self._sampler, held_out_set, unguided, self._taught)
-        self.is_released = not any(p.held_out.any() for p in self._paints)
-
-    @property
-    def _n_painted(self) -> int:
-        return sum(map(len, self._annotations))
-
-    def _need_of_teaching(self, strokes: float) -> float:
-        """Not where the trunk knows more than the pixel head, or what is unpainted has a say of its own."""
-        if not self.config.distillation or self.is_started or self._learns_unlabelled:
-            return 0.0
-        return need_of_teaching(self._paints, self._scarcity, strokes)
-
-    def _lessons_on_objects(self) -> Iterator[AffinityLesson]:
-        self._turns = []
-        if self.network.affinity is not None:
-            self._turns = self._object_turns()
-            offsets = self.network.affinity.offsets
-            lesson = AffinityLesson(self._paints, self.classes.object_channels, offsets, self._turns)
-            smallest = smallest_of(self._paints, self._maps[0].bank.spacing)
-            for network in (self.network, self.averaged):
-                if network.affinity is not None:
-                    network.affinity.taught, network.affinity.smallest = lesson.taught, smallest
-            yield lesson
-
-    def _object_turns(self) -> list[tuple[int, int, int]]:
-        """All turns that the network cannot tell apart: slices of one orientation then teach steps along every axis."""
-        plans = [[(plan.kernel[axis], plan.pool[axis]) for plan in self.network.unet.levels] for axis in range(3)]
-        return turns_of(self._maps[0].bank.spacing, plans) if self.config.turns else [(0, 1, 2)]
 
     def _release(self, progress: Progress) -> Iterator[TrainingStep]:
         """Give the held-out paint back; what it told of the mix and of Dice stays as it was last measured."""
@@ -338,11 +275,11 @@ class Trainer:
         losses = fit_pixel_head(
             self.network.pixel,
             self.network.standardised(torch.cat(features)),
-            Targets.of(self._paints, members, self.network.mean.device),
-            self._criterion,
-            n_steps=max(1, round(n_steps * max(1 / 3, 1 - self._scarcity))),
+            Targets.of(self._course.paints, members, self.network.mean.device),
+            self._course.criterion,
+            n_steps=max(1, round(n_steps * max(1 / 3, 1 - self._course.scarcity))),
             dropout=self.config.dropout,
-            noise=self.config.feature_noise * self._scarcity,
+            noise=self.config.feature_noise * self._course.scarcity,
             rng=self._rng,
             hurry=lambda: (progress(self.step) - used_before) / _PIXEL_SHARE,
         )
@@ -356,7 +293,7 @@ class Trainer:
         rng = np.random.default_rng((self._seed, self._round, _WARM_UP_STREAM))  # not ours: it may be interrupted
 
         def draw() -> Tensor:
-            places = self._sampler.anywhere(self.config.batch_size, rng)
+            places = self._course.sampler.anywhere(self.config.batch_size, rng)
             return torch.stack([self._patch(place, Augmentation()) for place in places])
 
         for loss in warm_up(self.network.unet, draw, self._maps[0].bank.spacing, self.config, rng):
@@ -366,9 +303,9 @@ class Trainer:
                 break
 
     def _unet_step(self, step_size: float) -> float:
-        axis, locations = self._sampler.draw(self.config.batch_size, self._rng)
-        if self._taught and len(locations) > 1 and self._rng.random() < _TAUGHT_ELSEWHERE:
-            locations[-1:] = self._sampler.anywhere(1, self._rng, axis)
+        axis, locations = self._course.sampler.draw(self.config.batch_size, self._rng)
+        if self._course.taught and len(locations) > 1 and self._rng.random() < _TAUGHT_ELSEWHERE:
+            locations[-1:] = self._course.sampler.anywhere(1, self._rng, axis)
         turn = self._draw_turn(axis)
         patches, positions, members = [], [], []
         for location in locations:
@@ -389,7 +326,7 @@ class Trainer:
 
     def _without_some_features(self, patches: Tensor) -> Tensor:
         """Feature dropout: whole features of a patch are zero, the others larger in turn."""
-        share = self.config.feature_dropout * (0.4 + 0.6 * self._scarcity)
+        share = self.config.feature_dropout * (0.4 + 0.6 * self._course.scarcity)
         if not share:
             return patches
         kept = self._rng.random((len(patches), 1, 1, 1, patches.shape[-1]), dtype=np.float32) >= share
@@ -399,7 +336,7 @@ class Trainer:
         self, location: PatchLocation, augmentation: Augmentation
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
         """Where the learnt voxels lie in the augmented patch, and their numbers."""
-        paint = self._paints[location.volume]
+        paint = self._course.paints[location.volume]
         numbers = paint.within(location.box)
         numbers = numbers[paint.learnt[numbers]]
         shape = np.asarray(location.box.shape)
@@ -422,7 +359,7 @@ class Trainer:
         where = [tuple(torch.from_numpy((p - inner.start).T.copy()).to(patches.device)) for p in positions]
         of_painted = gathered(decoded, where).float(), gathered(logits, where).float()
         learnt = Patches(members, positions, *of_painted, patches, inner, logits)
-        first, *others = self._lessons
+        first, *others = self._course.lessons
         loss = first.loss(self.network, learnt)
         for lesson in others:
             loss = loss + lesson.loss(self.network, learnt)
@@ -437,8 +374,8 @@ class Trainer:
 
     def _draw_turn(self, axis: int) -> tuple[int, int, int]:
         """Swap axes only where the network pools them alike: not a flat one, not one with a longer voxel."""
-        if self._turns:
-            return self._turns[int(self._rng.integers(len(self._turns)))]
+        if turns := self._course.turns:
+            return turns[int(self._rng.integers(len(turns)))]
         stride = self.network.unet.stride
         turn = draw_turn(axis, self._maps[0].bank.spacing, self._rng) if self.config.turns else (0, 1, 2)
         return turn if all(stride[a] == s for a, s in zip(turn, stride, strict=True)) else (0, 1, 2)
@@ -456,11 +393,11 @@ class Trainer:
 
     def _check(self) -> None:
         """Settle all that averaged weights leave open."""
-        self.score = self._checks.settle(self.averaged, self.classes, self.paint, self.score, self._standing)
+        self.score = self._course.checks.settle(self.averaged, self.classes, self.paint, self.score, self._standing)
         self._calibrate()
 
     def _calibrate(self, *, only_new: bool = False) -> None:
-        self._checks.calibrate(self.averaged, self.paint, self._standing, only_new=only_new)
+        self._course.checks.calibrate(self.averaged, self.paint, self._standing, only_new=only_new)
 
     @property
     def _standing(self) -> Standing:
