@@ -318,6 +318,21 @@ class TestOrder:
         bench.run_until(lambda: len(bench.tiles) > n)
         assert bench.tiles[-1].generation > before
 
+    def test_what_is_learnt_of_a_stroke_shows_soon_however_long_learning_went_on(self, bench):
+        bench.paint_both()
+        bench.switch.wish(is_training=True)
+        bench.run_until(lambda: bench.learner.step > 0)
+        bench.learner.step = 10_000
+        bench.run_until(lambda: bench.predictor.generation.step >= 10_000)
+        bench.paint(2, Box((6, 30, 30), (7, 33, 33)))
+        bench.run_until(lambda: len(bench.learner.learnt) == 2)
+        painted_at, steps = bench.learner.step, []
+        bench.run_until(lambda: bench.learner.step > painted_at + 60 or steps.append(bench.predictor.generation.step))
+        shown = [step - painted_at for step in sorted(set(steps))]
+        assert shown[0] == 0
+        assert len([step for step in shown if 0 < step <= 30]) >= 2
+        assert len(shown) < 12
+
     def test_a_correction_weighs_as_much_as_the_settings_say(self, bench):
         bench.paint_both()
         shown = np.full(OBJECT_BOX.shape, 1, np.uint8)

@@ -39,7 +39,7 @@ from napari_sparseseg.storage.sparse import is_large
 
 _PIECE_SECONDS = 0.15  # of training between two looks at what else is wanted
 _TRAINING_FOR_SCREEN = 0.7  # seconds of training for each second of predicting what is on screen
-_GROWTH = 1.2  # of the steps, between two generations
+_GROWTH = 1.2  # of the steps since paint was last learnt, between two generations
 _FEWEST_STEPS = 4
 _ONCE_SECONDS = 4.0  # of learning for "update once"
 _NOTHING_LEARNT = -1
@@ -59,6 +59,7 @@ class LiveLoop:
         self._switch = opened.switch
         self._classes = classes
         self._learnt_revision = _NOTHING_LEARNT
+        self._learnt_at = 0  # the step at which it was
         self._n_generations = 0
         self._owed = 0.0  # seconds of training before the next prediction
         self._kept_at = -math.inf
@@ -183,7 +184,7 @@ class LiveLoop:
             self.reporter.step(step)
             if self._switch.is_retired:
                 raise AbandonedError
-        self._learnt_revision = revision
+        self._learnt_revision, self._learnt_at = revision, self.learner.step
         self._owed = 0.0
         self.repeat()
         return True
@@ -323,7 +324,9 @@ class LiveLoop:
         if generation is None or self.learner.fitted is None:
             return False
         if can_train:
-            return step >= max(generation.step * _GROWTH, generation.step + _FEWEST_STEPS)
+            # a correction is to show soon however long learning went on before: the U-Net takes some steps to learn it
+            since = max(0, generation.step - self._learnt_at)
+            return step >= max(self._learnt_at + since * _GROWTH, generation.step + _FEWEST_STEPS)
         has_another_mix = self.learner.settle()
         return has_another_mix or step > generation.step
 
