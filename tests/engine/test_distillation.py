@@ -190,10 +190,13 @@ class TestAgreement:
 
 class TestMix:
     def test_a_pupil_has_no_say_until_it_agrees_and_never_all_of_it(self):
-        shares = [pupil_context(a) for a in np.linspace(0, 1, 21)]
-        assert shares == sorted(shares)
-        assert shares[0] == 0
-        assert 0.75 <= shares[-1] < 1
+        for shares in (
+            [pupil_context(a, 50) for a in np.linspace(0, 1, 21)],
+            [pupil_context(0.3, n) for n in range(300)],
+        ):
+            assert shares == sorted(shares)
+            assert shares[0] == 0
+            assert 0.75 <= shares[-1] < 1
 
     @pytest.mark.parametrize("agrees", [True, False])
     def test_what_the_pupil_has_learnt_decides_not_held_out_paint(self, monkeypatch, agrees):
@@ -207,7 +210,7 @@ class TestMix:
                 network.unet, "forward", lambda image: network.pixel(image.movedim(1, -1)).movedim(-1, 1)
             )
         trainer._check()
-        assert network.context == (pupil_context(1.0) if agrees else 0.0)
+        assert network.context == (pupil_context(1.0, trainer.step) if agrees else 0.0)
 
     def test_a_unet_that_learns_from_paint_alone_stays_small_where_a_class_has_little(self):
         annotation = make_annotation(few(make_blobs(SHAPE)[1]))

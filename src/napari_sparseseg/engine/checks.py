@@ -89,7 +89,7 @@ class Checks:
             context = untested_context(self.paints, at.step, is_started=at.is_started)
         if self.taught and at.step:
             said = survey() if survey else self._survey(network, at)
-            context += self.taught * (pupil_context(agreement(*said, classes)) - context)
+            context += self.taught * (pupil_context(agreement(*said, classes), at.step) - context)
         network.context = context
         return score
 

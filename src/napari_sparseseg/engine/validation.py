@@ -144,13 +144,15 @@ def agreement(pixel: Tensor, unet: Tensor, classes: ClassTable) -> float:
     return float(np.prod(found) ** (1 / len(found))) if found else 1.0
 
 
-def pupil_context(agreement: float) -> float:
+def pupil_context(agreement: float, step: int) -> float:
     """Share of a U-Net that learns from the pixel head: more as it agrees with its teacher, whom it then surpasses.
 
     Before that it knows the paint by heart and misses the rare classes elsewhere, which held-out paint next to what was
-    learnt does not show.
+    learnt does not show. After many steps it has learnt what it can: where they differ, it knows more.
     """
-    return _MOST_OF_PUPIL * min(1.0, max(0.0, (agreement - _BEGINS) / (_HAS_LEARNT - _BEGINS)))
+    by_agreement = (agreement - _BEGINS) / (_HAS_LEARNT - _BEGINS)
+    by_steps = 2 * step / _GROWN_UP - 1
+    return _MOST_OF_PUPIL * min(1.0, max(0.0, by_agreement, by_steps))
 
 
 @dataclass(frozen=True, slots=True)
