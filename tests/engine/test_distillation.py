@@ -167,17 +167,18 @@ class TestAgreement:
         ("pupil", "expected"),
         [
             ([0, 0, 1, 1, 2, 2], 1.0),
-            ([0, 0, 1, 1, 2, 0], (1 * 2 / 3) ** 0.5),
-            ([0, 1, 1, 1, 2, 2], (4 / 5 * 1) ** 0.5),
+            ([0, 0, 1, 1, 2, 1], (4 / 5 * 2 / 3) ** 0.5),
+            ([0, 1, 1, 1, 2, 2], 2 / 3),  # of the background, which is less than that of the others
             ([0, 0, 1, 1, 0, 0], 0.0),  # a class that is missed counts
+            ([1, 1, 1, 1, 2, 2], 0.0),  # and so does a background that is
         ],
     )
-    def test_it_is_the_mean_dice_of_the_classes_but_the_background(self, pupil, expected):
+    def test_it_is_the_mean_dice_of_the_classes_or_that_of_the_background(self, pupil, expected):
         teacher = logits_of([0, 0, 1, 1, 2, 2])
         assert agreement(teacher, logits_of(pupil), self.CLASSES) == pytest.approx(expected)
 
     def test_a_class_that_neither_finds_does_not_count(self):
-        assert agreement(logits_of([0, 0, 1, 1]), logits_of([0, 1, 1, 1]), self.CLASSES) == pytest.approx(4 / 5)
+        assert agreement(logits_of([0, 0, 1, 1]), logits_of([0, 1, 1, 1]), self.CLASSES) == pytest.approx(2 / 3)
         assert agreement(logits_of([0, 0]), logits_of([0, 0]), self.CLASSES) == 1
 
     def test_where_classes_overlap_each_is_there_or_not(self):

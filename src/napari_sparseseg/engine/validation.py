@@ -130,9 +130,10 @@ def untested_context(paints: Sequence[Paint], step: int, *, is_started: bool = F
 
 
 def agreement(pixel: Tensor, unet: Tensor, classes: ClassTable) -> float:
-    """Dice between the answers of both heads, from logits (n, classes), 0..1, over the classes but the background.
+    """Dice between the answers of both heads, from logits (n, classes), 0..1.
 
-    It is their geometric mean, which is low if one of them is missed; 1 if neither head finds any of them.
+    The geometric mean over the classes but the background, which is low if one of them is missed, and at most that of
+    the background, which is low if one of them is everywhere. Classes that neither head finds do not count.
     """
     if classes.overlapping:
         taught, learnt = ((logits > 0).cpu().numpy() for logits in (pixel, unet))
@@ -140,8 +141,9 @@ def agreement(pixel: Tensor, unet: Tensor, classes: ClassTable) -> float:
     else:
         taught, learnt = (logits.argmax(-1).cpu().numpy() for logits in (pixel, unet))
         of_class = dice(learnt, taught, range(len(classes)))
-    found = [of_class[k] for k in classes.foreground_channels if not np.isnan(of_class[k])]
-    return float(np.prod(found) ** (1 / len(found))) if found else 1.0
+    known = {channel: score for channel, score in of_class.items() if not np.isnan(score)}
+    found = [known.pop(channel) for channel in classes.foreground_channels if channel in known]
+    return min(*known.values(), float(np.prod(found) ** (1 / max(1, len(found)))), 1.0)
 
 
 def pupil_context(agreement: float, step: int) -> float:
