@@ -14,7 +14,7 @@ from napari_sparseseg.engine.distillation import DistillationLesson, need_of_tea
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.lessons import ClassLesson, Criterion, Lesson, criterion_of
 from napari_sparseseg.engine.network import SparseNet
-from napari_sparseseg.engine.objects.affinity import AffinityLesson
+from napari_sparseseg.engine.objects.affinity import AffinityLesson, Order
 from napari_sparseseg.engine.objects.sizes import smallest_of
 from napari_sparseseg.engine.paint import Paint, prepare_paint, scarcity
 from napari_sparseseg.engine.sampler import PatchSampler, patch_shapes
@@ -22,9 +22,6 @@ from napari_sparseseg.engine.validation import HeldOutSet
 from napari_sparseseg.engine.weak.consistency import ConsistencyLesson
 from napari_sparseseg.engine.weak.heads import lessons_of_heads
 from napari_sparseseg.engine.weak.unlabelled import tells_misses, with_unlabelled
-
-Turn = tuple[int, int, int]
-"""An order of the axes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class Course:
     lessons: Sequence[Lesson]
     sampler: PatchSampler
     checks: Checks
-    turns: Sequence[Turn]
+    turns: Sequence[Order]
     scarcity: float
     taught: float
 
@@ -121,7 +118,7 @@ class Planner:
             return 0.0
         return need_of_teaching(paints, little, strokes)
 
-    def _further_lessons(self, paints: Sequence[Paint], turns: Sequence[Turn], taught: float) -> Iterator[Lesson]:
+    def _further_lessons(self, paints: Sequence[Paint], turns: Sequence[Order], taught: float) -> Iterator[Lesson]:
         if self.learner.affinity is not None:
             yield self._lesson_on_objects(paints, turns)
         yield from lessons_of_heads(self.learner.heads, paints, self.painting)
@@ -130,7 +127,7 @@ class Planner:
         if self.training.consistency:
             yield ConsistencyLesson(self.averaged, self.training.consistency, self.step)
 
-    def _lesson_on_objects(self, paints: Sequence[Paint], turns: Sequence[Turn]) -> AffinityLesson:
+    def _lesson_on_objects(self, paints: Sequence[Paint], turns: Sequence[Order]) -> AffinityLesson:
         lesson = AffinityLesson(paints, self.classes.object_channels, self.learner.heads.offsets, turns)
         smallest = smallest_of(paints, self.maps[0].bank.spacing)
         for network in (self.learner, self.averaged):
@@ -138,7 +135,7 @@ class Planner:
                 network.affinity.taught, network.affinity.smallest = lesson.taught, smallest
         return lesson
 
-    def _turns_of_objects(self) -> list[Turn]:
+    def _turns_of_objects(self) -> list[Order]:
         """All turns that the network cannot tell apart: slices of one orientation then teach steps along every axis."""
         if self.learner.affinity is None:
             return []
