@@ -16,7 +16,7 @@ def model_file(tmp_path_factory):
     segmenter = SparseSegmenter(
         random_state=0,
         model=ModelConfig(width=4, depth=2, scales=(1.0, 4.0), head_width=16),
-        training=TrainingConfig(warm_start_steps=100, patch_voxels=2048),
+        training=TrainingConfig(warm_start_steps=200, patch_voxels=2048),
     )
     segmenter.fit(make_image(), paint(make_image()), max_steps=5).save(path)
     return path
