@@ -28,8 +28,8 @@ from napari_sparseseg.engine.weak.unlabelled import tells_misses, with_unlabelle
 class Course:
     """What a trainer does until the paint changes.
 
-    `scarcity` is how little is painted, `taught` how much the U-Net learns from the pixel head, each 0..1. `turns` are
-    those that patches may take; where there are none, the painted plane decides.
+    `scarcity` is how little is painted, 0..1. `turns` are those that patches may take; where there are none, the
+    painted plane decides.
     """
 
     paints: Sequence[Paint]
@@ -39,7 +39,11 @@ class Course:
     checks: Checks
     turns: Sequence[Order]
     scarcity: float
-    taught: float
+
+    @property
+    def taught(self) -> float:
+        """How much the U-Net learns from the pixel head, 0..1."""
+        return self.checks.taught
 
     @property
     def holds_out(self) -> bool:
@@ -90,7 +94,6 @@ class Planner:
             Checks(self.maps, paints, sampler, held_out_set, unguided, taught),
             turns,
             little,
-            taught,
         )
 
     @property
