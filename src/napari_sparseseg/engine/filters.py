@@ -4,9 +4,9 @@ On a CPU one matrix product for each axis is several times faster than a one-cha
 the volume's edge, sampling on a coarse lattice, and the units of derivatives are folded into the matrix. What follows
 the products is done in place, some planes at a time: so much stays in the processor's cache.
 
-Beyond the edge its voxel is repeated. A mirrored image has a crease there: no slope, and curvature where there is none,
-of which a fifth of a volume of 32 slices has its share. Only filters that are wide for the volume mirror it, since they
-would see little but the repeated voxel.
+Beyond the edge its voxel is repeated. A mirrored image has a crease there: no slope, and curvature where there is none;
+of a volume of 32 slices a fifth lies within three voxels of it. Only filters that are wide for the volume mirror it,
+since they would see little but the repeated voxel.
 """
 
 from __future__ import annotations
