@@ -13,7 +13,7 @@ from synthetic import CUBES, Recorder, make_features, make_noise, whole
 from napari_sparseseg._types import Box
 from napari_sparseseg.engine import features as module
 from napari_sparseseg.engine.features import FilterBank
-from napari_sparseseg.engine.filters import PER_SCALE, radius, reflect, write_eigenvalues
+from napari_sparseseg.engine.filters import PER_SCALE, Grid, kernel_matrix, radius, reflect, write_eigenvalues
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.storage.volume import ArrayVolume
 
@@ -262,6 +262,11 @@ class TestFilters:
         found = whole_of(image.copy(), scales=(scale,))[edge, 30, 30]
         assert found[2] > 0.5 * 0.1 * scale  # 0 where it is mirrored
         assert found[3:].abs().max() < 0.5 * 0.1 * scale  # 0.8 where it is mirrored
+
+    @pytest.mark.parametrize("size", [3, 20, 60])
+    def test_the_slope_at_the_edge_is_that_of_the_voxel_next_to_it(self, size):
+        slope = kernel_matrix(Grid(0, size, 1, 0, size, size), 1.0, 1)
+        torch.testing.assert_close(slope[[0, -1]], slope[[1, -2]])
 
     def test_a_filter_that_is_wide_for_the_volume_mirrors_it(self):
         image = np.zeros((60, 60, 12), np.float32)
