@@ -90,6 +90,11 @@ def test_the_arithmetic_of_the_page():
     spec = ModelSpec(ModelConfig(), (1.0, 1.0, 1.0), 1, (False, False, False))
     n_shards, reach = 1e14 / 2**30, spec.bank.reach[0] + spec.build(2).unet.halo[0]
     assert f"the shard and {reach} voxels around it" in PAGE
+    for shard in (256, 512):
+        assert re.search(
+            rf"{((shard + 2 * reach) / shard) ** 3:.1f} times (the voxels of a shard|those of one) of\s{shard}³", PAGE
+        )
+    assert f"| {(1024 + 2 * reach) ** 3 / 1e9:.1f} GB read" in PAGE
     assert f"{round(n_shards):,} files" in PAGE
     assert f"{((1024 + 2 * reach) / 1024) ** 3:.2f} times 100 TB" in PAGE
     assert "| part of 20 GB, one worker of one thread | 0.394 Mvoxel/s" in PAGE
