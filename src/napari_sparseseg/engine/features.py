@@ -27,6 +27,7 @@ from napari_sparseseg.engine.normalise import IntensityRange
 
 _COARSE_FROM = 4.0
 _BLOCK_SHAPE: Shape3D = (16, 64, 64)
+_BLOCK_SHAPE_OF_GPU: Shape3D = (32, 128, 128)  # of smaller ones, starting the kernels takes longer than they do
 _SHARP_FROM = 4.0
 
 
@@ -123,6 +124,7 @@ class FeatureMap:
         self.shape = volume.shape
         self.device = device or torch.device("cpu")
         self.cache_bytes = cache_bytes
+        self._block_shape = _BLOCK_SHAPE if self.device.type == "cpu" else _BLOCK_SHAPE_OF_GPU
         self._blocks: OrderedDict[Shape3D, Tensor] = OrderedDict()
         self._cached_bytes = 0
         self._lattice = CoarseLattice(self.shape, bank, self._intensities, self.device)
@@ -137,7 +139,7 @@ class FeatureMap:
 
         Equals `read` within rounding, at the cost of the box alone, not of all blocks that it touches.
         """
-        indices = list(product(*_block_ranges(box)))
+        indices = list(product(*self._block_ranges(box)))
         if all(index in self._blocks for index in indices):
             return self.read(box)
         return self._compute(box)
@@ -165,7 +167,7 @@ class FeatureMap:
     def at(self, coordinates: npt.NDArray[np.int32]) -> Tensor:
         """Features of single voxels, shape (n, features), for coordinates (n, 3) within the volume."""
         found = torch.empty((len(coordinates), self.bank.n_features), device=self.device)
-        block = np.asarray(_BLOCK_SHAPE)
+        block = np.asarray(self._block_shape)
         owners, inverse = np.unique(coordinates // block, axis=0, return_inverse=True)
         for number, owner in enumerate(owners):
             rows = np.flatnonzero(inverse.ravel() == number)
@@ -175,8 +177,8 @@ class FeatureMap:
 
     def _mapped_inside(self, box: Box, function: Callable[[Tensor, Box], Tensor]) -> Tensor:
         joined = None
-        for z, y, x in product(*_block_ranges(box)):
-            owner = _block_box((z, y, x), self.shape)
+        for z, y, x in product(*self._block_ranges(box)):
+            owner = self._block_box((z, y, x))
             part = owner.clipped(box)
             found = function(self._block((z, y, x))[part.relative_to(owner.start).slices], part)
             if part == box:
@@ -191,7 +193,7 @@ class FeatureMap:
         if index in self._blocks:
             self._blocks.move_to_end(index)
             return self._blocks[index]
-        block = self._compute(_block_box(index, self.shape))
+        block = self._compute(self._block_box(index))
         self._blocks[index] = block
         self._cached_bytes += block.nbytes
         while len(self._blocks) > 1 and self._cached_bytes > self.cache_bytes:
@@ -222,13 +224,10 @@ class FeatureMap:
     def _intensities(self, box: Box) -> Tensor:
         return torch.from_numpy(self.intensity.apply(self.volume.read(box))).to(self.device)
 
+    def _block_ranges(self, box: Box) -> list[range]:
+        """Along each axis, the blocks that a box touches."""
+        return [range(a // n, (b - 1) // n + 1) for a, b, n in zip(box.start, box.stop, self._block_shape, strict=True)]
 
-def _block_ranges(box: Box) -> list[range]:
-    """Along each axis, the blocks that a box touches."""
-    return [range(a // n, (b - 1) // n + 1) for a, b, n in zip(box.start, box.stop, _BLOCK_SHAPE, strict=True)]
-
-
-def _block_box(index: Shape3D, shape: Shape3D) -> Box:
-    start = (index[0] * _BLOCK_SHAPE[0], index[1] * _BLOCK_SHAPE[1], index[2] * _BLOCK_SHAPE[2])
-    stop = (start[0] + _BLOCK_SHAPE[0], start[1] + _BLOCK_SHAPE[1], start[2] + _BLOCK_SHAPE[2])
-    return Box(start, stop).clipped(Box.whole(shape))
+    def _block_box(self, index: Shape3D) -> Box:
+        z, y, x = (i * n for i, n in zip(index, self._block_shape, strict=True))
+        return Box.whole(self._block_shape).shifted((z, y, x)).clipped(Box.whole(self.shape))

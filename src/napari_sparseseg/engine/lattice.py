@@ -77,7 +77,7 @@ class CoarseLattice:
         """Coarse features (features, z, y, x) at the voxels of a box in a cell, by linear interpolation."""
         nodes, lattice = self._nodes(cell)
         matrices = [
-            _interpolation(a - first * stride, b - a, stride, n).to(self._device)
+            _interpolation(a - first * stride, b - a, stride, n)
             for a, b, first, stride, n in zip(
                 box.start, box.stop, nodes.start, self._bank.coarse_stride, nodes.shape, strict=True
             )
@@ -87,7 +87,7 @@ class CoarseLattice:
             used = torch.nonzero(matrix.abs().sum(0) > 0).ravel()
             low, high = int(used[0]), int(used[-1]) + 1
             lattice = lattice.narrow(axis + 1, low, high - low)
-            trimmed.append(matrix[:, low:high])
+            trimmed.append(matrix[:, low:high].to(self._device))
         return _separable(lattice, trimmed)
 
     def _nodes(self, cell: Box) -> tuple[Box, Tensor]:

@@ -23,6 +23,7 @@ from napari_sparseseg.engine.heads import EMBEDDING_SIZE, AffinityHead, Familiar
 from napari_sparseseg.engine.unet import LevelPlan, UNet3D
 
 _PIXELS_AT_ONCE = 1 << 12
+_PIXELS_AT_ONCE_ON_GPU = 1 << 20
 
 Mapped: TypeAlias = Callable[[Box, Callable[[Tensor, Box], Tensor]], Tensor]
 
@@ -235,10 +236,11 @@ class SparseNet(nn.Module):
         return normalised.movedim(0, -1)
 
     def _of_pixels(self, features: Tensor) -> Tensor:
-        """The pixel head's logits, in parts that fit the processor's cache: its hidden layers are wide."""
+        """The pixel head's logits, in parts that fit a processor's cache, or a GPU's memory: its layers are wide."""
         rows = features.reshape(-1, features.shape[-1])
         first = self.pixel.hidden[0]
-        parts = [self.pixel.beyond_first(self._first(first, part)) for part in torch.split(rows, _PIXELS_AT_ONCE)]
+        n_rows = _PIXELS_AT_ONCE if rows.device.type == "cpu" else _PIXELS_AT_ONCE_ON_GPU
+        parts = [self.pixel.beyond_first(self._first(first, part)) for part in torch.split(rows, n_rows)]
         return torch.cat(parts).reshape(*features.shape[:-1], self.n_classes)
 
     def _first(self, layer: nn.Module, features: Tensor) -> Tensor:

@@ -388,8 +388,8 @@ class Trainer:
     def _average(self) -> None:
         keep = min(self.config.averaging, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for mean, latest in zip(self.averaged.unet.parameters(), self.network.unet.parameters(), strict=True):
-                mean.lerp_(latest, 1 - keep)
+            means: list[Tensor] = list(self.averaged.unet.parameters())
+            torch._foreach_lerp_(means, list(self.network.unet.parameters()), 1 - keep)
 
     def _check(self) -> None:
         """Settle all that averaged weights leave open."""
