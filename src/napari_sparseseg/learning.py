@@ -15,6 +15,7 @@ from napari_sparseseg.engine.device import choose_device
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.model import FittedModel, ModelSpec
 from napari_sparseseg.engine.normalise import IntensityRange
+from napari_sparseseg.engine.sharpness import lengths_of
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 from napari_sparseseg.engine.weak.transfer import started_from
 from napari_sparseseg.errors import InputError
@@ -129,7 +130,7 @@ class Learning:
         z, y, x = (all(v.shape[axis] == 1 for v in volumes) for axis in range(3))
         spacing = checked_spacing(self.spacing, n_axes=len(volumes[0].spatial_shape))
         config = self.model or (start.spec.config if start else ModelConfig())
-        spec = ModelSpec(config, spacing, volumes[0].n_channels, (z, y, x))
+        spec = ModelSpec(config, spacing, volumes[0].n_channels, (z, y, x), lengths_of(volumes, spacing))
         table = ClassTable(tuple(classes), int(background), overlapping=overlapping)
         fresh = FittedModel.fresh(spec, table, choose_device(self.device).device, seed_of(self.random_state))
         return fresh if start is None else started_from(start, fresh)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,17 @@ def rewrite(path, change):
 
 
 class TestOtherFiles:
+    def test_lengths_that_were_measured_are_kept_and_need_the_newest_version(self, path, model):
+        measured = replace(model, spec=replace(model.spec, lengths=(4.5, 2.0, 1.0)))
+        save_model(path, measured, settings={})
+        found, header, _ = load_model(path)
+        assert found.spec == measured.spec
+        assert header["version"] == module.VERSION
+
+    def test_older_models_have_none(self, path):
+        rewrite(path, lambda header, _: header["spec"].pop("lengths"))
+        assert load_model(path)[0].spec == SPEC
+
     def test_a_newer_version_says_what_to_do(self, path):
         rewrite(path, lambda header, _: header.update(version=module.VERSION + 1))
         with pytest.raises(ModelFileError, match="update napari-sparseseg") as caught:
@@ -400,6 +412,10 @@ class TestHostileFiles:
             ("config", {"scales": [1e9, 1.0, 2.0]}),
             ("config", {"scales": [-1.0, 1.0, 2.0]}),
             ("config", {"something": 1}),
+            ("spec", {"lengths": [0.5, 1.0, 1.0]}),
+            ("spec", {"lengths": [1.0, float("nan"), 1.0]}),
+            ("spec", {"lengths": [1.0, 1.0]}),
+            ("spec", {"lengths": 1}),
             ("classes", {"ids": list(range(1, 129))}),
             ("classes", {"ids": [3, 3, 7]}),
             ("classes", {"ids": [3, 7, 2**70]}),

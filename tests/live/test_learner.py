@@ -16,6 +16,7 @@ from napari_sparseseg._types import Box
 from napari_sparseseg.config import PredictionConfig
 from napari_sparseseg.engine.checkpoint import load_model
 from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.sharpness import lengths_of
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 from napari_sparseseg.errors import InputError, NotFittedError, TrainingError
 from napari_sparseseg.live import learner as module
@@ -69,6 +70,20 @@ def test_a_burst_fits_the_pixel_head_then_training_goes_on():
     phases = [one_step(learner).phase for _ in range(8)]
     assert phases == sorted(phases)
     assert phases[-1] == "unet"
+
+
+def test_how_long_voxels_count_is_measured_with_the_first_image_that_is_read():
+    image = make_image(TRUTH)
+    learner = make(image, spacing=(3.0, 1.0, 1.0))
+    assert learner.spec.lengths is None
+    learner.map(0)
+    lengths = learner.spec.lengths
+    assert lengths == lengths_of([ArrayVolume(image)], (3.0, 1.0, 1.0))
+    list(learner.learn({0: annotation_of()}, TWO))
+    assert learner.fitted.spec.lengths == lengths
+    before = learner.map(0)
+    learner.forget()
+    assert learner.map(0) is before
 
 
 def test_later_bursts_leave_out_the_long_fit():

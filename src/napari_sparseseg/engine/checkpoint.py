@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from napari_sparseseg._types import MAX_CLASSES, MAX_CODE
+from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, Spacing
 from napari_sparseseg.config import ModelConfig
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.heads import Heads
@@ -36,9 +36,10 @@ from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 from napari_sparseseg.errors import InputError, ModelFileError
 
 FORMAT = "napari-sparseseg model"
-VERSION = 3
+VERSION = 4
 _PLAIN_VERSION = 1  # of models of classes only: each can be read by all programs that know what is in it
 _OBJECT_VERSION = 2  # of models that tell objects apart, and know nothing else beside their classes
+_HEADS_VERSION = 3  # of models with further heads or classes that may overlap, whose voxels count by their size
 _HEADER_LIMIT = 16 << 20
 _LENGTH_BYTES = 8
 _PIECE = 1 << 20
@@ -110,7 +111,7 @@ def encode_model(
     }
     state = HeadState.of(model.network)
     header |= state.to_json()
-    header["version"] = _version_for(state.heads, model.classes)
+    header["version"] = _version_for(state.heads, model.classes, model.spec)
     if state.heads.offsets:
         header["classes"]["objects"] = model.classes.objects
     if model.classes.overlapping:
@@ -123,10 +124,12 @@ def encode_model(
     return save(tensors, {"header": text, "sha256": _checksum(text, tensors)})
 
 
-def _version_for(heads: Heads, classes: ClassTable) -> int:
+def _version_for(heads: Heads, classes: ClassTable, spec: ModelSpec) -> int:
     """The oldest format whose readers know all that there is."""
-    if classes.overlapping or heads.candidates or heads.novelty != "off":
+    if spec.lengths is not None:
         return VERSION
+    if classes.overlapping or heads.candidates or heads.novelty != "off":
+        return _HEADS_VERSION
     return _OBJECT_VERSION if heads.offsets else _PLAIN_VERSION
 
 
@@ -368,7 +371,15 @@ def _checked_spec(spec: Mapping[str, Any]) -> ModelSpec:
     require(all(low <= size <= high for size in (z, y, x)), "spacing", (z, y, x))
     flat = tuple(spec["flat"])
     require(len(flat) == 3 and all(isinstance(axis, bool) for axis in flat), "flat", flat)
-    return ModelSpec(config, (z, y, x), n_channels, (flat[0], flat[1], flat[2]))
+    return ModelSpec(config, (z, y, x), n_channels, (flat[0], flat[1], flat[2]), _checked_lengths(spec.get("lengths")))
+
+
+def _checked_lengths(lengths: Sequence[float] | None) -> Spacing | None:
+    if lengths is None:  # older models have none
+        return None
+    z, y, x = (float(length) for length in lengths)
+    require(all(1 <= length <= _MAX_SCALE for length in (z, y, x)), "lengths", (z, y, x))
+    return z, y, x
 
 
 def _checked_classes(classes: Mapping[str, Any]) -> ClassTable:

@@ -37,12 +37,14 @@ class FilterBank:
 
     `spacing` is the voxel size along z, y, x. An axis along which voxels are n times longer is smoothed over
     n times fewer voxels and its derivatives count n times less: on strongly anisotropic volumes the bank
-    becomes slice by slice by itself. Where n is small it counts for less, see `_sharp_length`.
+    becomes slice by slice by itself. An image may tell that it counts for less: `lengths` are for how many of the
+    finest edges a voxel counts (`sharpness.lengths_of`). Without them the voxel size decides, see `_usual_length`.
     """
 
     spacing: Spacing
     n_channels: int = 1
     scales: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    lengths: Spacing | None = None
 
     @property
     def n_features(self) -> int:
@@ -60,7 +62,7 @@ class FilterBank:
     def relative_size(self) -> Spacing:
         """How much less is smoothed along z, y, x, in voxels, than along the finest axis: 1 there, less elsewhere."""
         finest = min(self.spacing)
-        z, y, x = (1 / _sharp_length(s / finest) for s in self.spacing)
+        z, y, x = (1 / length for length in self.lengths or [_usual_length(s / finest) for s in self.spacing])
         return z, y, x
 
     @property
@@ -93,7 +95,7 @@ class FilterBank:
         return z, y, x
 
 
-def _sharp_length(length: float) -> float:
+def _usual_length(length: float) -> float:
     """For how many times as long as wide a voxel counts, 1 and more: its own length from `_SHARP_FROM` on.
 
     Voxels of up to about three times are mostly those of light microscopes, which blur as much more along z: what is

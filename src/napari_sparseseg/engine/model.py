@@ -18,16 +18,20 @@ from napari_sparseseg.engine.unet import plan_levels
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What fixes a network's shape. `flat` axes held a single voxel in every training image."""
+    """What fixes a network's shape. `flat` axes held a single voxel in every training image.
+
+    `lengths` is what those images tell of their voxels (`sharpness.lengths_of`).
+    """
 
     config: ModelConfig
     spacing: Spacing
     n_channels: int
     flat: tuple[bool, bool, bool]
+    lengths: Spacing | None = None
 
     @property
     def bank(self) -> FilterBank:
-        return FilterBank(self.spacing, self.n_channels, self.config.scales)
+        return FilterBank(self.spacing, self.n_channels, self.config.scales, self.lengths)
 
     def build(
         self, n_classes: int, seed: int = 0, heads: Heads | None = None, *, overlapping: bool = False

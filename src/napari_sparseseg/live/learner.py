@@ -23,6 +23,7 @@ from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.model import FittedModel, ModelSpec
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.normalise import IntensityRange
+from napari_sparseseg.engine.sharpness import lengths_of
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 from napari_sparseseg.engine.weak.transfer import check_start, started_from
 from napari_sparseseg.errors import InputError, NotFittedError, TrainingError
@@ -114,6 +115,8 @@ class Learner:
         if frame not in self._maps:
             volume = Watched(self.image.volume(frame), self._is_wanted)
             intensity = IntensityRange.of(volume)
+            if self.fitted is None and not self._maps:
+                self._own_spec = replace(self._own_spec, lengths=lengths_of([volume], self.image.spacing))
             self._maps[frame] = FeatureMap(volume, self.spec.bank, intensity, device=self.choice.device)
         self._maps.move_to_end(frame)
         self._keep_few_maps()
