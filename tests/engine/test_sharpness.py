@@ -97,6 +97,13 @@ def test_of_cubes_nothing_is_read_and_of_large_volumes_some_parts():
     assert 0 < sum(box.n_voxels for box in volume.boxes) < 0.4 * 60 * 300 * 320
 
 
+def test_of_many_channels_some_are_enough():
+    many = np.stack([make_noise((8, 30, 30), seed, sigma=2.0) for seed in range(10)])
+    few = many[::3]
+    found, expected = (lengths_of([ArrayVolume(i, channel_axis=0)], (3, 1, 1)) for i in (many, few))
+    assert found == expected
+
+
 @given(
     image=arrays(np.uint8, st.tuples(*[st.integers(1, 9)] * 3)),
     spacing=st.tuples(*[st.floats(0.01, 100)] * 3),

@@ -18,6 +18,7 @@ from napari_sparseseg._types import Box, Shape3D, Spacing, Volume
 _ALIKE = 1.1  # voxels of up to so many times the finest edge are as long
 _PART: Shape3D = (24, 96, 96)  # voxels of a part of the volume that is looked at
 _PARTS = 2  # along each axis, at most
+_CHANNELS = 4  # at most, spread over all
 _FEW = 3  # voxels along an axis that tell nothing
 _CLIPPED = (1, 99)  # percentiles: single bright voxels would decide
 
@@ -42,13 +43,15 @@ def lengths_of(volumes: Sequence[Volume], spacing: Spacing) -> Spacing | None:
 
 
 def _sample(volume: Volume) -> npt.NDArray[np.float32]:
-    """Parts spread over the volume, (parts, channels, z, y, x), channels scaled to 0..1: all of a small one."""
+    """Parts spread over the volume, (parts, channels, z, y, x), some channels, scaled to 0..1: all of a small one."""
     shape = Box.whole(_PART).clipped(Box.whole(volume.shape))
     starts = []
     for size, part in zip(volume.shape, shape.stop, strict=True):
         n = min(_PARTS, size // part)
         starts.append([round((size - part) * (k + 0.5) / n) for k in range(n)])
-    parts = np.stack([volume.read(shape.shifted((z, y, x))) for z, y, x in product(*starts)]).astype(np.float32)
+    some = slice(None, None, -(-volume.n_channels // _CHANNELS))
+    boxes = [shape.shifted((z, y, x)) for z, y, x in product(*starts)]
+    parts = np.stack([volume.read(box)[some].astype(np.float32) for box in boxes])
     low, high = np.percentile(parts, _CLIPPED, axis=(0, 2, 3, 4), keepdims=True).astype(np.float32)
     scaled: npt.NDArray[np.float32] = ((parts - low) / np.maximum(high - low, np.float32(1e-30))).clip(0, 1)
     return scaled
