@@ -378,7 +378,8 @@ class TestInfo:
         content = files.model.read_bytes()
         end = 8 + int.from_bytes(content[:8], "little")
         header = json.loads(content[8:end])
-        header["__metadata__"]["header"] = header["__metadata__"]["header"].replace('"version": 1', '"version": 99')
+        description = json.loads(header["__metadata__"]["header"]) | {"version": 99}
+        header["__metadata__"]["header"] = json.dumps(description)
         raw = json.dumps(header, separators=(",", ":")).encode()
         (tmp_path / "m.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + content[end:])
         newer, out = tmp_path / "m.safetensors", tmp_path / "l.tif"
