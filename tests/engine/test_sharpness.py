@@ -59,7 +59,10 @@ def test_any_axis_may_be_the_long_one(axis):
 
 def test_only_ratios_of_sizes_and_of_intensities_matter():
     image = sections(3)
-    assert told(image, 3, 1, 1) == pytest.approx(told(1000 * image + 5, 0.3, 0.1, 0.1), abs=0.01)
+    expected = told(image, 3, 1, 1)
+    assert told(1000 * image + 5, 0.3, 0.1, 0.1) == pytest.approx(expected, abs=0.01)
+    assert told(1e300 * image.astype(float), 3, 1, 1) == pytest.approx(expected, abs=0.01)
+    assert told((2**40 + 1000 * image.astype(float)).astype(np.int64), 3, 1, 1) == pytest.approx(expected, abs=0.01)
 
 
 def test_channels_and_volumes_are_taken_together():

@@ -51,9 +51,10 @@ def _sample(volume: Volume) -> npt.NDArray[np.float32]:
         starts.append([round((size - part) * (k + 0.5) / n) for k in range(n)])
     some = slice(None, None, -(-volume.n_channels // _CHANNELS))
     boxes = [shape.shifted((z, y, x)) for z, y, x in product(*starts)]
-    parts = np.stack([volume.read(box)[some].astype(np.float32) for box in boxes])
-    low, high = np.percentile(parts, _CLIPPED, axis=(0, 2, 3, 4), keepdims=True).astype(np.float32)
-    scaled: npt.NDArray[np.float32] = ((parts - low) / np.maximum(high - low, np.float32(1e-30))).clip(0, 1)
+    parts = np.stack([volume.read(box)[some] for box in boxes])
+    parts = parts.astype(np.result_type(parts, np.float32))  # float64 of what float32 cannot hold
+    low, high = np.percentile(parts, _CLIPPED, axis=(0, 2, 3, 4), keepdims=True).astype(parts.dtype)
+    scaled: npt.NDArray[np.float32] = ((parts - low) / np.maximum(high - low, 1e-30)).clip(0, 1).astype(np.float32)
     return scaled
 
 
