@@ -59,10 +59,6 @@ def fitted():
     return make_segmenter(_gpu()).fit(IMAGE, PAINT, max_steps=STEPS)
 
 
-def dice(labels):
-    return 2 * ((labels == 2) & (TRUTH == 2)).sum() / ((labels == 2).sum() + (TRUTH == 2).sum())
-
-
 def test_it_is_taken_without_being_asked_for_and_reported():
     assert choose_device().device.type == _gpu()
     report = report_devices()
@@ -72,7 +68,7 @@ def test_it_is_taken_without_being_asked_for_and_reported():
 
 def test_it_learns(fitted):
     assert fitted._fitted.network.mean.device.type == _gpu()
-    assert dice(fitted.predict(IMAGE)) > 0.9
+    assert fitted.score(IMAGE, TRUTH) > 0.9
 
 
 def test_it_answers_as_the_cpu_does(fitted, tmp_path):
@@ -97,7 +93,7 @@ def test_models_go_from_device_to_device_and_learn_on(fitted, tmp_path):
     there.save(tmp_path / "model")
     back = SparseSegmenter.load(tmp_path / "model", device=_gpu()).partial_fit(IMAGE, PAINT, max_steps=3)
     assert back.n_steps_ == STEPS + 6
-    assert dice(back.predict(IMAGE)) > 0.9
+    assert back.score(IMAGE, TRUTH) > 0.9
 
 
 def test_the_same_prediction_gives_the_same_bytes(fitted):
@@ -143,7 +139,7 @@ def test_memory_that_runs_out_makes_tiles_smaller(fitted):
 )
 def test_every_way_to_learn_works_there(training, paint):
     segmenter = make_segmenter(_gpu(), training=quick(**training), paint=PaintConfig(**paint))
-    assert dice(segmenter.fit(IMAGE, PAINT, max_steps=12).predict(IMAGE)) > 0.8
+    assert segmenter.fit(IMAGE, PAINT, max_steps=12).score(IMAGE, TRUTH) > 0.8
     if "candidates" in paint:
         assert segmenter.predict_candidates(IMAGE).any()
     if "novelty" in paint:
