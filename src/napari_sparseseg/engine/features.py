@@ -196,6 +196,10 @@ class FeatureMap:
             self._blocks.move_to_end(index)
             return self._blocks[index]
         block = self._compute(self._block_box(index))
+        if not self.cache_bytes:  # needed once: the products that follow take one feature after the other as well
+            return block
+        # transposed as a matrix: torch writes every 26th number of a row of features many times slower
+        block = block.reshape(-1, block.shape[-1]).contiguous().reshape(block.shape)
         self._blocks[index] = block
         self._cached_bytes += block.nbytes
         while len(self._blocks) > 1 and self._cached_bytes > self.cache_bytes:
@@ -220,8 +224,7 @@ class FeatureMap:
             column += PER_SCALE
         if bank.coarse_scales:
             self._lattice.write(features[column:], box)
-        # transposed as a matrix: torch writes every 26th number of a row of features many times slower
-        return features.reshape(bank.n_features, -1).T.contiguous().reshape(*box.shape, bank.n_features)
+        return features.movedim(0, -1)
 
     def _intensities(self, box: Box) -> Tensor:
         return torch.from_numpy(self.intensity.apply(self.volume.read(box))).to(self.device)

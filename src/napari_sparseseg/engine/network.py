@@ -249,7 +249,8 @@ class SparseNet(nn.Module):
         weight = layer.weight / self.scale
         bias = layer.bias - weight @ self.mean
         with torch.autocast(features.device.type, enabled=False):  # half precision would lose what is subtracted
-            return functional.linear(features, weight, bias)
+            rows = functional.linear(features.reshape(-1, features.shape[-1]), weight, bias)
+        return rows.reshape(*features.shape[:-1], -1)
 
 
 def _box_of(features: Tensor) -> Box:
