@@ -101,7 +101,11 @@ class TrainingConfig(_Config):
         description="Memory of the running average of the weights that predicts; 0 predicts with the latest.",
     )
     warm_start_steps: int = Field(
-        300, ge=1, le=10000, title="Warm start", description="Steps of the pixel head before the U-Net starts."
+        300,
+        ge=1,
+        le=10000,
+        title="Warm start",
+        description="Steps of the pixel head before the U-Net starts; up to 2.5 times as many where a class is rare.",
     )
     warm_up_steps: int = Field(
         0,

@@ -469,6 +469,18 @@ class TestPixelHead:
         )
         assert len(losses) == 1
 
+    def test_from_few_strokes_it_learns_for_a_shorter_time(self):
+        config = QUICK.with_changes(warm_start_steps=300)
+        strokes = np.where(np.arange(CODES.size).reshape(CODES.shape) % 37 == 0, CODES, 0)
+        few, many = (len(pixel_steps(make_trainer(IMAGE, codes, config))) for codes in (strokes, CODES))
+        assert few < many / 2
+
+    def test_a_rare_class_takes_longer(self):
+        config = QUICK.with_changes(warm_start_steps=300)
+        rare = np.where((CODES == 2) & (np.arange(CODES.size).reshape(CODES.shape) % 30 > 0), 1, CODES)
+        long, usual = (len(pixel_steps(make_trainer(IMAGE, codes, config))) for codes in (rare, CODES))
+        assert usual * 1.5 < long <= usual * 2.5 + 1
+
     def test_steps_are_told_while_it_is_fitted(self):
         steps = pixel_steps(make_trainer(IMAGE, CODES, QUICK.with_changes(warm_start_steps=300)))
         assert len(steps) > 2

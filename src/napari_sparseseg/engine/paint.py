@@ -191,6 +191,11 @@ def paint_of_rarest(paints: Sequence[Paint]) -> float:
     return float(painted.min()) if len(painted) else 0.0
 
 
+def share_of_rarest(paints: Sequence[Paint]) -> float:
+    """How much of the paint is surely of the class with the fewest voxels, 0..1."""
+    return paint_of_rarest(paints) / max(1, sum(map(len, paints)))
+
+
 def sufficiency(paints: Sequence[Paint]) -> float:
     """Whether the class with the fewest voxels has enough of them to learn from, 0..1."""
     return min(1.0, paint_of_rarest(paints) / ENOUGH_PAINT)

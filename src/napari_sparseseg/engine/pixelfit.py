@@ -14,6 +14,7 @@ from napari_sparseseg.engine.optimiser import AdamW, one_cycle
 
 _BATCH = 2048
 _STEP_SIZE = 1e-2
+_LONG = 300  # steps; in a longer burst they are smaller
 _WEIGHT_DECAY = 1e-2
 _STEPS_PER_ITEM = 20
 
@@ -33,10 +34,11 @@ def fit_pixel_head(
     """Train on standardised features (n, features); yields the loss every few steps and after the last.
 
     `targets` are of the same n voxels, `criterion` is the loss. The step size rises and falls once over the
-    burst. `noise` is added to the features, in units of their spread. `hurry` tells the share of the time for this
-    burst that is used; on a slow machine it ends the burst before all steps are done.
+    burst, and is smaller in a long one. `noise` is added to the features, in units of their spread. `hurry` tells the
+    share of the time for this burst that is used; on a slow machine it ends the burst before all steps are done.
     """
     optimiser = AdamW(head.parameters(), weight_decay=_WEIGHT_DECAY)
+    step_size = _STEP_SIZE * min(1.0, _LONG / n_steps)
     n_voxels = len(features)
     width = head.classify.in_features
     noise_of = noise * features.std(0, correction=0)
@@ -51,7 +53,7 @@ def fit_pixel_head(
             drift = torch.from_numpy(rng.standard_normal(seen.shape, dtype=np.float32)).to(seen.device)
             seen = seen + drift * noise_of
         loss = criterion(head(seen, keep), targets[drawn])
-        optimiser.step(loss, one_cycle(used, _STEP_SIZE))
+        optimiser.step(loss, one_cycle(used, step_size))
         if step % _STEPS_PER_ITEM == 0 or used >= 1:
             yield float(loss.detach())
 

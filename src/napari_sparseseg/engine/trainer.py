@@ -8,6 +8,7 @@ that was held out, which gives the Dice estimate and decides how pixel head and 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +33,7 @@ from napari_sparseseg.engine.lessons import Patches, Targets, box_of, gathered
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.objects.offsets import default_offsets
 from napari_sparseseg.engine.optimiser import AdamW
-from napari_sparseseg.engine.paint import Paint
+from napari_sparseseg.engine.paint import Paint, share_of_rarest
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
 from napari_sparseseg.engine.sampler import PatchLocation
 from napari_sparseseg.engine.validation import HeldOutScore
@@ -43,6 +44,7 @@ RELEASE_AT = 0.7  # share of a known budget after which held-out paint is given 
 _ANNEAL_FROM = 0.7
 _WARM_UP = 20  # steps over which the step size rises
 _PIXEL_SHARE = 0.2  # of a budget that one fit of the pixel head may take
+_USUAL_SHARE, _LONGEST_FIT = 0.2, 2.5  # of the paint that is of its rarest class; steps against usual ones
 _PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
 _WARM_UP_STREAM = 1  # of random numbers
 _WARM_UP_SHARE = 0.2  # of a budget that warming up on the volume may take
@@ -167,7 +169,7 @@ class Trainer:
         Without `with_context` only the pixel head is fitted, and the steps end. `burst` is for somebody who waits: so
         many steps of the pixel head (0: none), and a mix that was chosen once is kept until the next regular check.
         """
-        usual = self.config.warm_start_steps if self.step == 0 else self._refit_steps
+        usual = self._fit_steps if self.step == 0 else self._refit_steps
         if burst != 0:
             yield from self._fit_pixel_head(burst or usual, progress)
         if burst is None:
@@ -261,8 +263,14 @@ class Trainer:
         yield from self._fit_pixel_head(self._refit_steps, progress)
 
     @property
+    def _fit_steps(self) -> int:
+        """Steps of the pixel head's first fit: a class that is rare in the paint takes longer to learn."""
+        rare = _USUAL_SHARE / max(1e-9, share_of_rarest(self._course.paints))
+        return round(self.config.warm_start_steps * min(_LONGEST_FIT, max(1.0, math.pow(rare, 0.4))))
+
+    @property
     def _refit_steps(self) -> int:
-        return max(1, self.config.warm_start_steps // 3)
+        return max(1, self._fit_steps // 3)
 
     def _fit_pixel_head(self, n_steps: int, progress: Progress) -> Iterator[TrainingStep]:
         used_before = progress(self.step)
