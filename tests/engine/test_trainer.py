@@ -470,13 +470,13 @@ class TestPixelHead:
         assert len(losses) == 1
 
     def test_from_few_strokes_it_learns_for_a_shorter_time(self):
-        config = QUICK.with_changes(warm_start_steps=300)
+        config = QUICK.with_changes(warm_start_steps=120)
         strokes = np.where(np.arange(CODES.size).reshape(CODES.shape) % 37 == 0, CODES, 0)
         few, many = (len(pixel_steps(make_trainer(IMAGE, codes, config))) for codes in (strokes, CODES))
         assert few < many / 2
 
     def test_a_rare_class_takes_longer(self):
-        config = QUICK.with_changes(warm_start_steps=300)
+        config = QUICK.with_changes(warm_start_steps=120)
         rare = np.where((CODES == 2) & (np.arange(CODES.size).reshape(CODES.shape) % 30 > 0), 1, CODES)
         long, usual = (len(pixel_steps(make_trainer(IMAGE, codes, config))) for codes in (rare, CODES))
         assert usual * 1.5 < long <= usual * 2.5 + 1
