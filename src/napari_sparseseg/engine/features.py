@@ -107,8 +107,8 @@ def _usual_length(length: float) -> float:
 class FeatureMap:
     """The features of one volume, computed block by block when they are asked for, and cached.
 
-    `cache_bytes` bounds the memory of the cached blocks; the least recently used go first. The coarse lattice of a
-    volume with more than some 200 million voxels is not kept as a whole either. Not thread-safe.
+    `cache_bytes` bounds the memory of the cached blocks, 0 keeps none; the least recently used go first. The coarse
+    lattice of a volume with more than some 200 million voxels is not kept as a whole either. Not thread-safe.
     """
 
     def __init__(

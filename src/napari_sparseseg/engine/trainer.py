@@ -44,7 +44,9 @@ RELEASE_AT = 0.7  # share of a known budget after which held-out paint is given 
 _ANNEAL_FROM = 0.7
 _WARM_UP = 20  # steps over which the step size rises
 _PIXEL_SHARE = 0.2  # of a budget that one fit of the pixel head may take
-_USUAL_SHARE, _LONGEST_FIT = 0.2, 2.5  # of the paint that is of its rarest class; steps against usual ones
+_USUAL_SHARE = 0.2  # of the paint: a class that has less of it takes longer to learn
+_RARE_POWER = 0.4  # of how many times less that is: so many times the usual steps
+_LONGEST_FIT = 2.5  # times the usual steps, at most
 _PIXEL_VOXELS = 200_000  # painted voxels that the pixel head looks at, at most
 _WARM_UP_STREAM = 1  # of random numbers
 _WARM_UP_SHARE = 0.2  # of a budget that warming up on the volume may take
@@ -265,8 +267,8 @@ class Trainer:
     @property
     def _fit_steps(self) -> int:
         """Steps of the pixel head's first fit: a class that is rare in the paint takes longer to learn."""
-        rare = _USUAL_SHARE / max(1e-9, share_of_rarest(self._course.paints))
-        return round(self.config.warm_start_steps * min(_LONGEST_FIT, max(1.0, math.pow(rare, 0.4))))
+        times_less = _USUAL_SHARE / max(1e-9, share_of_rarest(self._course.paints))
+        return round(self.config.warm_start_steps * min(_LONGEST_FIT, max(1.0, math.pow(times_less, _RARE_POWER))))
 
     @property
     def _refit_steps(self) -> int:
