@@ -54,7 +54,7 @@ class TrainingConfig(_Config):
     """How the network learns."""
 
     learning_rate: float = Field(
-        3e-3, gt=0, le=1, title="Step size", description="Step size of the U-Net's optimiser (AdamW)."
+        3e-3, gt=0, le=1, title="Step size", description="Step size of the U-Net's optimiser (AdamW and Muon)."
     )
     weight_decay: float = Field(
         1e-2, ge=0, le=10, title="Weight decay", description="Pull of all weights towards zero; holds overfitting back."

@@ -1,4 +1,4 @@
-"""AdamW and the one-cycle schedule."""
+"""AdamW, its moves of whole matrices, and the one-cycle schedule."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_sparseseg.engine.optimiser import AdamW, one_cycle
+from napari_sparseseg.engine.optimiser import AdamW, one_cycle, orthogonal_rows
 
 
 def make_problem(dtype):
@@ -63,3 +63,44 @@ def test_the_cycle_rises_to_its_largest_and_falls():
 
 def test_the_cycle_has_an_end_even_if_more_was_used():
     assert one_cycle(1.7, 0.5) == one_cycle(1.0, 0.5) >= 0
+
+
+class TestMatrices:
+    @pytest.mark.parametrize("shape", [(16, 432), (5, 5), (64, 32), (1, 7), (7, 1)])
+    @pytest.mark.parametrize("size", [1e-12, 1.0, 1e6])
+    def test_rows_become_orthogonal_and_keep_their_directions(self, shape, size):
+        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * size
+        (found,) = orthogonal_rows([matrix])
+        values = torch.linalg.svdvals(found)
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        mixed = left.T @ found @ right.T
+        torch.testing.assert_close(mixed, torch.diag(mixed.diagonal()), rtol=0, atol=1e-3)
+
+    def test_many_are_turned_as_each_alone(self):
+        matrices = [torch.randn(shape) for shape in [(4, 9), (8, 4), (4, 30), (8, 8)]]
+        together = orthogonal_rows(matrices)
+        for matrix, found in zip(matrices, together, strict=True):
+            torch.testing.assert_close(found, orthogonal_rows([matrix])[0])
+
+    def test_nothing_to_learn_moves_nothing(self):
+        (found,) = orthogonal_rows([torch.zeros(3, 5)])
+        assert torch.equal(found, torch.zeros(3, 5))
+
+    def test_only_the_named_ones_are_moved_as_a_whole_and_as_far_as_others(self):
+        moved = {}
+        for wholeness in (0.0, 0.5, 1.0):
+            network, loss = make_problem(torch.float64)
+            before = [p.detach().clone() for p in network.parameters()]
+            optimiser = AdamW(network.parameters(), weight_decay=0.0, matrices=[network[0].weight])
+            optimiser.wholeness = wholeness
+            optimiser.step(loss(), 1e-2)
+            moved[wholeness] = [(p - b).detach() for p, b in zip(network.parameters(), before, strict=True)]
+        for number, (plain, half, whole) in enumerate(zip(*moved.values(), strict=True)):
+            assert torch.equal(plain, whole) == (number > 0)
+            torch.testing.assert_close(half, (plain + whole) / 2)
+        whole = moved[1.0][0]
+        assert whole.square().mean().sqrt() == pytest.approx(0.2 * 1e-2, rel=0.2)
+        values = torch.linalg.svdvals(whole)
+        assert values.max() < 2 * values.min()

@@ -100,6 +100,16 @@ class TestSteps:
         trainer.learn_from([make_features(IMAGE)], [make_annotation(more)])
         assert [step.step for step in unet_steps(trainer, 3)] == [5, 6, 7]
 
+    def test_weights_move_as_whole_matrices_the_more_is_painted(self):
+        strokes = np.zeros_like(CODES)
+        strokes[7, 4, 4:10], strokes[7, 20, 4:10] = 1, 2
+        trainer = make_trainer(IMAGE, CODES)
+        assert trainer._optimiser.wholeness > 0.9
+        trainer.learn_from([make_features(IMAGE)], [make_annotation(strokes)])
+        assert trainer._optimiser.wholeness < 0.1
+        trainer.learn_from([make_features(IMAGE)], [make_annotation(CODES)])
+        assert trainer._optimiser.wholeness > 0.9
+
     def test_new_paint_does_not_change_how_features_are_standardised(self):
         trainer = make_trainer(IMAGE, CODES)
         mean = trainer.averaged.mean.clone()

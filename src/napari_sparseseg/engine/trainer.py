@@ -104,7 +104,7 @@ class Trainer:
         self._n_unguided = 0  # voxels that were painted before there was a prediction to look at
         self._seed = seed
         self._rng = np.random.default_rng(seed)
-        self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=config.weight_decay)
+        self._optimiser = self._new_optimiser()
         self._maps: Sequence[FeatureMap] = ()
 
     def learn_from(
@@ -158,7 +158,7 @@ class Trainer:
                 change_outputs(network, sources)
             change_heads(network, heads)
         n_steps = self._optimiser.n_steps
-        self._optimiser = AdamW(self.network.unet.parameters(), weight_decay=self.config.weight_decay)
+        self._optimiser = self._new_optimiser()
         self._optimiser.n_steps = n_steps
         remember(self._optimiser, self.network.unet, moments, sources)
         self.classes = classes
@@ -231,7 +231,12 @@ class Trainer:
             for number, value in enumerate(getattr(self._optimiser, kind)):
                 value.copy_(tensors[f"optimiser.{kind}.{number}"])
 
-    def _pace_trunk(self) -> None:
+    def _new_optimiser(self) -> AdamW:
+        unet = self.network.unet
+        return AdamW(unet.parameters(), weight_decay=self.config.weight_decay, matrices=unet.hidden_weights)
+
+    def _pace_optimiser(self) -> None:
+        self._optimiser.wholeness = 1 - self._course.scarcity  # few strokes would be learnt by heart
         pace = _STARTED_PACE**self._course.scarcity if self.is_started else 1.0
         unet = self.network.unet
         self._optimiser.paces = [
@@ -256,7 +261,7 @@ class Trainer:
         )
         self._course = planner.plan(held_out, self._seed + 1000 * self._round)
         self.is_released = not self._course.holds_out
-        self._pace_trunk()
+        self._pace_optimiser()
 
     def _release(self, progress: Progress) -> Iterator[TrainingStep]:
         """Give the held-out paint back; what it told of the mix and of Dice stays as it was last measured."""

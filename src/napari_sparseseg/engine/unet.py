@@ -96,6 +96,12 @@ class UNet3D(nn.Module):
         return total[0], total[1], total[2]
 
     @property
+    def hidden_weights(self) -> list[nn.Parameter]:
+        """The weights between what is seen and what is said, (out, in, ...)."""
+        inner = (self.encoders, self.widen, self.narrow, self.decoders)
+        return [weight for layers in inner for weight in layers.parameters() if weight.ndim > 1]
+
+    @property
     def halo(self) -> Shape3D:
         """Voxels around a tile that its inside depends on, rounded up to multiples of `stride`."""
         reach, step = [0, 0, 0], [1, 1, 1]

@@ -105,7 +105,7 @@ def methods_of(project: Project) -> str:
     sentences.append(
         "From these voxels alone, a pixel classifier on Gaussian, gradient and Hessian features of "
         f"{len(config.scales)} scales ({scales} times the finest voxel edge) and a 3D U-Net on the same features "
-        f"({config.width} channels, {config.depth} levels) were trained with AdamW (step size "
+        f"({config.width} channels, {config.depth} levels) were trained with AdamW and Muon (step size "
         f"{training.learning_rate:g}, weight decay {training.weight_decay:g}) and averaged weights."
     )
     if manifest.checkpoints:
