@@ -91,7 +91,7 @@ def orthogonal_rows(matrices: Sequence[Tensor]) -> list[Tensor]:
 def _whitening(grams: Tensor) -> Tensor:
     """What (n, rows, rows) matrices must be multiplied by, given the products of their rows with their rows."""
     first, second, third = _ITERATION
-    found = torch.eye(grams.shape[-1]).to(grams).expand_as(grams)
+    found = torch.eye(grams.shape[-1], dtype=grams.dtype, device=grams.device).expand_as(grams)
     for _ in range(_N_ITERATIONS):
         factor = second * grams + third * (grams @ grams)
         factor.diagonal(dim1=-2, dim2=-1).add_(first)
