@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
+_SHORTEST = 1e-16  # length of a gradient, below which it is none
 _LIKE_ADAM = 0.2  # root mean square of a direction, as AdamW's are on the average
 _ITERATION = (3.4445, -4.7750, 2.0315)  # brings singular values between 0.7 and 1.2, small ones quickly
 _N_ITERATIONS = 5
@@ -78,7 +79,7 @@ def orthogonal_rows(matrices: Sequence[Tensor]) -> list[Tensor]:
     iterated are products of rows with rows, which are small, and of one size together: a GPU is started less often.
     """
     wide = [m if m.shape[0] <= m.shape[1] else m.T for m in matrices]
-    wide = [m / m.norm().clamp_min(_EPSILON**2) for m in wide]
+    wide = [m / m.norm().clamp_min(_SHORTEST) for m in wide]
     factors: dict[int, Tensor] = {}
     for n_rows in {len(m) for m in wide}:
         numbers = [n for n, m in enumerate(wide) if len(m) == n_rows]
