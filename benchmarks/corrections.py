@@ -98,7 +98,7 @@ class Corrector:
         order = np.argsort(-self._common_scored.sum(0), kind="stable")
         if any(self._mend(int(number)) for number in order[wrong[order]] if int(number) not in self._left):
             return True
-        spare = self._kept() & ~matches.any(1)
+        spare = self._kept() & ~self._matches().any(1)  # anew: a split that was in vain has added a row
         order = np.argsort(-self._common_scored.sum(1), kind="stable")
         return any(self._join(int(number)) for number in order[spare[order]])
 

@@ -68,3 +68,14 @@ def test_it_ends_and_never_makes_it_worse_in_the_end(seed):
     before, result, _ = corrected(found)
     assert result.clicks <= 400
     assert result.ap50 >= before
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_splits_in_vain_end_it(seed):
+    """What is mixed beyond repair: a split that was taken back left the numbers of objects out of step."""
+    found = truth()
+    inside = found > 0
+    found[inside] = np.random.default_rng(seed).integers(1, 4, inside.sum())
+    before, result, _ = corrected(found)
+    assert result.ap50 >= before
+    assert not result.is_reached
