@@ -34,8 +34,8 @@ from napari_sparseseg.distributed.plan import (
 from napari_sparseseg.errors import InputError, InputWarning
 from napari_sparseseg.progress import duration, move_bar, open_bar
 from napari_sparseseg.storage._arrays import checked_spacing, plain_int, real_dtype_of, shape_of
+from napari_sparseseg.storage.identity import Identity, identity_of
 from napari_sparseseg.storage.ome import checked_offset
-from napari_sparseseg.storage.project.reference import fingerprint_of
 from napari_sparseseg.storage.sharded import ShardedImage
 from napari_sparseseg.storage.unfinished import Manifest, Task, Unfinished
 from napari_sparseseg.storage.volume import ArrayVolume
@@ -186,9 +186,11 @@ def predict_volume(
     """
     started = time.perf_counter()
     volume = ArrayVolume(request.image, request.channel_axis)
-    fingerprint = _fingerprint(request, fitted, intensity, volume)
+    identity = identity_of(request.image)
+    fingerprint = _fingerprint(request, fitted, intensity, volume, identity)
     done = _finished_before(request, fingerprint)
     if done is not None:
+        _tell_if_unsure(request, identity)
         return done
     for output in request.outputs:
         checked_target(output, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
@@ -217,6 +219,8 @@ def predict_volume(
             cache_bytes=check_plan(demand, manifest.shard, manifest.tile, worker_bytes),
         )
         n_resumed = len(unfinished.finished())
+        if n_resumed:
+            _tell_if_unsure(request, identity)
         n_voxels = _run_all(job, unfinished, connected, request.progress, report, amendment)
         n_shards = len(unfinished.finished())
         note = {"fingerprint": fingerprint, "n_voxels": {str(k): n for k, n in n_voxels.items()}, "n_shards": n_shards}
@@ -229,17 +233,16 @@ def predict_volume(
 
 
 def _fingerprint(
-    request: Request, fitted: FittedModel, intensity: IntensityRange, volume: ArrayVolume
+    request: Request, fitted: FittedModel, intensity: IntensityRange, volume: ArrayVolume, identity: Identity
 ) -> dict[str, str]:
     """Hashes of all that the result depends on; where tiles are cut is not among it, since the manifest keeps that."""
     weights = hashlib.sha256(repr((fitted.spec, fitted.classes, fitted.network.context)).encode())
     for name, tensor in sorted([*fitted.network.state_dict().items(), ("shift", fitted.network.shift)]):
         weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     settings = [list(request.spacing), list(request.offset), request.unit, request.probabilities is not None]
-    image = fingerprint_of(request.image, getattr(request.image, "source_name", None))
     return {
         "model": weights.hexdigest(),
-        "image": _hash([image.model_dump(mode="json"), volume.channel_axis]),
+        "image": _hash([identity.digest, volume.channel_axis]),
         "settings": _hash([settings, list(intensity.offset), list(intensity.scale)]),
     }
 
@@ -252,11 +255,23 @@ def _finished_before(request: Request, fingerprint: Mapping[str, str]) -> Predic
     """What an earlier run completed; None if there is nothing, or something else."""
     if not request.resume or not all(is_zarr(output) for output in request.outputs):
         return None
-    noted = zarr.open(request.target, mode="r").attrs.asdict().get(_ATTRIBUTE)
-    if not isinstance(noted, dict) or noted.get("fingerprint") != dict(fingerprint):
+    notes = [zarr.open(output, mode="r").attrs.asdict().get(_ATTRIBUTE) for output in request.outputs]
+    noted = notes[-1]
+    if not isinstance(noted, dict) or noted.get("fingerprint") != dict(fingerprint) or notes[0] != noted:
         return None
     n_voxels = {int(class_id): int(n) for class_id, n in noted["n_voxels"].items()}
     return Prediction(request.target, request.probabilities, n_voxels, noted["n_shards"], noted["n_shards"], 0.0)
+
+
+def _tell_if_unsure(request: Request, identity: Identity) -> None:
+    """Warn where an image might have changed unnoticed since what is kept of it was predicted."""
+    if not identity.is_certain:
+        warnings.warn(
+            f"what was predicted before is kept in {request.target}: some voxels of the image were compared, and are "
+            "the same; if others have changed since, pass resume=False (--restart)",
+            InputWarning,
+            stacklevel=4,
+        )
 
 
 def _connect(request: Request, client: Client | str | None, stack: ExitStack) -> Client | None:

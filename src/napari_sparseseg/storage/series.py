@@ -74,6 +74,7 @@ class Arranged:
         self.shape = tuple(int(array.shape[axis]) for axis in order)
         self.dtype = array.dtype
         self.source_name: str | None = getattr(array, "source_name", None)
+        self.origins: tuple[Any, ...] = getattr(array, "origins", (array,))  # see `LazyArray`
 
     @property
     def chunks(self) -> tuple[Any, ...] | None:

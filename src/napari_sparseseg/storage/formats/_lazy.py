@@ -42,6 +42,11 @@ class LazyArray:
         return str(self._source.path)
 
     @property
+    def origins(self) -> tuple[Any, ...]:
+        """Where the voxels come from: the array that a library opened, and the path or URL."""
+        return self._base, self._source.path
+
+    @property
     def ndim(self) -> int:
         return len(self.shape)
 
