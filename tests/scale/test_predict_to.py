@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
-from volumes import SHAPE, digest, make_image
+from volumes import SHAPE, Slow, digest, make_image
 
 from napari_sparseseg import InputError, SparseSegmenter
 from napari_sparseseg._types import Box
@@ -138,6 +139,28 @@ class TestResuming:
         again = segmenter.predict_to(make_image(), tmp_path / "a.zarr")
         assert (again.n_resumed, again.n_voxels) == (N_SHARDS, first.n_voxels)
 
+    def test_a_single_voxel_that_changed_is_noticed(self, segmenter, tmp_path):
+        segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        changed = make_image()
+        changed[0, 1, 2] += 1
+        with pytest.raises(InputError, match="exists; pass overwrite=True"):
+            segmenter.predict_to(changed, tmp_path / "a.zarr")
+        assert segmenter.predict_to(changed, tmp_path / "a.zarr", overwrite=True).n_resumed == 0
+
+    def test_where_changes_may_go_unnoticed_it_is_said_that_the_result_is_kept(self, segmenter, tmp_path):
+        image = da.from_array(make_image())
+        segmenter.predict_to(image, tmp_path / "a.zarr")
+        with pytest.warns(InputWarning, match="is kept in .*some voxels of the image were compared.* pass resume=False"):
+            again = segmenter.predict_to(image, tmp_path / "a.zarr", overwrite=True)
+        assert again.n_resumed == N_SHARDS
+
+    def test_other_probabilities_are_not_taken_for_the_finished_ones(self, segmenter, tmp_path):
+        options = {"probabilities": tmp_path / "p.zarr", "overwrite": True}
+        segmenter.predict_to(make_image(), tmp_path / "a.zarr", **options)
+        zarr.create_array(tmp_path / "p.zarr", data=np.full((3, 3), 7), overwrite=True)
+        assert segmenter.predict_to(make_image(), tmp_path / "a.zarr", **options).n_resumed == 0
+        assert level(tmp_path / "p.zarr").shape[1:] == SHAPE
+
     @pytest.mark.parametrize("what", ["image", "settings", "model"])
     def test_whatever_changed_begins_anew(self, segmenter, tmp_path, interrupted, monkeypatch, what):
         interrupted(3)
@@ -214,7 +237,8 @@ SparseSegmenter.load({str(model_file)!r}).predict_to(image, {str(tmp_path / "a.z
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        done = segmenter.predict_to(image, tmp_path / "a.zarr")
+        with pytest.warns(InputWarning, match="some voxels of the image were compared"):
+            done = segmenter.predict_to(Slow(image, 0), tmp_path / "a.zarr")
         assert 0 < done.n_resumed < N_SHARDS
         for number in "012":
             assert digest(done.labels / number) == digest(whole.labels / number)

@@ -1,0 +1,80 @@
+"""An image counts as that of an earlier run only if no voxel has changed since."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_sparseseg.storage.formats import open_image
+from napari_sparseseg.storage.identity import identity_of
+from napari_sparseseg.storage.series import time_points
+
+SHAPE = (6, 40, 50)
+
+
+def image():
+    return np.random.default_rng(0).integers(0, 200, SHAPE).astype(np.uint8)
+
+
+@given(place=st.tuples(*(st.integers(0, size - 1) for size in SHAPE)))
+def test_every_voxel_in_memory_counts(place):
+    changed = image()
+    changed[place] += 1
+    assert identity_of(image()).is_certain
+    assert identity_of(changed) != identity_of(image())
+
+
+@pytest.mark.parametrize("view", [np.asfortranarray, lambda a: np.flip(np.flip(a, 1), 1), lambda a: a.copy()])
+def test_equal_arrays_are_one_however_they_lie_in_memory(view):
+    assert identity_of(view(image())) == identity_of(image())
+
+
+def test_shape_and_type_count():
+    found = {identity_of(a) for a in (image(), image().reshape(6, 50, 40), image().view(np.int8), image()[..., None])}
+    assert len(found) == 4
+
+
+def stored(kind: str, path: Path) -> object:
+    """An image in files, opened by its path or by zarr."""
+    if kind == "tiff":
+        tifffile.imwrite(path / "a.tif", image())
+        return open_image(path / "a.tif").array
+    if kind == "series":
+        tifffile.imwrite(path / "a.tif", np.stack([image(), image()]), metadata={"axes": "TZYX"})
+        return time_points(open_image(path / "a.tif").array, "TZYX")[0]
+    group = zarr.create_group(path / "a.zarr")
+    array = group.create_array("0", data=image(), chunks=(3, 20, 50))
+    return array if kind == "zarr" else open_image(path / "a.zarr" / "0").array
+
+
+@pytest.mark.parametrize("kind", ["tiff", "series", "zarr", "opened zarr"])
+def test_files_that_were_written_anew_are_others(tmp_path, kind):
+    array = stored(kind, tmp_path)
+    before = identity_of(array)
+    assert before.is_certain
+    assert identity_of(array) == before
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "zarr.json"]
+    os.utime(files[-1], ns=(0, max(path.stat().st_mtime_ns for path in files) + 1))
+    assert identity_of(array) != before
+
+
+def test_what_lies_beside_an_array_does_not_count(tmp_path):
+    array = stored("zarr", tmp_path)
+    before = identity_of(array)
+    zarr.open_group(tmp_path / "a.zarr").create_array("labels", data=image())
+    assert identity_of(array) == before
+
+
+@pytest.mark.parametrize("wrap", [da.from_array, lambda a: zarr.array(a, store=zarr.storage.MemoryStore())])
+def test_of_others_some_voxels_are_compared(wrap):
+    assert identity_of(wrap(image())) == identity_of(wrap(image()))
+    assert not identity_of(wrap(image())).is_certain
+    assert identity_of(wrap(image() + 1)) != identity_of(wrap(image()))
