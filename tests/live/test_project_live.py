@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,11 +24,12 @@ from livekit import (
 from napari_sparseseg import SparseSegmenter
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.config import PaintConfig
-from napari_sparseseg.errors import InputError, ModelFileError
-from napari_sparseseg.live import saving
+from napari_sparseseg.errors import InputError, ModelFileError, ProjectError
+from napari_sparseseg.live import live_segmenter, saving
 from napari_sparseseg.live.events import LiveState
 from napari_sparseseg.storage.durable import RealDisk
-from napari_sparseseg.storage.project.manifest import ProjectSettings
+from napari_sparseseg.storage.project.image import ProjectImage
+from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
 from napari_sparseseg.storage.project.project import Project
 
 
@@ -210,6 +212,52 @@ class TestComingBack:
         live, project = opened()
         with pytest.raises(InputError, match="has shape"):
             live.open(image[1:], project=project.images[0])
+
+    @pytest.mark.parametrize("failure", [ProjectError("it is damaged"), OSError(errno.EIO, "the disk says no")])
+    def test_what_is_open_is_saved_on_if_another_project_cannot_be_opened(
+        self, monkeypatch, opened, image, path, failure
+    ):
+        live, project = opened()
+        third = live.add_class("membrane")
+        with monkeypatch.context() as patch, Project.create(path.with_name("other.sparseseg")) as other:
+            other.add_image(image, shape=(1, *SHAPE))
+            patch.setattr(ProjectImage, "open", Mock(side_effect=failure))
+            with pytest.raises(type(failure)):
+                live.open(image, project=other.images[0])
+        self.check_saved(live, project, path, third.class_id)
+
+    def test_what_is_open_is_saved_on_if_there_is_no_memory_for_another_image(self, monkeypatch, opened, image, path):
+        live, project = opened()
+        third = live.add_class("membrane")
+        with monkeypatch.context() as patch:
+            patch.setattr(live_segmenter, "zeros", Mock(side_effect=MemoryError))
+            with pytest.raises(InputError, match="not enough memory"):
+                live.open(image[1:])
+        self.check_saved(live, project, path, third.class_id)
+
+    def check_saved(self, live, project, path, class_id):
+        live.annotate(Region(0, OBJECT_BOX), class_id)
+        codes, classes = live.codes.copy(), live.classes
+        close(live, project)
+        with Project.open(path) as again:
+            assert np.array_equal(again.images[0].annotation(), codes)
+            assert saving.class_infos(again.classes) == classes
+
+    def test_a_project_keeps_its_own_classes_and_settings_when_another_is_opened(self, opened, image, path):
+        live, project = opened()
+        live.rename_class(2, "cell")
+        with Project.create(path.with_name("other.sparseseg")) as other:
+            other.add_image(image, shape=(1, *SHAPE))
+            background, _ = saving._project_classes(live._classes)
+            other.update(
+                classes=(background, ProjectClass(class_id=7, name="other", color=(1, 0, 0))),
+                settings=ProjectSettings(paint=PaintConfig(label_smoothing=0.1)),
+            )
+            live.open(image, project=other.images[0])
+            assert [info.name for info in project.classes] == ["background", "cell"]
+            assert project.settings.paint == PaintConfig()
+            assert [info.name for info in live.classes] == ["background", "other"]
+            live.close()
 
     def test_a_second_window_may_look(self, opened, image, path, make_live):
         live, project = opened()

@@ -42,6 +42,7 @@ from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.palette import FIRST_SET
 from napari_sparseseg.storage.project.image import ProjectImage, SavedState, restore_annotation
+from napari_sparseseg.storage.project.loading import LoadedAnnotation
 from napari_sparseseg.storage.sparse import is_large, zeros
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, StrokeAuthor
 
@@ -156,17 +157,20 @@ class LiveSegmenter:
 
         With an image of a `project`, its annotation, the objects that were found in it, classes, settings, prediction,
         model and learning curve come back, and from now on all of them are saved there; the caller closes the project
-        after `close`. Raises `InputError` if the project's image has another shape.
+        after `close`. Raises `InputError` if the project's image has another shape, `ProjectError` or OSError if it
+        cannot be read. Whatever is raised, the image before stays open.
         """
         taken = LiveImage.of(image, channel_axis, time_axis, spacing)
         journal = None if project is not None else journal or self._journal
         saver = self._saver_for(project, taken)
+        if project is not None and project is self.project:
+            self._stop_saving()  # two journals would be in each other's way
+        # first all that may fail: until then what is open is saved, and afterwards as it was, with its own classes
+        loaded, labels = self._loaded(project, saver, taken.shape, journal)
         self._stop_saving()
-        if project is None:
-            store, objects = AnnotationStore(taken.shape, journal=journal), ObjectIds()
-        else:
-            store, objects = self._restored(project, saver)
-        labels = zeros(taken.shape, np.uint8)
+        store, objects = loaded.store, loaded.objects or ObjectIds()
+        if project is not None:
+            self._take_over(project, loaded)
         before = self._switch
         before.retire()
         old = before.wishes
@@ -273,9 +277,27 @@ class LiveSegmenter:
             return None
         return Saver(project, self._classes, self._worker, lambda: self._settings, self.events)
 
-    def _restored(self, project: ProjectImage, saver: Saver | None) -> tuple[AnnotationStore, ObjectIds]:
-        """Annotation, objects, classes and settings of a project; a new project takes those that are set here."""
-        loaded = project.open(saver.hear_journal if saver else None)
+    def _loaded(
+        self,
+        project: ProjectImage | None,
+        saver: Saver | None,
+        shape: tuple[int, int, int, int],
+        journal: Journal | None,
+    ) -> tuple[LoadedAnnotation, npt.NDArray[np.uint8]]:
+        """Annotation and objects, those of a project if there is one, and an array for the prediction."""
+        try:
+            labels = zeros(shape, np.uint8)
+            if project is None:
+                return LoadedAnnotation(AnnotationStore(shape, journal=journal)), labels
+            return project.open(saver.hear_journal if saver else None), labels
+        except MemoryError:
+            raise InputError(
+                f"there is not enough memory to work on an image of shape {shape}; choose a working region, or close "
+                "other programs"
+            ) from None
+
+    def _take_over(self, project: ProjectImage, loaded: LoadedAnnotation) -> None:
+        """Take classes and settings of a project; a new project takes those that are set here."""
         if project.project.classes:
             self._classes.restore(class_infos(project.project.classes))
             self._settings = settings_of(project.project.settings)
@@ -285,7 +307,6 @@ class LiveSegmenter:
                 self._classes.add(class_id=class_id)
         for problem in (*project.project.problems, *loaded.problems):
             tell(self.events.noticed, problem)
-        return loaded.store, loaded.objects or ObjectIds()
 
     def _stop_saving(self) -> None:
         saver, self._saver = self._saver, None
