@@ -1033,3 +1033,33 @@ def test_suggestions_keep_their_weight_when_strokes_are_merged(store, monkeypatc
     assert len(store.strokes) <= 12
     expected = [1, 0.5, 1, 0.5, 1, 0.5]
     np.testing.assert_array_equal(weights_in(store, suggestion_weight=0.5)[0, 0, :6], expected)
+
+
+# ---------------------------------------------------------------- where paint lies
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(1, 2), st.integers(1, 70), st.integers(1, 70), st.integers(1, 600)),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([16, 64]),
+)
+def test_all_that_is_painted_lies_in_the_boxes_and_no_box_is_empty(shape, seed, edge):
+    rng = np.random.default_rng(seed)
+    store = AnnotationStore(shape)
+    for _ in range(3):
+        stop = [int(rng.choice([size, rng.integers(1, size + 1)])) for size in shape[1:]]  # edges are where it is hard
+        dab = Box(tuple(max(0, n - 5) for n in stop), tuple(stop))
+        store.annotate(Region(int(rng.integers(shape[0])), dab), 2)
+    for frame in range(shape[0]):
+        within = np.zeros(shape[1:], np.bool_)
+        for cube in store.painted_boxes(frame, edge):
+            assert store.codes[frame][cube.slices].any()
+            within[cube.slices] = True
+        assert within[store.codes[frame] != 0].all()
+
+
+def test_complete_slices_lie_in_the_boxes():
+    store = AnnotationStore((1, 3, 5, 130))
+    store.set_complete(Plane(0, 0, 1), complete=True)
+    assert store.painted_boxes(0) == [box((0, 3), (0, 5), (x, min(x + 64, 130))) for x in (0, 64, 128)]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import Box, Plane
+from napari_sparseseg._types import Box, Plane, Shape3D
 from napari_sparseseg.storage._edits import Codes, Mask, bounds_of, box_within
 from napari_sparseseg.storage._stroke_table import Ids
 from napari_sparseseg.storage.sparse import zeros
@@ -32,6 +32,17 @@ class Painted(NamedTuple):
         """Some of the segments."""
         is_complete = None if self.is_complete is None else self.is_complete[chosen]
         return Painted(self.start[chosen], self.codes[chosen], self.ids[chosen], is_complete)
+
+    def cubes(self, shape: Shape3D, edge: int) -> npt.NDArray[np.intp]:
+        """Which cubes of a grid over a frame of this shape hold something: their numbers along z, y, x, in C order."""
+        is_there = np.zeros([-(-size // edge) for size in shape], np.bool_)
+        for first in range(0, len(self.start), _SEGMENTS_AT_ONCE):
+            part = self.part(slice(first, first + _SEGMENTS_AT_ONCE))
+            is_said = part.codes != 0 if part.is_complete is None else (part.codes != 0) | part.is_complete
+            index = (part.start[:, None] + np.arange(SEGMENT))[is_said]
+            z, y, x = np.unravel_index(index[(index >= 0) & (index < np.prod(shape))], shape)
+            is_there[z // edge, y // edge, x // edge] = True
+        return np.argwhere(is_there)
 
 
 class Voxels:

@@ -39,7 +39,7 @@ from napari_sparseseg.storage._stroke_table import Objects, StrokeTable
 from napari_sparseseg.storage._stroke_table import Stroke as Stroke
 from napari_sparseseg.storage._stroke_table import StrokeAuthor as StrokeAuthor
 from napari_sparseseg.storage._stroke_table import StrokeKind as StrokeKind
-from napari_sparseseg.storage._voxels import SEGMENT, Painted, Voxels
+from napari_sparseseg.storage._voxels import Painted, Voxels
 from napari_sparseseg.storage.journal import Journal, JournalRecord
 from napari_sparseseg.storage.palette import FIRST_SET, ClassSet, Palette
 
@@ -137,16 +137,13 @@ class AnnotationStore:
         return largest_record(self._shape)
 
     def painted_boxes(self, frame: int, edge: int = 64) -> list[Box]:
-        """Cubes of a grid, clipped to the volume, that hold all that was painted in a frame."""
+        """Cubes of a grid, clipped to the volume, that hold all that was painted in a frame, and complete slices."""
         check_frame(frame, self._shape)
         with self._lock:
-            start = self._voxels.read_painted(frame).start
-        z, y, x = self._shape[1:]
-        # segments may reach into the next cube, and at the ends into other frames
-        ends = np.clip(np.concatenate([start, start + SEGMENT - 1]), 0, z * y * x - 1)
-        cubes = np.unique(np.stack(np.unravel_index(ends, (z, y, x)), 1) // edge, axis=0) * edge
-        cube, whole = Box.whole((edge, edge, edge)), Box.whole((z, y, x))
-        return [cube.shifted((a, b, c)).clipped(whole) for a, b, c in cubes.tolist()]
+            painted = self._voxels.read_painted(frame)
+        cube, whole = Box.whole((edge, edge, edge)), Box.whole(self._shape[1:])
+        corners = painted.cubes(whole.shape, edge) * edge
+        return [cube.shifted((z, y, x)).clipped(whole) for z, y, x in corners.tolist()]
 
     @property
     def codes(self) -> Codes:
