@@ -20,10 +20,11 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 
 from napari_sparseseg._types import Box, Region
+from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.live.events import ObjectsChange, SavingStatus
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.strokes import AnnotationStore
-from napari_sparseseg.widgets import history, home, opening, project_wishes
+from napari_sparseseg.widgets import extras, history, home, opening, project_wishes
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.layers import FoundLayer
 from napari_sparseseg.widgets.session import find_session
@@ -331,6 +332,78 @@ class TestComingBack:
         QTest.qWait(50)
         np.testing.assert_array_equal(dock.session.live.codes, codes)
         assert dock.session.project.path == path
+
+
+class TestLayersThatCannotBeShown:
+    """A layer that was switched on for the image before; the project that is opened is worked on and saved anyway."""
+
+    def test_a_project_whose_classes_overlap_is_opened_without_ambiguity(
+        self, open_viewer: Any, hands: Any, left: Any, image_file: Path
+    ) -> None:
+        path, _ = left
+        with Project.open(path) as project:
+            project.update(settings=project.settings.model_copy(update={"paint": PaintConfig(overlapping=True)}))
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        ambiguity = dock.result_panel._ambiguity
+        ambiguity.click()
+        assert "cells ambiguity" in viewer.layers
+        drop(viewer, path)
+        wait_until(lambda: dock.session.project.path == path)
+        QTest.qWait(80)
+        assert any("ambiguity tells nothing there" in text for text in messages())
+        assert not ambiguity.isChecked()
+        assert "cells ambiguity" not in viewer.layers
+        assert not dock.project_panel._offer.isVisible()
+        self.check_saved(dock, hands(viewer), path)
+
+    def test_work_goes_on_where_it_was_saved_though_classes_overlap_by_now(
+        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        paint_by_mouse(hands(viewer))
+        dock.result_panel._ambiguity.click()
+        dock.settings_panel.forms["paint"].field("overlapping").click()
+        target = tmp_path / "mine.sparseseg"
+        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(target))
+        dock.project_panel._save_as.trigger()
+        wait_until(lambda: dock.session.project.path == target)
+        QTest.qWait(50)
+        assert not dock.result_panel._ambiguity.isChecked()
+        self.check_saved(dock, hands(viewer), target)
+
+    def test_a_layer_for_which_there_is_no_memory_is_switched_off(
+        self, open_viewer: Any, hands: Any, left: Any, image_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        dock.result_panel._uncertainty.click()
+        monkeypatch.setattr(extras, "IntensityOverlay", Mock(side_effect=MemoryError))
+        drop(viewer, left[0])
+        wait_until(lambda: dock.session.project.path == left[0])
+        QTest.qWait(80)
+        assert any("not enough memory for the layer of uncertainty" in text for text in messages())
+        assert not dock.result_panel._uncertainty.isChecked()
+        assert not dock.session.live._switch.wishes.wants_uncertainty
+        self.check_saved(dock, hands(viewer), left[0])
+
+    def check_saved(self, dock: SparseSegDock, stage: Any, path: Path) -> None:
+        before = dock.session.live.codes.copy()
+        stage.live.auto_start = False
+        stage.viewer.dims.set_point(0, 4)
+        stage.tools("paint", 2)
+        stage.drag((4, 40, 30), (4, 40, 42))
+        stage.settle()
+        after = dock.session.live.codes.copy()
+        assert (after != before).any()
+        assert dock.session.live.project.journal.sync(timeout=5)
+        assert state_text(dock).endswith(path.stem)
+        with Project.open(path, read_only=True) as project:
+            np.testing.assert_array_equal(project.images[0].annotation(), after)
 
 
 class TestOffer:

@@ -57,7 +57,6 @@ def open_project(
         session.tell(f"{session.project.name} is open here already")
         return
     project = Project.open(path)
-    is_taken = False
     try:
         image = _image_of(project, number)
         if source is None:
@@ -74,12 +73,11 @@ def open_project(
         if found.is_other and not project.is_read_only:
             image.refer(reference_to(found.source, project), place_of(found.source))
         session.open(found.source, image)
-        is_taken = True
         painted = session.live.painted_slices()
         if painted:
             session.bridge.go_to(painted[0].plane)
     finally:
-        if not is_taken:
+        if session.project is not project:
             project.close()
 
 

@@ -80,9 +80,10 @@ class ProjectWishes(QObject):
             copied = Project.open(target)
             session.open(source, copied.images[image.number])
         except BaseException:
-            if copied is not None:
-                copied.close()
-            session.open(source, image)
+            if copied is None or session.project is not copied:
+                if copied is not None:
+                    copied.close()
+                session.open(source, image)
             raise
         if was_at_work:
             session.live.start()

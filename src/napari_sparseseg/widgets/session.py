@@ -117,7 +117,8 @@ class Session(QObject):
     def open(self, source: ImageSource, image: ProjectImage | None = None) -> None:
         """Work on another image, of a project or, without one, of a new project; the one before is saved and closed.
 
-        Raises `InputError`; then what was open stays open.
+        Raises `InputError`; then what was open stays open. Whatever is raised, the project is in use if it is `project`
+        by then, and must not be closed.
         """
         is_new = image is None
         taken = image or self._new_image(source)
@@ -130,7 +131,7 @@ class Session(QObject):
                 spacing=source.spacing,
                 project=taken,
             )
-        except InputError:
+        except BaseException:
             if is_new:
                 _finish(taken.project if taken else None, is_unused=True)
             raise
@@ -143,10 +144,11 @@ class Session(QObject):
         if taken is not None and not is_new:
             self._remember()
         self.source = source
-        self.bridge.open(source)
-        wished = {name: getattr(self, name) for name in MAPS}
-        self.show_maps(**{name: wish for name, wish in wished.items() if wish not in (None, False)})
-        self.source_changed.emit(source)
+        try:
+            self.bridge.open(source)
+            self._show_wished_maps()
+        finally:  # by now it is what is worked on, and strokes go there
+            self.source_changed.emit(source)
         self._offer(find_earlier(taken) if taken is not None and is_new else None)
 
     def _new_image(self, source: ImageSource) -> ProjectImage | None:
@@ -238,6 +240,17 @@ class Session(QObject):
         finally:
             self._own.update(layer for layer in (viewer.layers if viewer else ()) if self.owns(layer))
             self._before = None
+
+    def _show_wished_maps(self) -> None:
+        """Show the layers that are switched on with another image; those that cannot be are told, and switched off."""
+        for name, wish in {name: getattr(self, name) for name in MAPS}.items():
+            if wish in (None, False):
+                continue
+            try:
+                self.show_maps(**{name: wish})
+            except (InputError, MemoryError) as error:
+                self.show_maps(**{name: None if name == "probability" else False})
+                self.tell(str(error) or f"there is not enough memory for the layer of {name}", True)
 
     def _have_learnt(self, name: str) -> None:
         """Change the settings so that the model learns what a layer shows; raises `InputError` if it cannot."""
