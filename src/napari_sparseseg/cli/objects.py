@@ -131,7 +131,7 @@ class _Search:
         from napari_sparseseg.storage.formats import write_labels
         from napari_sparseseg.storage.series import write_series
 
-        form: dict[str, Any] = {"spacing": self.image.spacing, "unit": self.image.unit, "overwrite": overwrite}
+        form: dict[str, Any] = {**self.image.place(), "overwrite": overwrite}
         with closing(self._frames(output)) as frames:
             if self.is_series:
                 write_series(output, frames, len(self.image.times), dtype="uint32", **form)
