@@ -52,6 +52,18 @@ class TestLevels:
         expected = SparseSegmenter.load(pyramid / "model.safetensors").predict(half.array)
         np.testing.assert_array_equal(labels.array[:, :, :], expected)
 
+    def test_the_level_is_chosen_by_the_voxel_size_that_is_given(self, invoke, pyramid, tmp_path):
+        arguments = ["predict", pyramid / "model.safetensors", pyramid / "image.ome.zarr", "--level", "auto"]
+        done = invoke(*arguments, "-o", tmp_path / "l.ome.zarr", "--spacing", "2,1,1")  # the model's, at the finest
+        assert done.exit_code == 0, done.output
+        assert open_image(tmp_path / "l.ome.zarr").array.shape == (4, 48, 600)
+
+    def test_objects_lie_where_the_image_does(self, invoke, pyramid, tmp_path):
+        image, out = pyramid / "image.ome.zarr", tmp_path / "o.ome.zarr"
+        done = invoke("objects", pyramid / "model.safetensors", image, "-o", out)
+        assert done.exit_code == 0, done.output
+        assert open_image(out).offset == open_image(image).offset == (10.0, 20.0, 30.0)
+
     def test_without_a_voxel_size_they_are_measured_in_voxels_of_the_finest_level(self, tmp_path):
         write_image(tmp_path / "a.ome.zarr", np.zeros((4, 48, 600), np.uint8))
         assert Image.open(tmp_path / "a.ome.zarr").place()["spacing"] is None

@@ -55,14 +55,18 @@ class Image:
         `axes` and `spacing` (micrometres, of the finest level) replace what the file says.
         """
         file = open_image(path, axes=axes, level=level)
-        finest = open_image(path, axes=axes) if level else file
+        return cls.of(file, open_image(path, axes=axes) if level else file, spacing)
+
+    @classmethod
+    def of(cls, file: ImageFile, finest: ImageFile, spacing: Sequence[float] | None = None) -> Image:
+        """As `open`, of a level that is open, and of the finest one."""
         if spacing is None:
             return cls(file, finest, *_in_micrometres(file))
         n_axes = len(file.spatial_axes)
         if len(spacing) < n_axes:
             raise InputError(
-                f"--spacing {','.join(f'{s:g}' for s in spacing)} has two numbers, but {path} has three spatial axes; "
-                "give the size along z as well"
+                f"--spacing {','.join(f'{s:g}' for s in spacing)} has two numbers, but {file.path} has three spatial "
+                "axes; give the size along z as well"
             )
         steps = reduction(spatial_shape(finest), spatial_shape(file))
         sizes = tuple(size * step for size, step in zip(spacing[-n_axes:], steps, strict=True))
@@ -141,7 +145,7 @@ def suggest_level(path: Path | str, annotation: ImageFile | None, *, axes: str |
 
     The paint counts if it lies on the finest level. Of a time series, its first painted time point does.
     """
-    files = _levels_of(path, axes)
+    files = [file for _, file in _levels_of(path, axes)]
     shapes = [spatial_shape(file) for file in files]
     if annotation is None or spatial_shape(annotation) != shapes[0]:
         return suggested_level(shapes)
@@ -150,16 +154,24 @@ def suggest_level(path: Path | str, annotation: ImageFile | None, *, axes: str |
     return suggested_level(shapes, read_annotation(annotation.frame(number).array, volume))
 
 
-def _levels_of(path: Path | str, axes: str | None) -> list[ImageFile]:
+def _levels_of(path: Path | str, axes: str | None) -> list[tuple[ImageFile, ImageFile]]:
+    """The finest level with each of them."""
     finest = open_image(path, axes=axes)
-    return [finest, *(open_image(path, axes=axes, level=level) for level in range(1, finest.n_levels))]
+    coarser = (open_image(path, axes=axes, level=level) for level in range(1, finest.n_levels))
+    return [(finest, level) for level in (finest, *coarser)]
 
 
-def matching_level_of(path: Path | str, segmenter: SparseSegmenter, *, axes: str | None) -> int:
-    """The level of an image whose voxels are most nearly as large as those that a model learnt from; 0 if unknown."""
+def matching_level_of(
+    path: Path | str, segmenter: SparseSegmenter, *, axes: str | None, spacing: Sequence[float] | None
+) -> int:
+    """The level of an image whose voxels are most nearly as large as those that a model learnt from; 0 if unknown.
+
+    `spacing` (micrometres, of the finest level) replaces what the file says.
+    """
     if segmenter.spacing is None:
         return 0
-    return matching_level([_in_micrometres(file)[0] for file in _levels_of(path, axes)], segmenter.spacing)
+    levels = [Image.of(file, finest, spacing).spacing for finest, file in _levels_of(path, axes)]
+    return matching_level(levels, segmenter.spacing)
 
 
 def open_matching(
@@ -172,7 +184,7 @@ def open_matching(
 ) -> Image:
     """An image at a level of resolution, or at the one that matches the model if that is None; see `Image.open`."""
     if level is None:
-        level = matching_level_of(path, segmenter, axes=axes)
+        level = matching_level_of(path, segmenter, axes=axes, spacing=spacing)
     return Image.open(path, axes=axes, spacing=spacing, level=level)
 
 
