@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from distributed.client import Future, FutureCancelledError
 from volumes import Deadly, digest, make_image
 
 from napari_sparseseg import InputError
@@ -77,6 +78,18 @@ def test_workers_that_do_not_see_the_output_say_so(client, segmenter, tmp_path, 
     )
     with pytest.raises(InputError, match=r"sees no folder .*elsewhere; write to a folder that all workers share"):
         segmenter.predict_to(make_image(), tmp_path / "a.zarr", client=client)
+
+
+def test_a_scheduler_that_is_lost_is_told(segmenter, tmp_path, monkeypatch):
+    cancelled = FutureCancelledError("key", "scheduler-connection-lost", None)
+
+    class Lost(Future):
+        def result(self, timeout=None):
+            raise cancelled
+
+    monkeypatch.setattr("distributed.client.Future", Lost)
+    with pytest.raises(InputError, match=r"scheduler was lost.* predict again: shards that are finished are kept"):
+        segmenter.predict_to(make_image(), tmp_path / "a.zarr", workers=2)
 
 
 def test_errors_of_workers_come_back(client, segmenter, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -132,6 +133,11 @@ def run_on(
             raise InputError(
                 "workers died again and again at the same shard, most likely for want of memory; give a smaller "
                 "memory=... or fewer workers"
+            ) from error
+        except CancelledError as error:
+            raise InputError(
+                "the connection to the Dask scheduler was lost, or the work was cancelled there; see that it runs, and "
+                "predict again: shards that are finished are kept"
             ) from error
         for following in islice(waiting, 1):
             submitted = client.submit(_run, shared, following, pure=False)
