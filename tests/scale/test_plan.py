@@ -106,3 +106,45 @@ def test_what_is_no_amount_of_memory(text):
 def test_half_of_what_is_free(monkeypatch):
     monkeypatch.setattr(module, "_left_in_group", lambda: 3 * GB)
     assert 0 < module.free_memory() <= 3 * GB / 2
+
+
+V2, V1 = "0::/job/step\n", "5:cpu,memory:/job/step\n0::/\n"  # what a process is told of its control groups
+GROUP_FILES = {
+    V2: ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    V1: ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+class TestControlGroups:
+    """The files that Linux shows of them, in a folder."""
+
+    def make(self, root, version, group, limit, used, inactive=0):
+        mount, *names, cached = GROUP_FILES[version]
+        (root / "proc/self").mkdir(parents=True, exist_ok=True)
+        (root / "proc/self/cgroup").write_text(version)
+        folder = root / mount / group
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in zip(names, (limit, used), strict=True):
+            (folder / name).write_text(f"{value}\n")
+        (folder / "memory.stat").write_text(f"anon 5\n{cached} {inactive}\n")
+
+    @pytest.mark.parametrize("version", [V2, V1])
+    @pytest.mark.parametrize("group", ["", "job", "job/step"])
+    def test_the_groups_above_count_too(self, tmp_path, version, group):
+        self.make(tmp_path, version, group, 8 * GB, 5 * GB)
+        assert module._left_in_group(tmp_path) == 3 * GB
+
+    @pytest.mark.parametrize("version", [V2, V1])
+    def test_files_that_can_be_read_again_take_nothing(self, tmp_path, version):
+        self.make(tmp_path, version, "job/step", 8 * GB, 8 * GB, inactive=6 * GB)
+        assert module._left_in_group(tmp_path) == 6 * GB
+
+    def test_the_narrowest_counts(self, tmp_path):
+        self.make(tmp_path, V2, "job", 4 * GB, 3 * GB)
+        self.make(tmp_path, V2, "job/step", "max", 3 * GB)
+        assert module._left_in_group(tmp_path) == GB
+
+    def test_without_any_there_is_no_limit(self, tmp_path):
+        assert module._left_in_group(tmp_path) == math.inf
+        self.make(tmp_path, V2, "", "max", 0)
+        assert module._left_in_group(tmp_path) == math.inf

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
 
 from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.engine.filters import PER_SCALE
@@ -32,6 +32,21 @@ _SLAB_BYTES = 200 << 20  # of what is read and normalised at a time
 _ACTIVATIONS = 10.0  # bytes per voxel and channel of the network, measured with benchmarks/scale.py
 _LATTICE_COPIES = 14
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+class _ControlGroups(NamedTuple):
+    """Where a version of Linux control groups is mounted, and what its files are called."""
+
+    mount: str
+    limit: str
+    used: str
+    inactive: str
+
+
+_CGROUP_1 = _ControlGroups(
+    "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+)
+_CGROUP_2 = _ControlGroups("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +187,32 @@ def free_memory() -> int:
     return int(_SHARE * min(free, _left_in_group()))
 
 
-def _left_in_group() -> float:
-    """Bytes that a Linux control group leaves; containers and batch jobs are in one."""
-    group = Path("/sys/fs/cgroup")
+def _left_in_group(root: Path = Path("/")) -> float:
+    """Bytes that the Linux control groups leave that this process is in, as in a container or a batch job.
+
+    Every group above counts, too. In a container the paths may be those of the host, and its own group lies at the top.
+    """
     try:
-        return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    left = math.inf
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        version = _CGROUP_1 if controllers else _CGROUP_2
+        folder = PurePosixPath(path.lstrip("/"))
+        for group in {folder, *folder.parents, PurePosixPath()}:
+            left = min(left, _left_in(root / version.mount / group, version))
+    return left
+
+
+def _left_in(group: Path, version: _ControlGroups) -> float:
+    """What one group leaves; what it holds of files that can be read again counts as free."""
+    try:
+        limit, used = (int((group / name).read_text()) for name in (version.limit, version.used))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return limit - used + int(stat.get(version.inactive, 0))
     except (OSError, ValueError):  # there is none, or it has no limit
         return math.inf
 
