@@ -420,6 +420,11 @@ class SparseSegmenter:
         """
         return self.classes_[list(self._check_fitted().classes.object_channels)]
 
+    @property
+    def extras_(self) -> tuple[str, ...]:
+        """What the model has learnt besides its classes, of "affinities" (of objects), "candidates" and "novelty"."""
+        return tuple(sorted(self._check_fitted().network.extras))
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return constructor arguments by name; with `deep` also every setting, as `training__dropout`."""
         found = {name: getattr(self, name) for name in signature(type(self)).parameters}

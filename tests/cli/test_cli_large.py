@@ -46,13 +46,14 @@ def test_two_workers_write_what_one_writes(invoke, files, tmp_path):
         ("l.ome.zarr", ["--workers", "2", "--scheduler", "tcp://127.0.0.1:9"], "leave one of both out"),
         ("l.ome.zarr", ["--memory", "lots"], "'lots' is not an amount of memory"),
         ("l.ome.zarr", ["--memory", "200MB"], "are too little"),
+        ("l.tif", ["--memory", "200MB"], "are too little"),
     ],
 )
 def test_what_cannot_be(invoke, files, tmp_path, output, options, text):
     result = invoke("predict", files.model, files.image, "-o", tmp_path / output, *options)
     assert result.exit_code in (1, 2)
     assert text in " ".join(result.output.replace("│", " ").split())
-    assert not (tmp_path / output).exists()
+    assert not list(tmp_path.iterdir()), "nothing was begun, and nothing is left"
 
 
 class TestOtherFormats:

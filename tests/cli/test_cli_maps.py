@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from command_line import SMALL, call, one_thread
 
+from napari_sparseseg.distributed.job import Job
 from napari_sparseseg.segmenter import SparseSegmenter
 from napari_sparseseg.storage.formats import open_image
 
@@ -66,6 +67,30 @@ def test_a_model_that_cannot_tell_it_says_so_before_it_predicts(folder, tmp_path
     done = predict(folder, option, tmp_path / "x.npy", model="plain", out="never.tif")
     assert done.exit_code != 0
     assert f"has not learnt {what}" in " ".join(done.output.split())
+    assert not (folder / "never.tif").exists()
+
+
+def test_interrupted_the_same_command_goes_on(folder, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    arguments = ["predict", folder / "telling", folder / "image.npy", "-o", tmp_path / "l.ome.zarr"]
+    arguments += ["--candidates", tmp_path / "c.npy", "--novelty", tmp_path / "n.npy"]
+    with monkeypatch.context() as patched, one_thread():
+        patched.setattr(Job, "run", interrupt)
+        assert call(*arguments).exit_code == 130
+    with one_thread():
+        done = call(*arguments)
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npy", "l.ome.zarr", "n.npy"]
+
+
+@pytest.mark.parametrize("option", ["--candidates", "--novelty"])
+@pytest.mark.parametrize("large", [("--workers", "2"), ("--memory", "6GB")])
+def test_what_is_not_done_in_pieces_is_refused(folder, tmp_path, option, large):
+    done = predict(folder, option, tmp_path / "x.npy", *large, out="never.tif")
+    assert done.exit_code == 2
+    assert "cannot be computed piece by piece" in " ".join(done.output.replace("│", " ").split())
     assert not (folder / "never.tif").exists()
 
 

@@ -158,3 +158,18 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Bytes from an amount such as 8GB; a usage error for anything else."""
+    if text is None:
+        return None
+    from napari_sparseseg.distributed.plan import parse_memory as bytes_of
+    from napari_sparseseg.errors import InputError
+
+    try:
+        return bytes_of(text)
+    except InputError:
+        raise typer.BadParameter(
+            f"{text!r} is not an amount of memory; give one such as 8GB or 512MiB", param_hint="--memory"
+        ) from None

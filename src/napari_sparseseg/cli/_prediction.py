@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,21 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from napari_sparseseg.cli._console import note
+from napari_sparseseg.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from napari_sparseseg.cli._images import Image
+    from napari_sparseseg.distributed.predict import Prediction
     from napari_sparseseg.segmenter import SparseSegmenter
     from napari_sparseseg.storage.table import ClassAmount
 
+_LEARNT_WITH = {
+    "candidates": ("candidate classes", "paint.candidates=1.2"),
+    "novelty": ("what is new", "paint.novelty=features"),
+}
 MANY_VOXELS = 1 << 28  # minutes of work on a CPU, which nobody likes to lose
 
 
@@ -107,6 +114,19 @@ class Work:
         written = [output] if probabilities is None else [output, probabilities]
         return Done(image, written, n_voxels, time.perf_counter() - started)
 
+    def check_maps(self, maps: Collection[str]) -> None:
+        """Raise `InputError` for what the model has not learnt, and `BadParameter` for what is not done in pieces."""
+        for name in maps:
+            if name not in self._segmenter.extras_:
+                what, setting = _LEARNT_WITH[name]
+                raise InputError(f"the model has not learnt {what}; train it anew with --set {setting}")
+            if self._asks_for_pieces():
+                raise typer.BadParameter(
+                    f"{name} cannot be computed piece by piece; write {'it' if name == 'novelty' else 'them'} by a "
+                    "command of its own, without --workers, --scheduler and --memory",
+                    param_hint=f"--{name}",
+                )
+
     def write_maps(self, path: str, output: Path, maps: Mapping[str, Path]) -> None:
         """Write what else the model tells of one image, "candidates" or "novelty"; `output` is that of the labels."""
         if not maps:
@@ -128,7 +148,7 @@ class Work:
 
         axes, level = self._reading.axes, self._reading.level
         if level is None:
-            level = matching_level_of(path, self._segmenter, axes=axes)
+            level = matching_level_of(path, self._segmenter, axes=axes, spacing=self._reading.spacing)
         image = Image.open(path, axes=axes, spacing=self._reading.spacing, level=level)
         if self._reading.level is None:
             note(f"{path}: level {level} of 0 to {image.finest.n_levels - 1} is taken")
@@ -169,21 +189,11 @@ class Work:
         folder = output.with_name(f"{output.name}.unfinished")
         with writable(output):
             folder.mkdir(exist_ok=True)
-        done = []
-        for number in image.times:
-            if len(image.times) > 1:
-                note(f"Time point {number + 1} of {len(image.times)}")
-            store = folder / f"{number}.ome.zarr"
-            done.append(
-                self._segmenter.predict_to(
-                    image.volume(number),
-                    store,
-                    probabilities=probabilities or False,
-                    **image.place(),
-                    overwrite=True,  # the folder is ours, and the outputs have been checked
-                    **self._large,
-                )
-            )
+        try:
+            done = [self._predict_piece(image, number, folder, probabilities) for number in image.times]
+        finally:
+            with suppress(OSError):  # it stays where there is something in it
+                folder.rmdir()
         note(f"Writing {output}")
         frames = [zarr.open_array(each.labels / "0", mode="r") for each in done]
         if image.file.time_axis is None:
@@ -193,6 +203,19 @@ class Work:
         shutil.rmtree(folder)
         written = [output] if probabilities is None else [output, probabilities]
         return Done(image, written, [each.n_voxels for each in done], time.perf_counter() - started)
+
+    def _predict_piece(self, image: Image, number: int, folder: Path, probabilities: Path | None) -> Prediction:
+        """Segment one time point into an OME-Zarr in a folder of ours."""
+        if len(image.times) > 1:
+            note(f"Time point {number + 1} of {len(image.times)}")
+        return self._segmenter.predict_to(
+            image.volume(number),
+            folder / f"{number}.ome.zarr",
+            probabilities=probabilities or False,
+            **image.place(),
+            overwrite=True,  # the outputs have been checked
+            **self._large,
+        )
 
     def _segment(
         self, image: Image, n_voxels: list[dict[int, int]], likely: list[npt.NDArray[np.float32]] | None

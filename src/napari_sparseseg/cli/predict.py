@@ -151,6 +151,7 @@ def predict(
     Images may be larger than memory; of large ones, the same command goes on where it was interrupted.
     """
     sizes, number = _options.parse_spacing(spacing), _options.parse_level(level)
+    budget = _options.parse_memory(memory)
     if scheduler is not None and workers > 1:
         raise typer.BadParameter("the scheduler has workers of its own; leave one of both out", param_hint="--workers")
 
@@ -180,14 +181,15 @@ def predict(
 
     from napari_sparseseg.cli._prediction import Reading, Work
 
-    large = {"workers": workers, "client": scheduler, "memory": memory, "resume": not restart}
+    large = {"workers": workers, "client": scheduler, "memory": budget, "resume": not restart}
     work = Work(segmenter, Reading(axes, sizes, number), overwrite=overwrite, large=large)
     if in_folder:
         done, failed = _predict_all(work, paths, outputs)
     else:
         others = {name: path for name, path in asked.items() if name != "probabilities"}
-        work.write_maps(paths[0], output, others)  # first: a model that cannot tell them says so at once
+        work.check_maps(others)
         done, failed = [work.predict(paths[0], output, probabilities)], []
+        work.write_maps(paths[0], output, others)
         _print_result(done[0], asked)
     if table is not None and done:
         from napari_sparseseg.storage.table import write_amounts

@@ -198,11 +198,11 @@ def predict_volume(
         connected = _connect(request, client, stack)
         is_in_memory = connected is not None and _is_in_memory(request.image)
         worker_bytes, n_workers = _shares(request, connected)
-        unfinished = stack.enter_context(closing(Unfinished(request.target)))
         demand = Demand.of(fitted, volume, probabilities=request.probabilities is not None)
+        plan = make_plan(demand, worker_bytes, n_workers, request.tile_voxels)
+        unfinished = stack.enter_context(closing(Unfinished(request.target)))
         manifest = _resumed(unfinished, fingerprint) if request.resume else None
         if manifest is None:
-            plan = make_plan(demand, worker_bytes, n_workers, request.tile_voxels)
             manifest = _manifest(request, volume, fingerprint, intensity, plan)
             with writable(request.target):
                 _begin(unfinished, manifest, fitted, request)
