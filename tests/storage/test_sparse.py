@@ -18,6 +18,7 @@ from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage import sparse
 from napari_sparseseg.storage._arrays import behind_dask
 from napari_sparseseg.storage.durable import RealDisk
+from napari_sparseseg.storage.project.image import restore_annotation
 from napari_sparseseg.storage.project.predictions import corners_of, read_prediction, stored_parts, write_prediction
 from napari_sparseseg.storage.strokes import AnnotationStore
 
@@ -140,3 +141,13 @@ def test_zarr_is_read_without_the_graph_of_dask_around_it(tmp_path: Path) -> Non
         assert behind_dask(other) is other
     plain = np.zeros(3)
     assert behind_dask(plain) is plain
+
+
+@ONLY_LINUX
+def test_an_earlier_state_of_a_huge_image_is_brought_back_without_looking_at_all_of_it() -> None:
+    store, old = AnnotationStore(HUGE), AnnotationStore(HUGE)
+    boxes = [Box((10, 20, 30), (11, 40, 50)), Box((3000, 4000, 4090), (3001, 4096, 4096))]
+    store.annotate(Region(0, boxes[0]), 2)
+    old.annotate(Region(0, boxes[1]), 1, object_id=3)
+    assert restore_annotation(store, old) == [(0, box) for box in boxes]
+    assert [store.n_painted(0), store.objects(0, boxes[1]).min()] == [boxes[1].n_voxels, 3]

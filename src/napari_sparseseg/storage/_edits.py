@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,6 +121,17 @@ def box_within(box: Box, part: tuple[slice, slice, slice]) -> Box:
     start = tuple(s.start for s in part)
     stop = tuple(s.stop for s in part)
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])).shifted(box.start)
+
+
+def box_around(one: Box, other: Box) -> Box:
+    """The smallest box that holds both."""
+    start, stop = zip(one.start, other.start, strict=True), zip(one.stop, other.stop, strict=True)
+    return Box(_triple(map(min, start)), _triple(map(max, stop)))
+
+
+def _triple(values: Iterable[int]) -> Shape3D:
+    z, y, x = values
+    return z, y, x
 
 
 def _extent(line: npt.ArrayLike) -> slice:

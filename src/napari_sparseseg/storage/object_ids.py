@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.ndimage import find_objects
 
 from napari_sparseseg._types import NO_OBJECT, Box, Shape3D
+from napari_sparseseg.storage._edits import box_around
 from napari_sparseseg.storage._object_records import (
     CHANGED,
     FOUND,
@@ -47,8 +48,7 @@ class Touched:
     def joined(self, other: Touched) -> Touched:
         """Both, as if it were one."""
         ids = None if self.ids is None or other.ids is None else np.union1d(self.ids, other.ids)
-        start, stop = np.minimum(self.box.start, other.box.start), np.maximum(self.box.stop, other.box.stop)
-        return Touched(Box(_triple(start.tolist()), _triple(stop.tolist())), ids)
+        return Touched(box_around(self.box, other.box), ids)
 
 
 class ObjectIds:

@@ -309,7 +309,7 @@ class AnnotationStore:
             if object_id != NO_OBJECT:
                 changed |= (wanted != UNPAINTED) & (self.objects(region.frame, box) != object_id)
             if by is StrokeAuthor.HUMAN:
-                changed |= (wanted != UNPAINTED) & self._is_suggested(region.frame, box)
+                changed |= (wanted != UNPAINTED) & self.is_suggested(region.frame, box)
             if mask is not None:
                 changed &= mask
             erases, kinds = wanted == UNPAINTED, (StrokeKind.PAINT, StrokeKind.ERASURE)
@@ -355,7 +355,7 @@ class AnnotationStore:
             if object_id != NO_OBJECT and class_id != UNPAINTED:
                 changed |= self.objects(region.frame, box) != object_id
             if class_id != UNPAINTED:
-                changed |= self._is_suggested(region.frame, box)
+                changed |= self.is_suggested(region.frame, box)
             if mask is not None:
                 changed &= mask
             return self._edit(region.frame, box, changed, wanted, second, kinds, plane, object_id=object_id)
@@ -443,8 +443,54 @@ class AnnotationStore:
             codes_inside = _single(wanted[bounds][inner])
             return self._commit(region.frame, box_within(box, bounds), inner, codes_inside, _single(marks), strokes)
 
-    def _is_suggested(self, frame: int, box: Box) -> Mask:
-        """Which voxels of a box were suggested by the program."""
+    def bring_back(self, frame: int, box: Box, codes: Codes, old: AnnotationStore) -> list[PaintEdit]:
+        """Make a box as it is in an `old` store: `codes`, of its shape, and to which objects and authors they belong.
+
+        As few edits as there may be, of at most 255 strokes; where each was. Raises `InputError` for codes that stand
+        for nothing, or too many objects.
+        """
+        with self._lock:
+            changed = codes != self._voxels.codes[frame][box.slices]
+            owners = old.objects(frame, box)
+            owners_changed = owners != self.objects(frame, box)
+            owners_changed |= old.is_suggested(frame, box) != self.is_suggested(frame, box)
+            changed |= owners_changed & (codes != UNPAINTED)
+            if not changed.any():
+                return []
+            wanted = codes[changed]
+            check_known(wanted, self._palette)
+            suggested = np.broadcast_to(old.is_suggested(frame, box), box.shape)[changed]
+            keys = np.where(wanted == UNPAINTED, -1, 2 * owners[changed].astype(np.int64) + suggested)
+            found, numbers = np.unique(keys, return_inverse=True)
+            edits = []
+            for first in range(0, len(found), MAX_MARK):
+                chosen = (numbers >= first) & (numbers < first + MAX_MARK)
+                mask = changed.copy()
+                mask[changed] = chosen
+                of_group = found[first : first + MAX_MARK].tolist()
+                edits.append(self._own(frame, box, mask, wanted[chosen], numbers[chosen] - first, of_group))
+            return edits
+
+    def _own(
+        self, frame: int, box: Box, mask: Mask, codes: Codes, numbers: npt.NDArray[np.intp], owners: list[int]
+    ) -> PaintEdit:
+        """Make an edit with a stroke for each owner: twice its object, and 1 more for a suggestion; -1 for none."""
+        for owner in owners:
+            self._check_object(max(owner, 0) // 2, np.zeros(1, np.uint8))
+        self._make_room(len(owners))
+        authors, now = (StrokeAuthor.HUMAN, StrokeAuthor.SUGGESTION), self._clock()
+        strokes = self._table.numbered(
+            (StrokeKind.ERASURE, now, None, n, StrokeAuthor.HUMAN, NO_OBJECT)
+            if owner < 0
+            else (StrokeKind.PAINT, now, None, n, authors[owner % 2], owner // 2)
+            for n, owner in zip(np.bincount(numbers).tolist(), owners, strict=True)
+        )
+        marks = np.where(codes == UNPAINTED, 0, numbers + 1).astype(np.uint8)
+        bounds = bounds_of(mask)
+        return self._commit(frame, box_within(box, bounds), mask[bounds], _single(codes), _single(marks), strokes)
+
+    def is_suggested(self, frame: int, box: Box) -> Mask:
+        """Which voxels of a box the program suggested; a single one where it suggested nothing at all."""
         if not self._table.is_suggested.any():
             return np.zeros((1, 1, 1), np.bool_)
         suggested: Mask = self._table.is_suggested.take(self._voxels.ids[frame][box.slices])

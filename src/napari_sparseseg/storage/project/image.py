@@ -16,6 +16,7 @@ import zarr
 from napari_sparseseg._types import ArrayLike, Box
 from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.storage._arrays import to_numpy
+from napari_sparseseg.storage._edits import box_around
 from napari_sparseseg.storage._records import moment_of
 from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._image import Opened
@@ -47,7 +48,7 @@ from napari_sparseseg.storage.project.reference import (
 from napari_sparseseg.storage.project.segments import SegmentJournal, read_segments
 from napari_sparseseg.storage.project.whole import WholeFolder
 from napari_sparseseg.storage.project.zarrs import GroupWriter, all_corners, attributes_of, open_array, shard_slices
-from napari_sparseseg.storage.strokes import AnnotationStore, largest_record
+from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, largest_record
 
 if TYPE_CHECKING:
     from napari_sparseseg.storage.project.project import Project
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 PREDICTIONS, PIXELS, WHOLE = "prediction", "pixels", "whole"
 _N_FOLDS = 2
 _PATIENCE = 30.0  # seconds to wait for the journal before a fold
+_VOXELS_AT_ONCE = 2**25  # that are brought back by one edit, which needs some ten bytes for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,21 +363,33 @@ def _opened_pixels(folder: Path | str, options: tuple[tuple[int, ...], np.dtype[
     return Opened(open_array(Path(folder), "0", *options), UNKNOWN * len(options[0]), "project")
 
 
-def restore_annotation(store: AnnotationStore, old: AnnotationStore) -> None:
-    """Make an annotation as `old` is, by edits that are journalled and can be undone.
+def restore_annotation(store: AnnotationStore, old: AnnotationStore) -> list[tuple[int, Box]]:
+    """Make an annotation as `old` is, by edits that are journalled and can be undone; frames and boxes that changed.
 
     Raises `InputError` if they are not of the same image.
     """
-    from napari_sparseseg._types import Region
-
     if store.shape != old.shape:
         raise InputError(f"the annotations are of other images: shapes {old.shape} and {store.shape}")
     table = np.arange(256, dtype=np.uint8)
     for code, known in old.sets.items():
         table[code] = store.code_for_set(known)
-    whole = Box.whole(store.shape[1:])
+    changed: list[PaintEdit] = []
     for frame in sorted({*store.frames_with_paint(), *old.frames_with_paint()}):
-        store.annotate(Region(frame, whole), table[old.codes[frame]])
-    planes = {found.plane for found in (*store.painted_slices(), *old.painted_slices())}
-    for plane in planes:
-        store.set_complete(plane, old.is_complete(plane))
+        for box in _joined({*store.painted_boxes(frame), *old.painted_boxes(frame)}):
+            changed += store.bring_back(frame, box, table[old.codes[frame][box.slices]], old)
+    for plane in dict.fromkeys(found.plane for found in (*store.painted_slices(), *old.painted_slices())):
+        edit = store.set_complete(plane, old.is_complete(plane))
+        changed += [] if edit is None else [edit]
+    return [(edit.frame, edit.box) for edit in changed]
+
+
+def _joined(boxes: Iterable[Box]) -> list[Box]:
+    """Boxes that hold all of these: as few as may be, since each makes an edit, but none too large for the memory."""
+    joined: list[Box] = []
+    for box in sorted(boxes, key=lambda box: box.start):
+        around = box_around(joined[-1], box) if joined else box
+        if joined and around.n_voxels <= _VOXELS_AT_ONCE:
+            joined[-1] = around
+        else:
+            joined.append(box)
+    return joined
