@@ -27,6 +27,7 @@ from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.errors import InputError, ModelFileError, ProjectError
 from napari_sparseseg.live import live_segmenter, saving
 from napari_sparseseg.live.events import LiveState
+from napari_sparseseg.live.loop import LiveLoop
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
@@ -282,6 +283,62 @@ class TestComingBack:
         assert np.array_equal(live.codes, then)
         assert live.undo()
         assert (live.codes[(0, *OBJECT_BOX.slices)] == 2).all()
+
+
+class TestBeginningInVain:
+    """What keeps learning from being begun, and is over then: all that was learnt before comes back all the same."""
+
+    @pytest.fixture
+    def learnt(self, opened):
+        """The step at which the model of a project was left, and the points of its curve."""
+        live, project = opened()
+        live.look_at(view_of())
+        paint_both(live)
+        live.heard.wait_for_step(3)
+        rest(live)
+        close(live, project)
+        return live.status.step, [point.step for point in live.heard.points]
+
+    def check_goes_on(self, live, learnt):
+        step, points = learnt
+        live.start()
+        live.heard.wait_until(lambda: live.status.has_model and live.status.step > step, "for the model")
+        assert min(status.step for status in live.heard.statuses if status.has_model) == step
+        assert [point.step for point in live.heard.points[: len(points)]] == points
+        assert live.heard.tiles[0].generation == 0  # as it was saved
+
+    def test_with_a_device_that_is_not_there(self, opened, learnt, path):
+        with Project.open(path) as project:
+            project.update(settings=project.settings.model_copy(update={"device": "cuda:99"}))
+        live, _project = opened()
+        live.heard.wait_for_state(LiveState.FAILED)
+        live.configure(device="cpu")
+        self.check_goes_on(live, learnt)
+
+    @pytest.mark.parametrize("name", ["prepare", "adopt"])
+    def test_with_too_little_memory(self, opened, learnt, monkeypatch, name):
+        real = getattr(LiveLoop, name)
+
+        def fail_once(*args):
+            monkeypatch.setattr(LiveLoop, name, real)
+            raise MemoryError
+
+        monkeypatch.setattr(LiveLoop, name, fail_once)
+        live, _project = opened()
+        live.heard.wait_for_state(LiveState.FAILED)
+        self.check_goes_on(live, learnt)
+
+    def test_whoever_begins_anew_gets_nothing_back(self, opened, learnt, monkeypatch):
+        monkeypatch.setattr(LiveLoop, "adopt", Mock(side_effect=MemoryError))
+        live, project = opened()
+        live.heard.wait_for_state(LiveState.FAILED)
+        n_tiles = len(live.heard.tiles)
+        live.reset_model()
+        wait_for(lambda: not project.manifest.checkpoints)
+        live.start()
+        live.heard.wait_for_step(3)
+        assert all(tile.generation > 0 for tile in live.heard.tiles[n_tiles:])
+        LiveLoop.adopt.assert_called_once()
 
 
 class TestFaults:

@@ -42,6 +42,7 @@ class Worker:
         self._settings = settings
         self._opened: Opened | None = None  # the latest
         self._begun: Opened | None = None  # the one that was begun last; compute thread only
+        self._resumed: Opened | None = None  # the one whose project has told all it knows; compute thread only
         self._runner = Runner(self._work, self._fail)
 
     @property
@@ -64,6 +65,7 @@ class Worker:
         """Begin anew with the image, maybe with what another model that fits knows of images."""
 
         def begin() -> None:
+            self._resumed = self._opened  # what was learnt is not wanted, not even where it did not come back yet
             loop = self._begin()
             if start is not None:
                 loop.learner.start_from(start)
@@ -133,9 +135,11 @@ class Worker:
         return self.loop or self._begin()
 
     def _begin(self) -> LiveLoop:
-        """Make a new loop for the image; loading torch takes a second."""
-        opened, before = self._opened, self._begun
-        self._begun = opened
+        """Make a new loop for the image, where its project was left; loading torch takes a second.
+
+        What fails on the way, for want of memory or of a device, is done anew the next time, all of it.
+        """
+        opened = self._begun = self._opened
         if opened is None:
             raise InputError("there is no image yet; open one first")
         from napari_sparseseg.live.loop import LiveLoop
@@ -147,9 +151,14 @@ class Worker:
         learner = _make_learner(opened, self._settings)
         loop = LiveLoop(opened, self._classes, learner, LivePredictor(opened.labels, opened.store))
         self._loop = loop
-        loop.prepare()
-        if opened.project is not None and opened is not before:
-            resume(loop, opened.project)
+        try:
+            loop.prepare()
+            if opened.project is not None and opened is not self._resumed:
+                resume(loop, opened.project)
+        except BaseException:
+            self._loop = None
+            raise
+        self._resumed = opened
         return loop
 
     def _read_model(self, path: str | os.PathLike[str]) -> tuple[FittedModel, TrainingStep | None]:
