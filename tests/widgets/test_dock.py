@@ -16,6 +16,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QObject, QPoint, Qt
 from qtpy.QtTest import QTest
@@ -24,7 +25,7 @@ from typing_extensions import override
 
 from napari_sparseseg import samples
 from napari_sparseseg._types import Box, Plane, Region
-from napari_sparseseg.config import TrainingConfig
+from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus, ObjectsChange
 from napari_sparseseg.storage.project.project import Project
@@ -881,6 +882,26 @@ class TestFiles:
         dock = open_dock(viewer)
         dock.result_panel.load_model_requested.emit()
         assert shown_message(dock)[1]
+
+    def test_a_model_whose_classes_overlap_changes_the_settings_that_are_shown(
+        self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from napari_sparseseg.engine.checkpoint import save_model
+        from napari_sparseseg.engine.model import FittedModel, ModelSpec
+        from napari_sparseseg.engine.normalise import IntensityRange
+        from napari_sparseseg.live.learner import table_of
+
+        path = tmp_path / "model.safetensors"
+        spec = ModelSpec(ModelConfig(width=4, depth=2, head_width=32), (1.0, 1.0, 1.0), 1, (False,) * 3)
+        fitted = FittedModel.fresh(spec, table_of((1, 2), 1, overlapping=True), torch.device("cpu"), 0)
+        save_model(path, replace(fitted, intensity=(IntensityRange((0.0,), (100.0,)),)), settings={}, history=())
+        monkeypatch.setattr(wishes, "ask_for_input", lambda *_: str(path))
+        add_image(viewer)
+        dock = open_dock(viewer)
+        dock.result_panel._load.click()
+        assert dock.session.live.is_overlapping
+        assert dock.settings_panel.forms["paint"].config.overlapping
+        assert not dock.result_panel._class_layers.isHidden()
 
     @pytest.mark.parametrize(
         ("path", "n_frames", "names"),

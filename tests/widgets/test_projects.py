@@ -20,7 +20,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 
 from napari_sparseseg._types import Box, Region
-from napari_sparseseg.config import PaintConfig
+from napari_sparseseg.config import PaintConfig, TrainingConfig
 from napari_sparseseg.live.events import ObjectsChange, SavingStatus
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.strokes import AnnotationStore
@@ -303,6 +303,29 @@ class TestComingBack:
         QTest.mouseClick(panel._show_whole, Qt.MouseButton.LeftButton)
         QTest.mouseClick(panel._show_whole, Qt.MouseButton.LeftButton)
         assert [other.name for other in viewer.layers].count("cells all") == 1
+
+    def test_its_settings_are_shown_and_kept_when_another_is_changed(
+        self, open_viewer: Any, left: Any, image_file: Path
+    ) -> None:
+        path, _ = left
+        with Project.open(path) as project:
+            training, paint = TrainingConfig(batch_size=5), PaintConfig(overlapping=True)
+            project.update(settings=project.settings.model_copy(update={"training": training, "paint": paint}))
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        forms = dock.settings_panel.forms
+        assert dock.result_panel._class_layers.isHidden()
+        drop(viewer, path)
+        wait_until(lambda: dock.session.project.path == path)
+        QTest.qWait(80)
+        assert forms["training"].config == training
+        assert forms["paint"].config == paint
+        assert not dock.result_panel._class_layers.isHidden()
+        QTest.keyClick(forms["training"].field("flips"), Qt.Key.Key_Space)
+        settings = dock.session.live.settings
+        assert settings.training == training.with_changes(flips=False)
+        assert settings.paint == paint
 
     def test_a_second_viewer_may_only_look(self, open_viewer: Any, hands: Any, image_file: Path) -> None:
         first = open_viewer()

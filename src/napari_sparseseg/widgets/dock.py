@@ -331,6 +331,7 @@ class SparseSegDock(QWidget):
         self.image_panel.show_source(source)
         self.train_panel.clear_curve()
         self._on_paint()
+        self._show_settings()
         self._show_maps()
         self._show_project()
 

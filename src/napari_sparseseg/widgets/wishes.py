@@ -155,6 +155,7 @@ class Wishes(QObject):
         if path:
             with self._session.guarded():
                 self._session.live.load_model(path)
+            self._session.configured.emit()  # a model may say whether classes overlap
 
     def save_table(self) -> None:
         """Ask for a file and write the objects that are listed to it, in the background."""
