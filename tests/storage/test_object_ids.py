@@ -252,7 +252,8 @@ def test_ids_that_were_not_given_are_refused(tmp_path):
     objects = ObjectIds()
     objects.take(SHAPE, 1, WHOLE, np.ones(WHOLE.shape, np.uint32))
     write_objects(RealDisk(), tmp_path / "a", SHAPE, objects)
-    ids, highest = read_objects(tmp_path / "a", SHAPE)
+    ids, highest, parts = read_objects(tmp_path / "a", SHAPE)
+    assert parts == [(1, WHOLE)]
     assert (highest, np.unique(ids[1]).tolist(), ids[0].any()) == (1, [1], False)
     about = tmp_path / "a" / "zarr.json"
     about.write_text(about.read_text().replace('"highest": 1', '"highest": 0'))

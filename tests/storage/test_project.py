@@ -198,6 +198,22 @@ class TestAnnotation:
             with Project.open(path, read_only=True) as project:
                 assert project.images[0].load().problems == []
 
+    def test_a_change_that_there_is_no_memory_for_costs_no_other(self, path, array, monkeypatch):
+        with new_project(path, array) as project:
+            store = project.images[0].open().store
+            store.annotate(Region(0, Box((0, 0, 0), (1, 5, 5))), 2)
+            store.remove_class(2)
+            store.annotate(Region(0, Box((1, 0, 0), (2, 5, 5))), 1)
+
+        def refuse(*_, **__):
+            raise MemoryError
+
+        monkeypatch.setattr(AnnotationStore, "remove_class", refuse)
+        with Project.open(path) as project:
+            loaded = project.images[0].open()
+            assert loaded.problems == ["there was not enough memory for a stroke; the others are there"]
+            assert loaded.store.painted_classes() == (1, 2)
+
     def test_a_removed_folder_is_made_again(self, path, array):
         import shutil
 

@@ -18,7 +18,9 @@ from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage import sparse
 from napari_sparseseg.storage._arrays import behind_dask
 from napari_sparseseg.storage.durable import RealDisk
+from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.project.image import restore_annotation
+from napari_sparseseg.storage.project.objects import read_objects, write_objects
 from napari_sparseseg.storage.project.predictions import corners_of, read_prediction, stored_parts, write_prediction
 from napari_sparseseg.storage.strokes import AnnotationStore
 
@@ -151,3 +153,26 @@ def test_an_earlier_state_of_a_huge_image_is_brought_back_without_looking_at_all
     old.annotate(Region(0, boxes[1]), 1, object_id=3)
     assert restore_annotation(store, old) == [(0, box) for box in boxes]
     assert [store.n_painted(0), store.objects(0, boxes[1]).min()] == [boxes[1].n_voxels, 3]
+
+
+@ONLY_LINUX
+def test_a_class_is_removed_from_a_huge_image_without_looking_at_all_of_it() -> None:
+    store = AnnotationStore(HUGE)
+    boxes = [Box((10, 20, 30), (11, 40, 50)), Box((3000, 4000, 4090), (3001, 4096, 4096))]
+    for box in boxes:
+        store.annotate(Region(0, box), 2)
+    store.annotate(Region(0, Box((10, 20, 30), (11, 30, 40))), 1)
+    assert store.remove_class(2) == ((0, Box((10, 20, 30), (3001, 4096, 4096))),)
+    assert (store.n_painted(0), store.painted_classes()) == (100, (1,))
+
+
+@ONLY_LINUX
+def test_objects_of_a_huge_image_are_read_without_looking_at_all_of_it(tmp_path: Path) -> None:
+    objects = ObjectIds()
+    box = Box((3000, 4000, 4080), (3010, 4096, 4096))
+    objects.take(HUGE, 0, box, np.ones(box.shape, np.uint32))
+    write_objects(RealDisk(), tmp_path / "objects", HUGE, objects)
+    again = ObjectIds()
+    again.restore(*read_objects(tmp_path / "objects", HUGE))
+    assert (again.count(0), again.next_id, again.box_of(0, [1])) == (1, 2, box)
+    assert (again.read(0, box) == 1).all()

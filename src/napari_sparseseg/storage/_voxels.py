@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg._types import Box, Plane, Shape3D
-from napari_sparseseg.storage._edits import Codes, Mask, bounds_of, box_within
+from napari_sparseseg.storage._edits import Codes, Mask, box_around
 from napari_sparseseg.storage._stroke_table import Ids
 from napari_sparseseg.storage.sparse import zeros
 
@@ -120,11 +121,9 @@ class Voxels:
 
     def read_painted(self, frame: int) -> Painted:
         """Copies of all segments with paint in a frame; at the ends they may reach into its neighbours."""
-        size = int(np.prod(self.shape[1:]))
-        first, stop = frame * size // SEGMENT, -(-(frame + 1) * size // SEGMENT)
-        chosen = self._occupied(first, stop)
+        chosen = self._occupied_in(frame)
         return Painted(
-            chosen * SEGMENT - frame * size,
+            chosen * SEGMENT - frame * int(np.prod(self.shape[1:])),
             self._codes.reshape(-1, SEGMENT)[chosen],
             self._ids.reshape(-1, SEGMENT)[chosen],
             None if self._complete is None else self._complete.reshape(-1, SEGMENT)[chosen].view(np.bool_),
@@ -134,16 +133,41 @@ class Voxels:
         """Put other codes (0: unpainted) in the place of some; the box that changed in each frame."""
         table = np.arange(256, dtype=np.uint8)
         table[list(moved)] = list(moved.values())
-        changed = []
-        for frame in np.flatnonzero(self._n_of_code[:, list(moved)].any(axis=1)).tolist():
-            box = Box.whole(self.shape[1:])
-            before = self.codes[frame]
-            after = table[before]
-            mask = before != after
-            ids = np.where(after == 0, 0, self.ids[frame])[mask].astype(np.uint16)
-            self.put(frame, box, mask, after[mask], ids)
-            changed.append((frame, box_within(box, bounds_of(mask))))
-        return changed
+        frames = np.flatnonzero(self._n_of_code[:, list(moved)].any(axis=1)).tolist()
+        return [(frame, self._replace_codes_in(frame, table)) for frame in frames]
+
+    def _replace_codes_in(self, frame: int, table: Codes) -> Box:
+        occupied, boxes = self._occupied_in(frame), []
+        for first in range(0, len(occupied), _SEGMENTS_AT_ONCE):
+            segments = occupied[first : first + _SEGMENTS_AT_ONCE]
+            index = self._index_of(frame, segments)
+            index = index[table[self._codes[index]] != self._codes[index]]
+            if index.size:
+                self._recode(frame, index, table)
+                boxes.append(self._box_around(index))
+                self._look_again(segments)
+        return reduce(box_around, boxes)
+
+    def _recode(self, frame: int, index: npt.NDArray[np.int64], table: Codes) -> None:
+        before, ids = self._codes[index], self._ids[index]
+        after = table[before]
+        new_ids = np.where(after == 0, 0, ids).astype(np.uint16)
+        self._count(frame, before, ids, len(index), -1)
+        self._codes[index], self._ids[index] = after, new_ids
+        self._count(frame, after, new_ids, len(index), 1)
+
+    def _index_of(self, frame: int, segments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Voxels of segments that are of a frame, as they lie in memory."""
+        size = int(np.prod(self.shape[1:]))
+        index = (segments[:, None] * SEGMENT + np.arange(SEGMENT)).ravel()
+        within: npt.NDArray[np.int64] = index[(index >= frame * size) & (index < (frame + 1) * size)]
+        return within
+
+    def _box_around(self, index: npt.NDArray[np.int64]) -> Box:
+        """The smallest box that holds voxels of a frame."""
+        _, *place = np.unravel_index(index, self.shape)
+        (z, y, x), (last_z, last_y, last_x) = ([int(find(axis)) for axis in place] for find in (np.min, np.max))
+        return Box((z, y, x), (last_z + 1, last_y + 1, last_x + 1))
 
     def replace_ids(self, table: Ids) -> None:
         """Put `table[id]` in the place of each stroke id."""
@@ -172,6 +196,11 @@ class Voxels:
         occupied: npt.NDArray[np.int64] = segments[self._is_occupied[segments]]
         return occupied
 
+    def _occupied_in(self, frame: int) -> npt.NDArray[np.int64]:
+        """Segments with something of a frame that are not empty, in order; at the ends they may reach out of it."""
+        size = int(np.prod(self.shape[1:]))
+        return self._occupied(frame * size // SEGMENT, -(-(frame + 1) * size // SEGMENT))
+
     def _update_occupied(self, frame: int, box: Box) -> None:
         """Look again at all segments that the box touches."""
         _, depth, height, width = self.shape
@@ -182,6 +211,10 @@ class Voxels:
         n_side_by_side = int((last - first).max()) + 1
         segments = np.minimum(first[:, None] + np.arange(n_side_by_side), last[:, None]).ravel()
         self._was_occupied[segments // _GROUP] = True
+        self._look_again(segments)
+
+    def _look_again(self, segments: npt.NDArray[np.int64]) -> None:
+        """Tell which of some segments are not empty."""
         self._is_occupied[segments] = self._any(self._codes, segments)
         if self._complete is not None:
             self._is_occupied[segments] |= self._any(self._complete, segments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from threading import RLock
 
@@ -99,6 +99,12 @@ class ObjectIds:
         """How many objects a frame has."""
         sizes = self._sizes.get(frame)
         return 0 if sizes is None else int(np.count_nonzero(sizes[1:]))
+
+    def parts(self) -> list[tuple[int, Box]]:
+        """Frames and boxes outside of which there are none."""
+        with self._lock:
+            around = {frame: _box_around(known, np.arange(len(known))) for frame, known in self._bounds.items()}
+        return [(frame, box) for frame, box in sorted(around.items()) if box is not None]
 
     def box_of(self, frame: int, object_ids: Sequence[int]) -> Box | None:
         """The smallest box that holds these objects; None if there is nothing of them."""
@@ -203,16 +209,20 @@ class ObjectIds:
                 self._do(change)
         return True
 
-    def restore(self, ids: Ids, highest: int) -> None:
-        """Begin anew from ids (frames, z, y, x) that become this one's, and the highest that was given so far."""
+    def restore(self, ids: Ids, highest: int, parts: Iterable[tuple[int, Box]]) -> None:
+        """Begin anew from ids (frames, z, y, x) that become this one's, and the highest that was given so far.
+
+        `parts` are frames and boxes outside of which there are none; they share no voxel.
+        """
         with self._lock:
             self._begin()
             self._ids = ids
             self._highest = highest
-            for frame, voxels in enumerate(ids):
-                if voxels.any():
-                    self._replace(frame, Box.whole(_triple(voxels.shape)), voxels, _sizes_of(voxels).astype(np.int64))
-                    self._grow_to(frame, voxels, (0, 0, 0))
+            for frame, box in parts:
+                part = ids[frame][box.slices]
+                self._count(frame, int(part.max(initial=0)), _sizes_of(part).astype(np.int64))
+                self._grow_to(frame, part, box.start)
+                self._touch(frame, Touched(box, None))
 
     def _note(self, record: JournalRecord) -> None:
         if self.journal is not None:

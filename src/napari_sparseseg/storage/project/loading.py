@@ -110,6 +110,8 @@ def _replay(loaded: LoadedAnnotation, record: JournalRecord, entry: ImageEntry) 
             loaded.objects.replay(record, entry.shape)
     except InputError as error:
         loaded.note(f"a stroke could not be read ({error}); the others are there")
+    except MemoryError:  # one change must not keep all others from being opened
+        loaded.note("there was not enough memory for a stroke; the others are there")
 
 
 def _take_classes(loaded: LoadedAnnotation, record: JournalRecord) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,17 +13,27 @@ from napari_sparseseg.errors import ProjectError
 from napari_sparseseg.storage._object_records import HIGHEST_ID, Ids, Shape4
 from napari_sparseseg.storage.durable import Disk
 from napari_sparseseg.storage.object_ids import ObjectIds
+from napari_sparseseg.storage.project.predictions import corners_of
 from napari_sparseseg.storage.project.zarrs import (
+    Corner,
     GroupWriter,
-    all_corners,
     attributes_of,
     damage,
     open_array,
     shard_slices,
     stored_corners,
 )
+from napari_sparseseg.storage.sparse import zeros
 
 _IDS, _ATTRIBUTE = "objects", "sparseseg"
+
+
+class StoredObjects(NamedTuple):
+    """Ids (frames, z, y, x), the highest given so far, and the frames and boxes outside of which there are none."""
+
+    ids: Ids
+    highest: int
+    parts: list[tuple[int, Box]]
 
 
 def write_objects(disk: Disk, folder: Path, shape: Shape4, objects: ObjectIds) -> None:
@@ -33,10 +43,8 @@ def write_objects(disk: Disk, folder: Path, shape: Shape4, objects: ObjectIds) -
     """
     writer = GroupWriter(disk, folder)
     array, shards = writer.array(_IDS, shape, np.uint32), []
-    for corner in all_corners(shape):
-        frame, *space = shard_slices(corner, shape)
-        z, y, x = space
-        block = objects.read(frame.start, Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop)))[None]
+    for corner in corners_of(objects.parts()):
+        block = objects.read(*_part(corner, shape))[None]
         if block.any():
             writer.write(array, corner, block)
             shards.append(_described(corner, block))
@@ -44,10 +52,10 @@ def write_objects(disk: Disk, folder: Path, shape: Shape4, objects: ObjectIds) -
     writer.finish({_ATTRIBUTE: {"highest": objects.next_id - 1, "shards": shards}})
 
 
-def read_objects(folder: Path, shape: Shape4) -> tuple[Ids, int]:
-    """Ids (frames, z, y, x) that `write_objects` wrote for an image of this shape, and the highest given so far.
+def read_objects(folder: Path, shape: Shape4) -> StoredObjects:
+    """What `write_objects` wrote for an image of this shape.
 
-    Raises `ProjectError` if anything about them is wrong.
+    Raises `ProjectError` if anything about it is wrong, `InputError` if there is no memory for it.
     """
     with damage(folder):
         about = attributes_of(folder)[_ATTRIBUTE]
@@ -56,16 +64,23 @@ def read_objects(folder: Path, shape: Shape4) -> tuple[Ids, int]:
         corners = stored_corners(folder / _IDS, shape)
         _require(isinstance(highest, int) and 0 <= highest <= HIGHEST_ID, folder, "ids that cannot be")
         _require(set(corners) == set(known), folder, "voxels are missing")
-        ids: Ids = np.zeros(shape, np.uint32)
+    ids: Ids = zeros(shape, np.uint32)
+    with damage(folder):
         for corner in corners:
             block = np.asarray(stored[shard_slices(corner, shape)])
             _require(_described(corner, block) == known[corner], folder, "voxels are missing or changed")
             _require(int(block.max()) <= highest, folder, "ids that were not given")
             ids[shard_slices(corner, shape)] = block
-        return ids, highest
+    return StoredObjects(ids, highest, [_part(corner, shape) for corner in corners])
 
 
-def _described(corner: tuple[int, ...], block: Ids) -> list[Any]:
+def _part(corner: Corner, shape: Shape4) -> tuple[int, Box]:
+    """Frame and box of a shard."""
+    frame, z, y, x = shard_slices(corner, shape)
+    return frame.start, Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
+
+
+def _described(corner: Corner, block: Ids) -> list[Any]:
     """What is compared after reading: corner, voxels of objects, checksum."""
     return [list(corner), int(np.count_nonzero(block)), zlib.crc32(np.ascontiguousarray(block, "<u4").data)]
 
