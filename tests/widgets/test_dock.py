@@ -128,6 +128,47 @@ def live_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("sparseseg")]
 
 
+class Damaged:
+    """A lazy image of which one plane cannot be read."""
+
+    shape, ndim, dtype = SHAPE, len(SHAPE), np.dtype(np.uint8)
+
+    def __getitem__(self, where: Any) -> Any:
+        z = where[0] if isinstance(where, tuple) else where
+        if (np.arange(SHAPE[0])[z] == SHAPE[0] - 1).any():
+            raise RuntimeError("error during blosc decompression")
+        return np.ones(SHAPE, np.uint8)[where]
+
+
+class TestUnreadableVoxels:
+    @pytest.fixture
+    def dock(self, viewer: Any, open_dock: Any) -> SparseSegDock:
+        viewer.add_image(Damaged(), name="cells", contrast_limits=(0, 99))
+        return open_dock(viewer)
+
+    def test_they_are_told_and_leave_no_project(self, dock: SparseSegDock, projects: Path) -> None:
+        text, is_error = shown_message(dock)
+        assert is_error
+        assert text.startswith("The voxels of “cells” cannot be read (error during blosc decompression)")
+        assert dock.session.source is None
+        assert list(projects.iterdir()) == []
+
+    def test_another_image_can_be_used_and_its_project_opened(self, dock: SparseSegDock, viewer: Any) -> None:
+        layer = add_image(viewer, "good")
+        viewer.layers.selection.active = layer
+        QTest.qWait(20)
+        dock.image_panel._images_box.setCurrentText("good")
+        dock.image_panel._use.click()
+        assert dock.session.source.layer_names == ("good",)
+        paint(dock)
+        path, codes = dock.session.project.path, dock.session.live.codes.copy()
+        other = add_image(viewer, "other", (4, 32, 32))
+        dock._wishes.open_image(source_of([other]))
+        dock._project_wishes.open(path)
+        assert dock.session.project.path == path
+        np.testing.assert_array_equal(dock.session.live.codes, codes)
+
+
 class TestOpening:
     def test_the_only_image_needs_no_choice(self, viewer: Any, open_dock: Any) -> None:
         layer = add_image(viewer, scale=(2, 0.5, 0.5), translate=(1, 2, 3), units=("um",) * 3)

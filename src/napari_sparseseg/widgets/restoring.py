@@ -118,7 +118,10 @@ def _is_same(image: ProjectImage, source: ImageSource) -> bool:
     known = image.entry.reference.fingerprint
     if known is None:
         return False
-    now = refer_to(None, source.array, image.project.path).fingerprint
+    try:
+        now = refer_to(None, source.array, image.project.path).fingerprint
+    except Exception:  # noqa: BLE001 - lazy arrays raise what they like; what cannot be read is not recognised
+        return False
     return now is not None and (now.shape, now.dtype, now.voxels) == (known.shape, known.dtype, known.voxels)
 
 

@@ -152,7 +152,10 @@ class Session(QObject):
         self._offer(find_earlier(taken) if taken is not None and is_new else None)
 
     def _new_image(self, source: ImageSource) -> ProjectImage | None:
-        """Make a project for an image: in the user's folder, else in a temporary one, else none."""
+        """Make a project for an image: in the user's folder, else in a temporary one, else none.
+
+        Raises `InputError` for voxels that cannot be read; then there is no project.
+        """
         import_old_journals(lambda text: self.tell(text))
         made: Project | None = None
         for make in (new_project, _temporary_project):
@@ -162,6 +165,12 @@ class Session(QObject):
             except (InputError, OSError) as error:
                 _finish(made, is_unused=True)
                 self.tell(f"nothing is saved yet: {error}", True)
+            except Exception as error:  # lazy arrays run other people's code, which raises what it likes
+                _finish(made, is_unused=True)
+                reason = str(error) or type(error).__name__
+                raise InputError(
+                    f"the voxels of “{source.name}” cannot be read ({reason}); repair the file, or choose another image"
+                ) from error
         return None
 
     @property
