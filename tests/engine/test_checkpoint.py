@@ -104,6 +104,14 @@ class TestRoundTrip:
         load_model(path)
         assert torch.equal(torch.get_rng_state(), before)
 
+    def test_a_training_of_any_length_can_be_loaded(self, tmp_path, model):
+        steps = [TrainingStep(number, "unet", 1 / 3, 2 / 3, number / 7) for number in range(150_000)]
+        save_model(tmp_path / "long", model, settings={}, history=steps)
+        history = [TrainingStep(**step) for step in load_model(tmp_path / "long")[1]["history"]]
+        assert (history[0], history[-1]) == (steps[0], steps[-1])
+        assert history == [steps[step.step] for step in history]
+        assert 1000 <= len(history) <= 2000
+
     def test_an_older_file_is_replaced(self, path, model):
         model.network.context = 0.8
         save_model(path, model, settings={})

@@ -33,6 +33,7 @@ from napari_sparseseg.engine.model import FittedModel, ModelSpec
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
+from napari_sparseseg.engine.training_log import TrainingLog
 from napari_sparseseg.errors import InputError, ModelFileError
 
 FORMAT = "napari-sparseseg model"
@@ -85,7 +86,8 @@ def save_model(
 ) -> None:
     """Write one file, whole or not at all; with `trainer`, also what an exact continuation needs.
 
-    `settings` is any JSON of the caller's, given back in the header. Replaces an existing file.
+    `settings` is any JSON of the caller's, given back in the header. A long history is thinned out as `TrainingLog`
+    does: readers take no file whose header is longer than any model's. Replaces an existing file.
     """
     _write_whole(Path(path), encode_model(model, settings=settings, history=history, trainer=trainer))
 
@@ -107,7 +109,7 @@ def encode_model(
         "shift": model.network.shift.tolist(),
         "intensity": [asdict(i) for i in model.intensity],
         "settings": dict(settings),
-        "history": [asdict(step) for step in history],
+        "history": [asdict(step) for step in TrainingLog(history).steps],
     }
     state = HeadState.of(model.network)
     header |= state.to_json()

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.engine.trainer import TrainingStep
+from napari_sparseseg.engine.training_log import TrainingLog
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import CurvePoint, LiveState, ObjectsChange, ObjectTable, SuggestedSlice, TileUpdate
 from napari_sparseseg.live.learner import Learner
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.predictor import LivePredictor
-from napari_sparseseg.live.training_log import TrainingLog
 from napari_sparseseg.storage.sparse import is_large
 
 TRAINING_FOR_TILES = 3.0  # seconds of training for each second of predicting what is not on screen

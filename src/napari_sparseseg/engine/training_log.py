@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,8 +14,10 @@ MOST_STEPS = 2000
 class TrainingLog:
     """Steps, oldest first; beyond `MOST_STEPS` every other one is left out, but never the latest."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: Iterable[TrainingStep] = ()) -> None:
         self._steps: list[TrainingStep] = []
+        for step in steps:
+            self.add(step)
 
     @property
     def steps(self) -> tuple[TrainingStep, ...]:
