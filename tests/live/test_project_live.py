@@ -9,11 +9,13 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from livekit import (
     OBJECT_BOX,
     PATIENCE,
     QUICK,
     SHAPE,
+    SMALL,
     paint_background,
     paint_both,
     paint_object,
@@ -24,9 +26,14 @@ from livekit import (
 from napari_sparseseg import SparseSegmenter
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.config import PaintConfig
+from napari_sparseseg.engine.checkpoint import encode_model, load_model
+from napari_sparseseg.engine.model import FittedModel, ModelSpec
+from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.errors import InputError, ModelFileError, ProjectError
 from napari_sparseseg.live import live_segmenter, saving
 from napari_sparseseg.live.events import LiveState
+from napari_sparseseg.live.image import LiveImage
+from napari_sparseseg.live.learner import table_of
 from napari_sparseseg.live.loop import LiveLoop
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project.image import ProjectImage
@@ -283,6 +290,74 @@ class TestComingBack:
         assert np.array_equal(live.codes, then)
         assert live.undo()
         assert (live.codes[(0, *OBJECT_BOX.slices)] == 2).all()
+
+
+class TestModelsWithoutSteps:
+    """A model that changes though nothing is learnt is saved all the same."""
+
+    @pytest.fixture
+    def model_file(self, image, tmp_path):
+        """``model_file(*classes, seed=0)``: a file with a model that has learnt nothing."""
+
+        def make(*class_ids, seed=0):
+            taken = LiveImage.of(image, None, None, None)
+            spec = ModelSpec(SMALL, taken.spacing, 1, taken.flat)
+            fitted = FittedModel.fresh(spec, table_of(class_ids, 1), torch.device("cpu"), seed)
+            fitted.intensity = (IntensityRange.of(taken.volume(0)),)
+            path = tmp_path / f"{seed}.safetensors"
+            path.write_bytes(encode_model(fitted, settings={}, history=[]))
+            return path
+
+        return make
+
+    @pytest.fixture
+    def paused(self, opened, model_file):
+        """A live segmenter on a project, paused; its model, of three classes, is saved."""
+        live, project = opened()
+        live.load_model(model_file(1, 2, 3))
+        live.heard.wait_for_state(LiveState.UP_TO_DATE)
+        live.pause()
+        wait_for(lambda: project.checkpoints())
+        return live, project
+
+    def newest(self, path):
+        with Project.open(path, read_only=True) as project:
+            return load_model(project.checkpoints()[0][1])[0]
+
+    def test_one_that_forgot_a_class(self, paused, path):
+        live, project = paused
+        live.remove_class(3)
+        close(live, project)
+        assert self.newest(path).classes.ids == (1, 2)
+
+    def test_one_that_was_loaded_in_place_of_another(self, paused, path, model_file):
+        live, project = paused
+        other = model_file(1, 2, 3, seed=1)
+        live.load_model(other)
+        close(live, project)
+        weights = [model.network.unet.stem.weight for model in (self.newest(path), load_model(other)[0])]
+        assert torch.equal(*weights)
+
+    def test_one_that_did_not_is_saved_once(self, paused):
+        live, project = paused
+        n_saved = len(project.manifest.checkpoints)
+        live.save()
+        live.remove_class(3)
+        live.save()
+        wait_for(lambda: len(project.manifest.checkpoints) > n_saved)
+        numbers = [entry.number for entry in project.manifest.checkpoints]
+        close(live, project)
+        assert [entry.number for entry in project.manifest.checkpoints] == numbers
+
+    def test_classes_that_were_removed_do_not_come_back_with_it(self, paused, opened, path):
+        live, project = paused
+        close(live, project)
+        with Project.open(path) as project:
+            project.update(classes=[info for info in project.classes if info.class_id != 3])
+        live, _project = opened()
+        live.heard.wait_until(lambda: live.status.has_model, "for the model")
+        assert live._worker._wait_for(lambda: live._worker.loop.learner.fitted.classes.ids) == (1, 2)
+        assert not (live.labels(0) == 3).any()
 
 
 class TestBeginningInVain:

@@ -353,6 +353,7 @@ class LiveSegmenter:
                 self._tell_paint(edit)
         self._tell_classes()
         self._worker.change(lambda loop: loop.drop_class(class_id))
+        self._note_model()
 
     # --- paint ---
 
@@ -722,6 +723,7 @@ class LiveSegmenter:
         if fitted.classes.overlapping != self.is_overlapping:
             self.configure(paint=self._settings.paint.with_changes(overlapping=fitted.classes.overlapping))
         self._worker.adopt(fitted, last)
+        self._note_model()
         self._tell_classes()
         self._wish(is_halted=False)
 
@@ -799,6 +801,11 @@ class LiveSegmenter:
         if self._saver is not None:
             self._saver.note_classes()
         tell(self.events.classes_changed, self._classes.all)
+
+    def _note_model(self) -> None:
+        """Have the model saved, which is another one without a step, or will be before it is asked for."""
+        if self._saver is not None:
+            self._saver.note_model()
 
     def _wish(self, **changes: Any) -> None:
         self._switch.wish(**changes)

@@ -167,6 +167,13 @@ class LiveLoop:
             self.reporter.tile(update)
         self.repeat()
 
+    def drop_gone(self) -> None:
+        """Forget classes that are not in the list any more, which a model that was saved before may know."""
+        known = self.learner.fitted.classes.ids if self.learner.fitted else ()
+        for class_id in known:
+            if class_id not in self._classes:
+                self.drop_class(class_id)
+
     # --- learning ---
 
     def _learn(self, wishes: Wishes) -> bool:

@@ -28,6 +28,7 @@ def resume(loop: LiveLoop, project: ProjectImage) -> None:
             return
         else:
             loop.reporter.resume(steps)
+            loop.drop_gone()
             return
 
 

@@ -60,7 +60,9 @@ class Saver:
         self._error = ""
         now = time.monotonic()
         self._marked_at, self._learnt_at, self._predicted_at = now, now, now
-        self._marked_revision, self._folded_ticket, self._saved_step = 0, 0, -1
+        self._marked_revision, self._folded_ticket = 0, 0
+        self._n_models = 0  # changes of the model that were no step
+        self._saved_model: tuple[int, int] | None = None  # that was saved last: its step, and `_n_models`
         self._n_failures, self._retry_at = 0, 0.0
         self._opened: Opened | None = None
         self._status_lock = threading.Lock()
@@ -89,6 +91,10 @@ class Saver:
     def save(self) -> None:
         """Save everything soon; returns at once."""
         self._wake(everything=True)
+
+    def note_model(self) -> None:
+        """The model is another one now, though maybe of the same step: the next save is to keep it."""
+        self._n_models += 1
 
     def forget_model(self) -> None:
         """The user began anew: models that were saved do not come back."""
@@ -161,7 +167,7 @@ class Saver:
     def _save_settings(self) -> bool:
         if self._has_forgotten:
             self._image.project.drop_checkpoints()
-            self._has_forgotten, self._saved_step = False, -1
+            self._has_forgotten, self._saved_model = False, None
         settings = self._settings()
         wanted = ProjectSettings(
             model=settings.model,
@@ -194,9 +200,9 @@ class Saver:
         return has_marked
 
     def _save_model(self, opened: Opened, everything: bool) -> bool:
-        step = opened.switch.status.step
+        model = opened.switch.status.step, self._n_models
         is_due = everything or time.monotonic() - self._learnt_at > AUTOSAVE_SECONDS
-        if not (is_due and opened.switch.status.has_model and step != self._saved_step):
+        if not (is_due and opened.switch.status.has_model and model != self._saved_model):
             return False
         self._learnt_at = time.monotonic()
         try:
@@ -213,7 +219,7 @@ class Saver:
             "n_strokes": len(opened.store.strokes),
         }
         entry = self._image.project.add_checkpoint(content, **about)
-        self._saved_step = step
+        self._saved_model = model
         self._image.note("model", number=entry.number, **about)
         return True
 
