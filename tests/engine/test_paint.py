@@ -225,3 +225,28 @@ class TestStrokesAndFilledAreas:
         expected = np.zeros(codes.shape, bool)
         expected[1, 13:27, 15:25] = True
         np.testing.assert_array_equal(found, expected)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.tuples(*[st.integers(1, 12)] * 3), st.floats(0.05, 1), st.integers(0, 2**32 - 1))
+    def test_each_voxel_has_paint_on_four_sides_or_the_edge_of_the_volume(self, shape, density, seed):
+        rng = np.random.default_rng(seed)
+        codes = (rng.random(shape) < density).astype(np.uint8)
+        codes.flat[0] = 1
+        paint = prepare(codes, share=0)
+        for voxel, across, found in zip(paint.coordinates, paint.axis, surrounded(paint, shape), strict=True):
+            beside = [voxel + step * (np.arange(3) == axis) for axis in range(3) if axis != across for step in (-3, 3)]
+            assert found == all((place < 0).any() or (place >= shape).any() or codes[tuple(place)] for place in beside)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[st.integers(1, 70)] * 3), st.integers(1, 300), st.integers(0, 2**32 - 1))
+def test_squares_are_the_cells_of_each_slice_in_order(shape, n_voxels, seed):
+    rng = np.random.default_rng(seed)
+    coordinates = np.sort(rng.integers(0, shape, (n_voxels, 3)), axis=0).astype(np.int32)
+    axis = rng.integers(0, 3, n_voxels).astype(np.int8)
+    slice_id = module.slice_ids(coordinates, axis, shape)
+    cells = coordinates // module.CELL
+    cells[np.arange(n_voxels), axis] = 0
+    _, cell = np.unique(np.column_stack([slice_id, cells]), axis=0, return_inverse=True)
+    found = module._squares(coordinates // module.CELL, axis, slice_id)
+    assert [rows.tolist() for rows in found] == [np.flatnonzero(cell == n).tolist() for n in range(cell.max() + 1)]

@@ -204,17 +204,21 @@ def sufficiency(paints: Sequence[Paint]) -> float:
 def surrounded(paint: Paint, shape: Shape3D) -> npt.NDArray[np.bool_]:
     """Whether there is paint `_STROKE` voxels away on all four sides, (n,): false in strokes, true in filled areas."""
     found = np.ones(len(paint), bool)
-    limits = np.asarray(shape)
-    known = np.ravel_multi_index(tuple(paint.coordinates.T), shape)
+    numbers = np.ravel_multi_index(tuple(paint.coordinates.T), shape)
+    strides, known = (shape[1] * shape[2], shape[2], 1), np.sort(numbers)
     for across in range(3):
         rows = np.flatnonzero(paint.axis == across)
-        for axis in (a for a in range(3) if a != across):
+        for axis in (a for a in range(3) if a != across) if len(rows) else ():
+            along = paint.coordinates[rows, axis]
             for step in (-_STROKE, _STROKE):
-                beside = paint.coordinates[rows].astype(np.int64)
-                beside[:, axis] += step
-                is_inside = (beside[:, axis] >= 0) & (beside[:, axis] < limits[axis])
-                place = np.ravel_multi_index(tuple(beside.T), shape, mode="clip")
-                found[rows] &= ~is_inside | np.isin(place, known)
+                is_inside = (along + step >= 0) & (along + step < shape[axis])
+                found[rows] &= ~is_inside | _are_among(numbers[rows] + step * strides[axis], known)
+    return found
+
+
+def _are_among(numbers: npt.NDArray[np.intp], ordered: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Which numbers occur in an ascending list of at least one; `numpy.isin` would sort all of it with each call."""
+    found: npt.NDArray[np.bool_] = ordered.take(np.searchsorted(ordered, numbers), mode="clip") == numbers
     return found
 
 
@@ -237,11 +241,7 @@ def choose_held_out(
     if not share or len(coordinates) == 0:
         return held_out
     room = np.where(painted >= _FEWEST, _LARGEST_SHARE * painted, 0)
-    cells = coordinates // CELL
-    cells[np.arange(len(cells)), axis] = 0
-    _, cell = np.unique(np.column_stack([slice_id, cells]), axis=0, return_inverse=True)
-    cell = cell.ravel()
-    members = np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell))[:-1])
+    members = _squares(coordinates // CELL, axis, slice_id)
     wanted = share * is_definite.sum()
     learnt = np.ones(len(coordinates), bool)
     to_lose = _LARGEST_LOSS * kinds.sum(0)
@@ -260,6 +260,17 @@ def choose_held_out(
                 room, to_lose = room - counts, to_lose - loss
                 wanted -= len(rows)
     return held_out
+
+
+def _squares(
+    cells: npt.NDArray[np.int32], axis: npt.NDArray[np.int8], slice_id: npt.NDArray[np.int64]
+) -> list[npt.NDArray[np.intp]]:
+    """Numbers of the voxels of each square, ordered by slice and by the square's cell (n, 3) in it."""
+    across, down = np.where(axis == 2, cells[:, 1], cells[:, 2]), np.where(axis == 0, cells[:, 1], cells[:, 0])
+    n_cells = int(cells.max()) + 1
+    square = (slice_id * n_cells + down) * n_cells + across
+    order = np.argsort(square, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(square[order])) + 1)
 
 
 def _around(coordinates: npt.NDArray[np.int32], square: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
