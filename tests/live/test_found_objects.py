@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -390,6 +391,17 @@ def test_objects_keep_their_class_where_what_was_predicted_is_forgotten(desk, mo
     desk.ids[1, 14:16, 1:4], desk.ids[1, 14:16, 12:14] = 3, 4
     desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
     assert tables.now()["class"].tolist() == [2 if is_huge else 0, 2, 0, 1]
+
+
+def test_a_measurement_that_fails_is_made_anew(desk, monkeypatch):
+    tables = Tables(desk)
+    assert tables.now()["n_voxels"].tolist() == [252, 252]
+    desk.found.merge(SLICE, (3, 5, 5), (3, 5, 12))
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectIds, "read", Mock(side_effect=MemoryError))
+        with pytest.raises(MemoryError):
+            tables.now()
+    assert tables.now()["n_voxels"].tolist() == [504]
 
 
 def test_a_table_that_was_given_up_for_another_frame_is_made_anew(monkeypatch):

@@ -54,7 +54,19 @@ class ObjectTables:
         self._job: _Job | None = None
 
     def work(self, frame: int) -> float | None:
-        """Do one piece of measuring the objects of a frame: the share that is done by then, None if all is known."""
+        """Do one piece of measuring the objects of a frame: the share that is done by then, None if all is known.
+
+        What fails, for want of memory or of a voxel that can be read, is measured anew the next time.
+        """
+        try:
+            return self._work(frame)
+        except BaseException:
+            # what was touched has been claimed, so a table that is known would never learn of it
+            self._job = None
+            self._tables.pop(frame, None)
+            raise
+
+    def _work(self, frame: int) -> float | None:
         if self._job is None or self._job.frame != frame:
             self._job = self._begin(frame)
         if self._job is None:
