@@ -67,6 +67,40 @@ class TestStoredPixels:
             with pytest.raises(InputError, match=r"pixels cannot be read as an image .*; it is damaged: use a backup"):
                 project.images[0].read()[...]
 
+    def test_what_is_stored_is_not_stored_from_itself(self, path, pixels):
+        project_with(path, pixels).close()
+        with Project.open(path) as project:
+            with pytest.raises(ProjectError, match="holds the image's voxels already"):
+                project.images[0].store_pixels(project.images[0].read())
+            np.testing.assert_array_equal(project.images[0].read()[...], pixels)
+
+    def test_what_was_stored_before_may_be_where_they_come_from(self, path, pixels):
+        project_with(path, pixels).close()
+        with Project.open(path) as project:
+            (image,) = project.images
+            array = image.read()
+            image.refer(image.entry.reference, None)
+            image.store_pixels(array)
+            np.testing.assert_array_equal(image.read()[...], pixels)
+
+    def test_what_cannot_be_read_leaves_what_was_there(self, path, pixels):
+        class Unreadable:
+            shape, dtype = pixels.shape, pixels.dtype
+
+            def __getitem__(self, index):
+                raise OSError("gone")
+
+        project_with(path, pixels).close()
+        with Project.open(path) as project:
+            (image,) = project.images
+            array = image.read()
+            image.refer(image.entry.reference, None)
+            with pytest.raises(OSError, match="gone"):
+                image.store_pixels(Unreadable())
+            np.testing.assert_array_equal(array[...], pixels)
+            assert not image.entry.is_stored
+        assert not list((path / "images" / "0").glob("*.partial"))
+
     def test_they_do_not_lie_elsewhere(self, path, pixels, tmp_path):
         with project_with(path, pixels) as project:
             (file,) = self.chunks(path)

@@ -18,6 +18,7 @@ from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.storage._arrays import to_numpy
 from napari_sparseseg.storage._edits import box_around
 from napari_sparseseg.storage._records import moment_of
+from napari_sparseseg.storage.durable import PARTIAL
 from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._image import Opened
 from napari_sparseseg.storage.formats._lazy import LazyArray, Source
@@ -145,18 +146,35 @@ class ProjectImage:
         return LazyArray(opened.array, source, tuple(range(len(known.shape))), {})
 
     def store_pixels(self, array: ArrayLike) -> None:
-        """Copy the image's voxels into the project, piece by piece. Raises OSError, and leaves what was there."""
+        """Copy the image's voxels into the project, piece by piece.
+
+        Raises OSError, or whatever comes of reading, and leaves what was there; `ProjectError` if they are stored
+        already, which is what `read` reads then.
+        """
         folder = self.folder / PIXELS
+        partial = folder.with_name(PIXELS + PARTIAL)
         with self.project.writing():
-            self.project.disk.remove(folder)
-            writer = GroupWriter(self.project.disk, folder)
-            shape = tuple(int(size) for size in array.shape)
-            pixels = writer.array("0", shape, array.dtype)
-            for corner in all_corners(shape):
-                where = shard_slices(corner, shape)
-                writer.write(pixels, corner, to_numpy(array[where], "image"))
-            writer.finish({})
+            if self.entry.is_stored:
+                raise ProjectError(f"{self.project.path.name} holds the image's voxels already")
+            try:
+                self._write_pixels(partial, array)
+                self.project.disk.remove(folder)
+                self.project.disk.rename(partial, folder)
+                self.project.disk.sync_folder(self.folder)
+            finally:
+                with suppress(OSError):
+                    self.project.disk.remove(partial)
             self.project.commit(self.project.manifest.with_image(self.number, is_stored=True))
+
+    def _write_pixels(self, folder: Path, array: ArrayLike) -> None:
+        self.project.disk.remove(folder)
+        writer = GroupWriter(self.project.disk, folder)
+        shape = tuple(int(size) for size in array.shape)
+        pixels = writer.array("0", shape, array.dtype)
+        for corner in all_corners(shape):
+            where = shard_slices(corner, shape)
+            writer.write(pixels, corner, to_numpy(array[where], "image"))
+        writer.finish({})
 
     # --- the annotation ---
 
