@@ -286,8 +286,10 @@ class TestComingBack:
         wait_for(lambda: len(live.history()) == 1)
         then = live.codes.copy()
         paint_object(live)
+        n_told = len(live.heard.paint)
         live.restore(live.history()[0])
         assert np.array_equal(live.codes, then)
+        assert [(change.frame, change.box) for change in live.heard.paint[n_told:]] == [(0, OBJECT_BOX)]
         assert live.undo()
         assert (live.codes[(0, *OBJECT_BOX.slices)] == 2).all()
 

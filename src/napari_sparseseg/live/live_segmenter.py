@@ -260,10 +260,8 @@ class LiveSegmenter:
         """Make the annotation as it was then, by edits that can be undone. Raises `InputError` without project."""
         if self.project is None:
             raise InputError("there is no project; only what is in one has a history")
-        restore_annotation(self._store, self.project.annotation_at(saved))
-        whole = Box.whole(self._store.shape[1:])
-        for frame in range(self._store.shape[0]):
-            self._take(PaintEdit(frame, whole))
+        for frame, box in restore_annotation(self._store, self.project.annotation_at(saved)):
+            self._take(PaintEdit(frame, box))
 
     def _saver_for(self, project: ProjectImage | None, taken: LiveImage) -> Saver | None:
         if project is None:
