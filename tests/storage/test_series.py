@@ -7,6 +7,7 @@ import os
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,16 @@ def test_what_was_written_comes_back(tmp_path, name, labels):
     if not name.endswith("npy"):
         assert found.spacing == pytest.approx(spacing)
         assert found.unit == "micrometer"
+
+
+@pytest.mark.parametrize("name", NAMES[1:3])
+@pytest.mark.parametrize("limit", [SERIES.nbytes, SERIES.nbytes + 1])
+def test_tifffile_sees_a_bigtiff_where_it_is_large(tmp_path, name, limit, monkeypatch):
+    monkeypatch.setattr("napari_sparseseg.storage.formats.tiff._CLASSIC_BYTES", limit)
+    write_series(tmp_path / name, iter(SERIES), len(SERIES))
+    with tifffile.TiffFile(tmp_path / name) as tiff:
+        assert tiff.is_bigtiff == (limit == SERIES.nbytes)
+    np.testing.assert_array_equal(read(tmp_path / name)[1], SERIES)
 
 
 @pytest.mark.parametrize("name", NAMES[:2])

@@ -149,7 +149,7 @@ def _write_npy(path: Path, series: _Series) -> None:
 def _write_tiff(path: Path, series: _Series) -> None:
     import tifffile
 
-    from napari_sparseseg.storage.formats.tiff import ome_metadata
+    from napari_sparseseg.storage.formats.tiff import needs_bigtiff, ome_metadata
 
     axes = "TZYX" if len(series.shape) == 4 else "TYX"
     with path.open("wb") as file:
@@ -158,6 +158,7 @@ def _write_tiff(path: Path, series: _Series) -> None:
             (np.ascontiguousarray(plane) for stack in series.stacks for plane in stack.planes()),
             shape=series.shape,
             dtype=series.dtype,
+            bigtiff=needs_bigtiff(series.shape, series.dtype),
             byteorder="<",
             ome=True,
             photometric="minisblack",

@@ -300,7 +300,7 @@ def write_tiff(file: BinaryIO, path: Path, stack: Stack) -> None:
     opens the file with its own reader, by drag and drop and with the voxel size; napari and tifffile know both. As
     OME-TIFF else, a BigTIFF above 4 GB, which Fiji reads with Bio-Formats.
     """
-    is_big = math.prod(stack.shape) * stack.dtype.itemsize >= _CLASSIC_BYTES
+    is_big = needs_bigtiff(stack.shape, stack.dtype)
     as_imagej = not is_big and _imagej_holds(path, stack)
     options = _imagej_options(stack) if as_imagej else _ome_options(stack)
     with tifffile.TiffWriter(file, bigtiff=is_big, imagej=as_imagej, ome=not as_imagej, byteorder="<") as writer:
@@ -313,6 +313,11 @@ def write_tiff(file: BinaryIO, path: Path, stack: Stack) -> None:
             compressionargs={"level": 5},
             **options,
         )
+
+
+def needs_bigtiff(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
+    """Whether an array may not fit a TIFF that is no BigTIFF; however well it packs, which shows only once it has."""
+    return math.prod(shape) * dtype.itemsize >= _CLASSIC_BYTES
 
 
 def _imagej_holds(path: Path, stack: Stack) -> bool:
