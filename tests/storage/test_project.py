@@ -18,7 +18,7 @@ from napari_sparseseg.errors import InputError, ProjectError, ProjectReadOnlyErr
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.journal import FileJournal
 from napari_sparseseg.storage.project import migrations
-from napari_sparseseg.storage.project.image import restore_annotation
+from napari_sparseseg.storage.project.image import ProjectImage, restore_annotation
 from napari_sparseseg.storage.project.manifest import MANIFEST, PREVIOUS, ProjectClass, ProjectSettings
 from napari_sparseseg.storage.project.migrations import import_journal
 from napari_sparseseg.storage.project.project import Project, is_project
@@ -581,3 +581,17 @@ class TestProvenance:
         assert found["settings"]["training"]["batch_size"] == 2
         for part in ("2 strokes", "“nucleus”", "1 of them were suggested", "12 training steps", "0.750"):
             assert part in told
+
+    def test_each_annotation_is_loaded_once(self, path, array, monkeypatch):
+        loaded, load = [], ProjectImage.load
+        monkeypatch.setattr(ProjectImage, "load", lambda image: loaded.append(image.number) or load(image))
+        with new_project(path, array) as project:
+            second = project.add_image(array, shape=SHAPE, title="second", time_axis=0)
+            for image in (project.images[0], second):
+                store = image.open().store
+                for frame in range(SHAPE[0]):
+                    store.annotate(Region(frame, Box((0, 0, 0), (1, 5, 5))), 1)
+                image.journal.sync(timeout=30)
+            assert "4 strokes" in (told := project.methods())
+        assert "label 100 of 7680 voxels" in told
+        assert loaded == [0, 1]

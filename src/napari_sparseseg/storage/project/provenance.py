@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._records import new_stroke_of
 from napari_sparseseg.storage.journal import JournalRecord
 from napari_sparseseg.storage.project.manifest import Position
 from napari_sparseseg.storage.project.segments import read_segments
-from napari_sparseseg.storage.strokes import StrokeAuthor, StrokeKind, largest_record
+from napari_sparseseg.storage.strokes import Stroke, StrokeAuthor, StrokeKind, largest_record
 
 if TYPE_CHECKING:
     from napari_sparseseg.storage.project.image import ProjectImage
@@ -78,18 +79,31 @@ def _events(record: JournalRecord) -> list[dict[str, Any]]:
     return [{"event": record.op, **record.values}] if record.op in _TOLD else []
 
 
+class _Painted(NamedTuple):
+    """What counts of the paint of an image: its strokes, painted voxels, and all voxels."""
+
+    strokes: tuple[Stroke, ...]
+    n_voxels: int
+    n_all: int
+
+    @classmethod
+    def of(cls, image: ProjectImage) -> _Painted:
+        """Load an annotation, which takes seconds, once, and let go of it."""
+        store = image.load().store
+        return cls(store.strokes, sum(map(store.n_painted, range(store.shape[0]))), math.prod(store.shape))
+
+
 def methods_of(project: Project) -> str:
     """A paragraph for the methods section; figures are those of what counts now, not of what was undone."""
     manifest = project.manifest
-    images = [image for image in project.images if image.load().store.strokes]
-    strokes = [stroke for image in images for stroke in image.load().store.strokes]
+    images = [paint for image in project.images if (paint := _Painted.of(image)).strokes]
+    strokes = [stroke for paint in images for stroke in paint.strokes]
     if not strokes:
         return "Nothing has been painted in this project yet."
     names = ", ".join(f"“{info.name}”" for info in manifest.classes)
     kinds, authors = Counter(s.kind for s in strokes), Counter(s.by for s in strokes)
     first, last = (time.strftime("%Y-%m-%d", time.localtime(f(s.time for s in strokes))) for f in (min, max))
-    n_voxels = sum(image.load().store.n_painted(f) for image in images for f in range(image.entry.shape[0]))
-    n_all = sum(i.entry.shape[0] * i.entry.shape[1] * i.entry.shape[2] * i.entry.shape[3] for i in images)
+    n_voxels, n_all = sum(paint.n_voxels for paint in images), sum(paint.n_all for paint in images)
     corrections = kinds[StrokeKind.CORRECTION] + kinds[StrokeKind.REJECTION]
     painted = _count(len(strokes), "stroke was", "strokes were")
     paint = f"Between {first} and {last}, {painted} painted, of which {corrections} corrected a prediction"
