@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from livekit import (
+    BACKGROUND_BOX,
     OBJECT_BOX,
     PATIENCE,
     QUICK,
@@ -24,7 +25,7 @@ from livekit import (
 )
 
 from napari_sparseseg import SparseSegmenter
-from napari_sparseseg._types import Box, Region
+from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.checkpoint import encode_model, load_model
 from napari_sparseseg.engine.model import FittedModel, ModelSpec
@@ -292,6 +293,63 @@ class TestComingBack:
         assert [(change.frame, change.box) for change in live.heard.paint[n_told:]] == [(0, OBJECT_BOX)]
         assert live.undo()
         assert (live.codes[(0, *OBJECT_BOX.slices)] == 2).all()
+
+
+class TestHistory:
+    @pytest.fixture
+    def saved(self, opened):
+        """A live segmenter on a project with one saved state, of a third class that is called membrane."""
+        live, project = opened()
+        membrane = live.add_class("membrane", (0.0, 0.5, 1.0))
+        live.annotate(Region(0, OBJECT_BOX), membrane.class_id)
+        live.save()
+        wait_for(lambda: len(live.history()) == 1)
+        return live, project, membrane
+
+    def test_a_class_that_was_removed_comes_back_with_its_paint(self, saved, path):
+        live, project, membrane = saved
+        live.remove_class(3)
+        live.restore(live.history()[0])
+        assert live.classes[2] == membrane
+        assert live.heard.classes[-1] == live.classes
+        assert (live.codes[(0, *OBJECT_BOX.slices)] == 3).all()
+        live.annotate(Region(0, BACKGROUND_BOX), 3)
+        codes = live.codes.copy()
+        close(live, project)
+        with Project.open(path) as again:
+            assert saving.class_infos(again.classes)[2] == membrane
+            assert np.array_equal(again.images[0].annotation(), codes)
+
+    def test_a_name_that_another_class_has_by_now_is_not_taken_from_it(self, saved):
+        live, _project, membrane = saved
+        live.remove_class(3)
+        live.rename_class(2, "membrane")
+        live.restore(live.history()[0])
+        assert [info.name for info in live.classes] == ["background", "membrane", "class 3"]
+        assert live.classes[2].color == membrane.color
+
+    def test_the_background_comes_back_in_its_role(self, saved):
+        live, _project, _ = saved
+        paint_background(live)
+        live.save()
+        wait_for(lambda: len(live.history()) == 2)
+        live.remove_class(1)
+        live.restore(live.history()[1])
+        assert live.classes[0].name == "background"
+        assert live.classes[0].is_background
+
+    def test_what_was_there_before_can_be_brought_back_too(self, saved):
+        live, project, _ = saved
+        paint_background(live)
+        paint_object(live)
+        live.set_complete(Plane(0, 0, 3), True)
+        codes, slices = live.codes.copy(), live.painted_slices()
+        live.restore(live.history()[0])
+        assert live.painted_slices() != slices
+        assert project.images[0].journal.sync(timeout=30)
+        live.restore(live.history()[-1])
+        assert np.array_equal(live.codes, codes)
+        assert [found.plane for found in live.painted_slices() if found.is_complete] == [Plane(0, 0, 3)]
 
 
 class TestModelsWithoutSteps:

@@ -17,7 +17,7 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QMenu, QPushButton
+from qtpy.QtWidgets import QApplication, QLabel, QMenu, QPushButton
 
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.config import PaintConfig, TrainingConfig
@@ -594,12 +594,16 @@ class TestMenu:
         live.save()
         wait_until(lambda: len(live.history()) == 1)
         live.annotate(Region(0, RIGHT), 1)
+        live.add_class("membrane")
+        live.remove_class(2)
+        dock.session.relay.flush()
         seen: list[Any] = []
 
         def choose(self: Any) -> int:
             self.show()
             QTest.qWait(50)
             seen.append([self._list.item(i).text() for i in range(self._list.count())])
+            assert "What there is now joins this list" in self.findChild(QLabel).text()
             folder = os.environ.get("SPARSESEG_SCREENSHOTS")
             if folder:
                 self.grab().save(str(Path(folder) / "history.png"))
@@ -611,7 +615,12 @@ class TestMenu:
         wait_until(lambda: bool((live.codes == codes).all()))
         assert seen[0][0].endswith("3 strokes")
         hands(viewer).settle()
+        assert [info.name for info in dock.class_panel._classes] == ["background", "object", "membrane"]
         np.testing.assert_array_equal(dock.session.bridge.annotation_layer.data, codes[0])
+        wait_until(lambda: len(live.history()) > 1)
+        dock.project_panel._history.trigger()
+        assert len(seen[1]) > 1
+        assert (live.codes != codes).any()  # as it was before, chosen as the newest
 
     def test_provenance_and_methods(
         self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -75,6 +75,15 @@ class ClassList:
         self._classes = {**self._classes, wanted: info}
         return info
 
+    def bring_back(self, class_id: int, info: ClassInfo | None) -> None:
+        """Add a class that was removed as it was, as far as that is known and no other has its name or role."""
+        if info is None or not info.name.strip() or any(other.name == info.name for other in self.all):
+            self.add(color=info.color if info else None, class_id=class_id)
+        else:
+            self.add(info.name, info.color, class_id)
+        if info is not None and info.is_background and self.background is None:
+            self.set_background(class_id)
+
     def restore(self, infos: Iterable[ClassInfo]) -> None:
         """Have these classes instead; nothing happens where they are fewer than two."""
         classes = {info.class_id: info for info in infos}

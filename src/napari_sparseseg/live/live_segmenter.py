@@ -28,6 +28,7 @@ from napari_sparseseg.live.events import (
     tell,
 )
 from napari_sparseseg.live.found_objects import FoundObjects
+from napari_sparseseg.live.history import classes_at
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.overlap import learnable, shown_presence
@@ -257,10 +258,22 @@ class LiveSegmenter:
         return self.project.history(since=since) if self.project else ()
 
     def restore(self, saved: SavedState) -> None:
-        """Make the annotation as it was then, by edits that can be undone. Raises `InputError` without project."""
-        if self.project is None:
+        """Make the annotation as it was then. What there is now joins the history, so that it can be brought back.
+
+        Classes that were painted with and have been removed since come back. Raises `InputError` without project.
+        """
+        project = self.project
+        if project is None:
             raise InputError("there is no project; only what is in one has a history")
-        for frame, box in restore_annotation(self._store, self.project.annotation_at(saved)):
+        old = project.annotation_at(saved)
+        project.note_save(len(self._store.strokes))
+        missing = [class_id for class_id in old.painted_classes() if class_id not in self._classes]
+        if missing:
+            known = classes_at(project, saved)
+            for class_id in missing:
+                self._classes.bring_back(class_id, known.get(class_id))
+            self._tell_classes()
+        for frame, box in restore_annotation(self._store, old):
             self._take(PaintEdit(frame, box))
 
     def _saver_for(self, project: ProjectImage | None, taken: LiveImage) -> Saver | None:

@@ -12,13 +12,19 @@ from napari_sparseseg.widgets.project_panel import when
 
 
 class HistoryDialog(QDialog):
-    """Lists saved states, newest first; `chosen` is the one to be brought back."""
+    """Lists saved states, newest first; `chosen` is the one to be brought back.
 
-    def __init__(self, states: Sequence[SavedState], parent: QWidget | None = None) -> None:
+    What there is now joins them, unless the project `is_read_only`.
+    """
+
+    def __init__(
+        self, states: Sequence[SavedState], parent: QWidget | None = None, *, is_read_only: bool = False
+    ) -> None:
         super().__init__(parent)
         self.setWindowTitle("History")
         self.setMinimumSize(360, 320)
-        text = QLabel("Bring the annotation back as it was. Undo takes that back; model and prediction stay.")
+        kept = "" if is_read_only else "What there is now joins this list, so that you can return to it. "
+        text = QLabel(f"Bring the annotation back as it was. {kept}Model and prediction stay.")
         text.setWordWrap(True)
         self._list = QListWidget()
         self._list.setAccessibleName("Saved states")
@@ -48,8 +54,10 @@ class HistoryDialog(QDialog):
         return found
 
 
-def ask_for_state(states: Sequence[SavedState], parent: QWidget | None) -> SavedState | None:
+def ask_for_state(
+    states: Sequence[SavedState], parent: QWidget | None, *, is_read_only: bool = False
+) -> SavedState | None:
     """The state that the user wishes to have back, None if none."""
-    dialog = HistoryDialog(states, parent)
+    dialog = HistoryDialog(states, parent, is_read_only=is_read_only)
     is_wished = dialog.exec() == QDialog.DialogCode.Accepted
     return dialog.chosen if is_wished else None

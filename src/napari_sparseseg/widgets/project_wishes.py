@@ -113,9 +113,9 @@ class ProjectWishes(QObject):
     def restore(self) -> None:
         """Ask for a state of the last day, and bring the annotation back as it was."""
         with self._guarded():
-            self._opened()
+            project, _ = self._opened()
             states = self._session.live.history(since=time.time() - _HISTORY_SECONDS)
-            state = ask_for_state(states, self._widget.window())
+            state = ask_for_state(states, self._widget.window(), is_read_only=project.is_read_only)
             if state is not None:
                 self._session.live.restore(state)
 
