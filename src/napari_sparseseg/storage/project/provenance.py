@@ -96,14 +96,14 @@ class _Painted(NamedTuple):
 def methods_of(project: Project) -> str:
     """A paragraph for the methods section; figures are those of what counts now, not of what was undone."""
     manifest = project.manifest
-    images = [paint for image in project.images if (paint := _Painted.of(image)).strokes]
-    strokes = [stroke for paint in images for stroke in paint.strokes]
+    images = [known for image in project.images if (known := _Painted.of(image)).strokes]
+    strokes = [stroke for known in images for stroke in known.strokes]
     if not strokes:
         return "Nothing has been painted in this project yet."
     names = ", ".join(f"“{info.name}”" for info in manifest.classes)
     kinds, authors = Counter(s.kind for s in strokes), Counter(s.by for s in strokes)
     first, last = (time.strftime("%Y-%m-%d", time.localtime(f(s.time for s in strokes))) for f in (min, max))
-    n_voxels, n_all = sum(paint.n_voxels for paint in images), sum(paint.n_all for paint in images)
+    n_voxels, n_all = sum(known.n_voxels for known in images), sum(known.n_all for known in images)
     corrections = kinds[StrokeKind.CORRECTION] + kinds[StrokeKind.REJECTION]
     painted = _count(len(strokes), "stroke was", "strokes were")
     paint = f"Between {first} and {last}, {painted} painted, of which {corrections} corrected a prediction"
