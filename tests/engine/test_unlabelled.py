@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -246,6 +248,15 @@ class TestLearning:
         assert trainer.dice is None  # no held-out paint could tell what is found too much
         assert not trainer.averaged.shift.any()
         assert trainer.averaged.context > 0
+
+    @pytest.mark.parametrize("mode", ["background", "risk"])
+    def test_a_pickled_trainer_learns_on_as_the_original(self, volume, mode):
+        image, truth = volume
+        original = trained(trainer_on(image, some_objects(truth), PaintConfig(unlabelled=mode)), 1)
+        copied = pickle.loads(pickle.dumps(original))
+        one, other = (trained(trainer, 2).averaged.state_dict() for trainer in (original, copied))
+        for name, value in one.items():
+            assert torch.equal(value, other[name]), name
 
     def test_paint_of_the_background_lets_paint_be_held_out(self, volume):
         image, truth = volume

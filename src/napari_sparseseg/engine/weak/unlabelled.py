@@ -7,6 +7,7 @@ criteria here are told what follows from it. With several classes of objects the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -73,18 +74,22 @@ def with_unlabelled(
 
 def unlabelled_criterion(config: PaintConfig, background: int, prior: float) -> Criterion:
     """What `PaintConfig.unlabelled` asks for, "background" or "risk"; `background` is a channel."""
+    # partial functions can be pickled, with the trainer that has them
+    if config.unlabelled == "risk":
+        return partial(_risk, background, prior)
+    return partial(_weak_background, config, background)
 
-    def weak_background(logits: Tensor, targets: Targets) -> Tensor:
-        is_unlabelled = targets.allowed.all(dim=-1, keepdim=True)
-        is_background = torch.arange(targets.allowed.shape[1], device=logits.device) == background
-        weights = targets.weights * torch.where(is_unlabelled[:, 0], config.negative_weight, config.positive_weight)
-        allowed = torch.where(is_unlabelled, is_background, targets.allowed)
-        return partial_label_loss(logits, allowed, weights, smoothing=config.label_smoothing)
 
-    def risk(logits: Tensor, targets: Targets) -> Tensor:
-        return non_negative_risk(logits, targets.allowed, targets.weights, background=background, prior=prior)
+def _weak_background(config: PaintConfig, background: int, logits: Tensor, targets: Targets) -> Tensor:
+    is_unlabelled = targets.allowed.all(dim=-1, keepdim=True)
+    is_background = torch.arange(targets.allowed.shape[1], device=logits.device) == background
+    weights = targets.weights * torch.where(is_unlabelled[:, 0], config.negative_weight, config.positive_weight)
+    allowed = torch.where(is_unlabelled, is_background, targets.allowed)
+    return partial_label_loss(logits, allowed, weights, smoothing=config.label_smoothing)
 
-    return risk if config.unlabelled == "risk" else weak_background
+
+def _risk(background: int, prior: float, logits: Tensor, targets: Targets) -> Tensor:
+    return non_negative_risk(logits, targets.allowed, targets.weights, background=background, prior=prior)
 
 
 def joined_by_unlabelled(paint: Paint, shape: Shape3D, config: PaintConfig, seed: int) -> Paint:
