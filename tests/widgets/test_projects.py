@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import numpy as np
 import pytest
 import tifffile
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QLabel, QMenu, QPushButton
+from qtpy.QtWidgets import QApplication, QLabel, QMenu, QProgressDialog, QPushButton
 
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.config import PaintConfig, TrainingConfig
@@ -581,6 +582,53 @@ class TestMenu:
         np.testing.assert_array_equal(dock.session.live.codes, codes)
         dock.session.live.annotate(Region(0, LEFT), 1)
         assert dock.session.live.project.journal.sync(timeout=5)
+
+    def test_training_goes_on_if_the_project_cannot_be_copied(
+        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        paint_by_mouse(hands(viewer))
+        QTest.mouseClick(dock.train_panel._train, Qt.MouseButton.LeftButton)
+        (tmp_path / "taken.sparseseg").mkdir()
+        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(tmp_path / "taken.sparseseg"))
+        dock.project_panel._save_as.trigger()
+        assert "exists" in messages()[-1]
+        assert dock.session.live.status.is_training
+
+    def test_a_long_copy_is_told_while_the_window_lives(
+        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        paint_by_mouse(hands(viewer))
+        codes, target = dock.session.live.codes.copy(), tmp_path / "mine.sparseseg"
+        copy_to, may_end, texts = Project.copy_to, threading.Event(), []
+
+        def copy_slowly(project: Project, path: Path) -> None:
+            assert threading.current_thread() is not threading.main_thread()
+            assert may_end.wait(20)
+            copy_to(project, path)
+
+        def look() -> None:
+            dialog = QApplication.activeModalWidget()
+            assert isinstance(dialog, QProgressDialog)
+            texts.append(dialog.labelText())
+            QTest.keyClick(dialog, Qt.Key.Key_Escape)
+            if len(texts) < 2:
+                QTimer.singleShot(200, look)
+            else:
+                may_end.set()
+
+        monkeypatch.setattr(Project, "copy_to", copy_slowly)
+        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(target))
+        QTimer.singleShot(400, look)
+        dock.project_panel._save_as.trigger()
+        assert texts == [f"The project is copied to {target} …"] * 2
+        assert dock.session.project.path == target
+        np.testing.assert_array_equal(dock.session.live.codes, codes)
 
     def test_an_earlier_state_is_restored(
         self, open_viewer: Any, hands: Any, image_file: Path, monkeypatch: pytest.MonkeyPatch

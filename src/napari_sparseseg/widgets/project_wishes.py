@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from napari.qt.threading import thread_worker
-from qtpy.QtCore import QObject
-from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
+from qtpy.QtCore import QObject, Qt, QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog, QProgressDialog, QWidget
 
 from napari_sparseseg.errors import InputError, SparseSegError
-from napari_sparseseg.live.events import LiveState
 from napari_sparseseg.storage.durable import RealDisk, replace_file
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import SUFFIX, Project
@@ -25,7 +25,11 @@ from napari_sparseseg.widgets.results import remove_gone
 from napari_sparseseg.widgets.session import Session
 from napari_sparseseg.widgets.wishes import ask_for_output
 
+T = TypeVar("T")
+
 _HISTORY_SECONDS = 86_400.0
+_UNTOLD_SECONDS = 0.2  # for which nobody minds waiting
+_LOOK_MS = 50
 
 
 class ProjectWishes(QObject):
@@ -72,11 +76,11 @@ class ProjectWishes(QObject):
         if source is None:
             raise InputError("there is no image, so there is nothing to save")
         is_moving = project.path.is_relative_to(home()) and not project.is_read_only
-        was_at_work = session.live.status.state is LiveState.TRAINING
+        was_training = session.live.status.is_training
         session.live.leave_project()
         copied: Project | None = None
         try:
-            project.copy_to(target)
+            do_meanwhile(self._widget, f"The project is copied to {target} …", lambda: project.copy_to(target))
             copied = Project.open(target)
             session.open(source, copied.images[image.number])
         except BaseException:
@@ -85,8 +89,9 @@ class ProjectWishes(QObject):
                     copied.close()
                 session.open(source, image)
             raise
-        if was_at_work:
-            session.live.start()
+        finally:
+            if was_training:
+                session.live.start()
         if is_moving:
             with suppress(OSError):  # it is a copy then
                 RealDisk().remove(project.path)
@@ -164,6 +169,28 @@ def _store(image: ProjectImage, array: Any) -> tuple[str, bool]:
     except (SparseSegError, OSError, MemoryError) as error:
         return f"The image was not stored: {str(error) or 'out of memory'}", True
     return "The image is in the project now", False
+
+
+def do_meanwhile(widget: QWidget, text: str, function: Callable[[], T]) -> T:
+    """Do something on another thread; if that takes long, a dialog says so, which lets nobody paint meanwhile.
+
+    Raises what that raises.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="sparseseg meanwhile") as pool:
+        future = pool.submit(function)
+        wait([future], _UNTOLD_SECONDS)
+        if not future.done():
+            dialog = QProgressDialog(text, "", 0, 0, widget.window())
+            dialog.setWindowTitle("Please wait")
+            dialog.setCancelButton(None)
+            dialog.setWindowModality(Qt.WindowModality.ApplicationModal)
+            looking = QTimer(dialog)
+            looking.timeout.connect(lambda: dialog.accept() if future.done() else None)
+            looking.start(_LOOK_MS)
+            while not future.done():  # Escape ends the dialog, but not what it waits for
+                dialog.exec()
+            dialog.deleteLater()
+        return future.result()
 
 
 def ask_for_folder(widget: QWidget) -> str:
