@@ -161,6 +161,14 @@ class TestLayouts:
         deep = fitted(image[None], annotation[None]).predict_proba(image[None])
         assert flat.tobytes() == deep.tobytes()
 
+    def test_how_thick_a_single_plane_is_does_not_matter(self):
+        image, truth = make_image((30, 40))
+        annotation = paint(truth, [3, 10, 15, 25])
+        flat = fitted(image, annotation, spacing=(4, 4)).predict_proba(image)
+        for thickness in (0.5, 4):
+            thin = fitted(image[None], annotation[None], spacing=(thickness, 4, 4))
+            assert thin.predict_proba(image[None]).tobytes() == flat.tobytes()
+
     @pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -4])
     def test_channels_may_lie_along_any_axis(self, axis):
         channels = np.stack([IMAGE, IMAGE[::-1]])

@@ -13,7 +13,7 @@ from napari_sparseseg.engine.budget import Budget
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.device import choose_device
 from napari_sparseseg.engine.features import FeatureMap
-from napari_sparseseg.engine.model import FittedModel, ModelSpec
+from napari_sparseseg.engine.model import FittedModel, ModelSpec, spacing_that_counts
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.engine.sharpness import lengths_of
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
@@ -129,6 +129,7 @@ class Learning:
             raise InputError(f"background={background} is not among the painted classes {tuple(classes)}")
         z, y, x = (all(v.shape[axis] == 1 for v in volumes) for axis in range(3))
         spacing = checked_spacing(self.spacing, n_axes=len(volumes[0].spatial_shape))
+        spacing = spacing_that_counts(spacing, (z, y, x))
         config = self.model or (start.spec.config if start else ModelConfig())
         spec = ModelSpec(config, spacing, volumes[0].n_channels, (z, y, x), lengths_of(volumes, spacing))
         table = ClassTable(tuple(classes), int(background), overlapping=overlapping)

@@ -86,6 +86,12 @@ def test_how_long_voxels_count_is_measured_with_the_first_image_that_is_read():
     assert learner.map(0) is before
 
 
+def test_how_thick_a_single_plane_is_does_not_matter():
+    thin = make(make_image(TRUTH)[:1], spacing=(0.5, 4.0, 4.0))
+    thin.map(0)
+    assert (thin.spec.spacing, thin.spec.lengths) == ((4.0, 4.0, 4.0), None)
+
+
 def test_later_bursts_leave_out_the_long_fit():
     learner = trained()
     list(learner.learn({0: annotation_of(TRUTH, 5, 6)}, TWO))

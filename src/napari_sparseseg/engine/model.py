@@ -49,6 +49,16 @@ class ModelSpec:
         return network
 
 
+def spacing_that_counts(spacing: Spacing, flat: tuple[bool, bool, bool]) -> Spacing:
+    """The voxel size along z, y, x for a new model: of `flat` axes no less than of the finest other one.
+
+    Scales count in finest edges, and along a flat axis there is nothing that a filter could span.
+    """
+    finest = min((size for size, is_flat in zip(spacing, flat, strict=True) if not is_flat), default=0.0)
+    z, y, x = (max(size, finest) if is_flat else size for size, is_flat in zip(spacing, flat, strict=True))
+    return z, y, x
+
+
 @dataclass(slots=True)
 class FittedModel:
     """A network with what it takes to apply it. `intensity` is that of the training images, in their order."""

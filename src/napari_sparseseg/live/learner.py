@@ -20,7 +20,7 @@ from napari_sparseseg.engine.checkpoint import encode_model, save_model
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.device import DeviceChoice, choose_device
 from napari_sparseseg.engine.features import FeatureMap
-from napari_sparseseg.engine.model import FittedModel, ModelSpec
+from napari_sparseseg.engine.model import FittedModel, ModelSpec, spacing_that_counts
 from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.engine.sharpness import lengths_of
@@ -67,7 +67,8 @@ class Learner:
         self._settings = settings
         self._is_wanted = is_wanted
         self._seed = seed
-        self._own_spec = ModelSpec(settings.model, image.spacing, image.n_channels, image.flat)
+        spacing = spacing_that_counts(image.spacing, image.flat)
+        self._own_spec = ModelSpec(settings.model, spacing, image.n_channels, image.flat)
         self._start: FittedModel | None = None
         self._trainer: Trainer | None = None
         self._steps: Iterator[TrainingStep] | None = None
@@ -116,7 +117,7 @@ class Learner:
             volume = Watched(self.image.volume(frame), self._is_wanted)
             intensity = IntensityRange.of(volume)
             if self.fitted is None and not self._maps:
-                self._own_spec = replace(self._own_spec, lengths=lengths_of([volume], self.image.spacing))
+                self._own_spec = replace(self._own_spec, lengths=lengths_of([volume], self._own_spec.spacing))
             self._maps[frame] = FeatureMap(volume, self.spec.bank, intensity, device=self.choice.device)
         self._maps.move_to_end(frame)
         self._keep_few_maps()
