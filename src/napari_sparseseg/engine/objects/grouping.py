@@ -145,9 +145,9 @@ class Grouping:
             fragments, further = fragments.by_necks(self._config.neck, voxel_volume)
         names = fragments.without_slivers(self._config.smallest or UNKNOWN_SMALLEST)[further[names]]
         found, numbers = np.unique(names, return_inverse=True)
-        numbers = numbers if found[0] == 0 else numbers + 1
+        numbers = (numbers if found[0] == 0 else numbers + 1).astype(np.uint32)
         for block in self._blocks:
-            self._ids[block.slices] = numbers.astype(np.uint32)[self._ids[block.slices]]
+            self._ids[block.slices] = numbers[self._ids[block.slices]]
         return len(found) - int(found[0] == 0)
 
     def _number(self, ends: npt.NDArray[np.intp], landscape: Landscape, source: Box) -> npt.NDArray[np.int64]:
