@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,13 +204,9 @@ def open_labels(path: Path | str, image: Image | None = None, *, has_classes: bo
 
     Raises `InputError` if they have no time axis and the image has one, or the other way round.
     """
-    labels = _open_with_classes(path, image) if has_classes and image is not None else open_annotation(path)
     if image is None:
-        return labels
-    wanted = image.file.axes.replace("C", "")
-    fits = _without_channels(labels) in (image.shape, _without_channels(image.finest))
-    if labels.axes != wanted and len(labels.axes) == len(wanted) and not (fits and set(labels.axes) == set(wanted)):
-        labels = open_annotation(path, axes=wanted)  # what their file says less well than the image's
+        return open_annotation(path)
+    labels = _opened_like(path, image, has_classes=has_classes)
     if (labels.time_axis is None) != (image.file.time_axis is None):
         series, single = (image.path, path) if labels.time_axis is None else (path, image.path)
         raise InputError(
@@ -224,18 +219,38 @@ def open_labels(path: Path | str, image: Image | None = None, *, has_classes: bo
     return labels
 
 
-def _open_with_classes(path: Path | str, image: Image) -> ImageFile:
-    """Labels whose channels, if there are any, are classes; a file that does not name its axes has them in front."""
-    wanted = f"C{image.file.axes.replace('C', '')}"
-    try:
-        labels = open_annotation(path, has_classes=True)
-    except InputError:
-        with suppress(InputError):
-            return open_annotation(path, axes=wanted, has_classes=True)
-        raise
-    if labels.channel_axis is None and len(labels.axes) == len(wanted):
-        return open_annotation(path, axes=wanted, has_classes=True)
-    return labels
+def _opened_like(path: Path | str, image: Image, *, has_classes: bool) -> ImageFile:
+    """Labels with the axes that their file names, or with those of the image where only these make them fit it.
+
+    Programs that write what they were given without a word on its axes, as napari does, leave them to be guessed.
+    Raises what opening them raises if they cannot be opened with the image's axes either.
+    """
+    opened: list[ImageFile] = []
+    refusals: list[InputError] = []
+    for axes in (None, *_likely_axes(image, has_classes=has_classes)):
+        try:
+            labels = open_annotation(path, axes=axes, has_classes=has_classes)
+        except InputError as error:
+            refusals.append(error)
+            continue
+        if _fits(labels, image):
+            return labels
+        opened.append(labels)
+    if not opened:
+        raise refusals[0]
+    return opened[-1]
+
+
+def _likely_axes(image: Image, *, has_classes: bool) -> list[str]:
+    """What the axes of labels may be, by the image; classes come first."""
+    wanted = image.file.axes.replace("C", "")
+    return [wanted, f"C{wanted}"] if has_classes else [wanted]
+
+
+def _fits(labels: ImageFile, image: Image) -> bool:
+    """Whether labels have the image's axes, in whatever order, and its shape at its level or the finest."""
+    is_alike = set(labels.axes) - {"C"} == set(image.file.axes) - {"C"}
+    return is_alike and _without_channels(labels) in (image.shape, _without_channels(image.finest))
 
 
 def painted_times(annotation: ImageFile) -> Iterator[int]:
