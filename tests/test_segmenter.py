@@ -862,6 +862,7 @@ BAD_FITS = {
     "axis a float": ((IMAGE, PAINT), {"channel_axis": 0.5}, InputTypeError, "channel_axis must be an integer, not 0.5"),
     "no such device": ((IMAGE, PAINT), {"device": "gpu"}, InputError, "device 'gpu' is not a device"),
     "background unpainted": ((IMAGE, PAINT), {"background": 9}, InputError, "background=9 is not among the painted"),
+    "background 0": ((IMAGE, PAINT), {"background": 0}, InputError, "background=0 is not a class id; pass a whole"),
     "seed": ((IMAGE, PAINT), {"random_state": "0"}, InputTypeError, "random_state must be .* not '0'"),
 }
 BAD_ARGUMENTS = {

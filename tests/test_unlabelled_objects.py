@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from napari_sparseseg import PaintConfig, SparseSegmenter
-from napari_sparseseg.errors import InputError
+from napari_sparseseg.errors import InputError, InputTypeError
 from test_segmenter import IMAGE, TRAINING, TRUTH, make
 
 SHAPE = IMAGE.shape
@@ -57,6 +57,30 @@ def test_several_classes_need_a_background_that_is_named():
 def test_the_background_alone_tells_of_no_objects():
     with pytest.raises(InputError, match="only class 2 is painted, which is the background"):
         fitted(objects(2), background=2)
+
+
+@pytest.mark.parametrize("background", [0, 255, 300, -1])
+def test_a_background_that_no_class_can_be_is_refused(background):
+    with pytest.raises(InputError, match=f"background={background} is not a class id; pass a whole number from 1"):
+        fitted(objects(), background=background)
+
+
+@pytest.mark.parametrize("background", [2.5, "3", True])
+def test_a_background_that_is_no_whole_number_is_refused(background):
+    with pytest.raises(InputTypeError, match="background must be an integer, not"):
+        fitted(objects(), background=background)
+
+
+def test_a_label_that_stands_for_several_classes_is_no_background():
+    codes = np.where(np.indices(SHAPE)[2] % 7, objects(), objects(130))
+    with pytest.raises(InputError, match="background=130 is a key of allowed"):
+        make(paint=RISK, background=130).fit(IMAGE, codes, allowed={130: {2, 3}}, max_steps=1)
+
+
+@pytest.mark.parametrize("background", [254, np.int64(9)])
+def test_with_any_background_that_is_taken_the_model_can_be_saved(tmp_path, background):
+    fitted(objects(), background=background).save(tmp_path / "model")
+    assert SparseSegmenter.load(tmp_path / "model").classes_.tolist() == [2, background]
 
 
 def test_nothing_painted_is_refused():

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_sparseseg._types import Annotation, Spacing
+from napari_sparseseg._types import MAX_CODE, Annotation, Spacing
 from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.storage._arrays import plain_int
 from napari_sparseseg.storage.annotation import (
     background_beside,
     check_classes,
@@ -128,6 +129,10 @@ def read_paint(
         classes = tuple(sorted({*painted, *known_classes}))
         return [drop_silent(p, classes, overlapping.background) for p in paint], classes
     unpainted = unlabelled.class_id(paint) if unlabelled else None
+    if unpainted is not None and unpainted in (allowed or {}):
+        raise InputError(
+            f"background={unpainted} is a key of allowed and so not a class; take another id for one of the two"
+        )
     classes = tuple(sorted({*check_classes(paint, unpainted=unpainted), *known_classes}))
     return [drop_uninformative(p, classes) for p in paint], classes
 
@@ -173,6 +178,16 @@ def check_suggestion(volume: ArrayVolume, n: Any, method: Any, axes: Any) -> Non
         raise InputError(f'method={method!r} is unknown; pass "intervals", "uncertainty" or None')
     if axes is not None and (not axes or not set(axes) <= {0, 1, 2}):
         raise InputError(f"axes={axes!r} are no orientations; pass some of 0 (z), 1 (y) and 2 (x), or None for all")
+
+
+def checked_background(background: Any) -> int | None:
+    """A class id, or None: the lowest painted one, or a free one where unpainted voxels stand for the background."""
+    if background is None:
+        return None
+    class_id = plain_int(background, "background")
+    if not 1 <= class_id <= MAX_CODE:
+        raise InputError(f"background={class_id} is not a class id; pass a whole number from 1 to {MAX_CODE}, or None")
+    return class_id
 
 
 def checked_spacing(spacing: Any, *, n_axes: int) -> Spacing:

@@ -15,6 +15,7 @@ from napari_sparseseg._inputs import (
     check_budget,
     check_fits,
     check_suggestion,
+    checked_background,
     checked_spacing,
     open_volumes,
     overlapping_of,
@@ -469,9 +470,10 @@ class SparseSegmenter:
     ) -> Self:
         started = time.perf_counter()
         check_budget(max_seconds, max_steps)
+        background = checked_background(self.background)
         volumes = open_volumes(image, self.channel_axis)
         known = previous.classes if previous else None
-        unlabelled = unlabelled_of(self._config("paint"), known, self.background)
+        unlabelled = unlabelled_of(self._config("paint"), known, background)
         paint, classes = read_paint(
             volumes,
             annotation,
@@ -479,14 +481,14 @@ class SparseSegmenter:
             weight,
             objects,
             known_classes=known.ids if known else (),
-            overlapping=overlapping_of(self._config("paint"), known, self.background),
+            overlapping=overlapping_of(self._config("paint"), known, background),
             unlabelled=unlabelled,
         )
         from napari_sparseseg.engine.budget import Budget  # after the checks: it loads torch
 
         learning = self._learning()
         if previous is None:
-            background = unlabelled.class_id(paint) if unlabelled else self.background
+            background = unlabelled.class_id(paint) if unlabelled else background
             learnt = learning.begin(volumes, classes, background, start)
         else:
             learnt = learning.go_on(previous, self._trainer, self.history_, volumes)
