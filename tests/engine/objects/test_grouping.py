@@ -81,6 +81,42 @@ def test_slivers_join_what_they_touch_and_specks_go():
     assert not objects[..., 30:].any()
 
 
+def rods(sureness=0.95):
+    """Objects of 20 voxels: one within the volume, two that its edge cuts; and a speck of 4 there."""
+    mask = np.zeros((12, 12, 60), bool)
+    for plane, column in ((2, 10), (0, 20), (0, 40)):
+        mask[plane : plane + 5, 5:7, column : column + 2] = True
+    mask[0:2, 5:7, 50] = True
+    return np.where(mask, np.float32(sureness), np.float32(0.05))
+
+
+@pytest.mark.parametrize(
+    ("sureness", "painted", "asked", "expected"),
+    [
+        (0.95, 60, 0, 2),  # the two at the edge
+        (0.6, 60, 0, 0),  # they are not clear
+        (0.95, 100, 0, 0),  # too little is left of them
+        (0.95, 60, 60, 0),  # somebody said how large objects are
+        (0.95, 0, 0, 0),  # nobody painted any
+        (0.95, 20, 0, 3),
+    ],
+)
+def test_what_the_edge_cuts_may_be_smaller(sureness, painted, asked, expected):
+    inside = rods(sureness)
+    config = ObjectConfig(reach=4, smallest=asked)
+    arguments = {"object_channels": (1,), "config": config, "painted_smallest": painted}
+    objects = group_objects(np.stack([1 - inside, inside]), **arguments)
+    assert objects.max() == expected
+
+
+def test_no_edge_lies_before_or_behind_a_plane():
+    inside = rods()[2:3]
+    config = ObjectConfig(reach=4)
+    assert not group_objects(
+        np.stack([1 - inside, inside]), object_channels=(1,), config=config, painted_smallest=8
+    ).any()
+
+
 def test_where_there_is_nothing_there_is_no_object():
     assert not group_objects(certain(np.zeros((3, 4, 5), bool)), object_channels=(1,)).any()
 
@@ -122,13 +158,15 @@ def test_an_affinity_without_offset_is_refused():
     spacing=st.sampled_from([(1.0, 1.0, 1.0), (3.0, 1.0, 1.0), (1.0, 0.3, 0.7)]),
     seed=st.integers(0, 1000),
     with_affinities=st.booleans(),
+    painted_smallest=st.sampled_from([0, 12]),
 )
-def test_blocks_give_what_the_whole_gives(shape, block, spacing, seed, with_affinities):
+def test_blocks_give_what_the_whole_gives(shape, block, spacing, seed, with_affinities, painted_smallest):
     probabilities = random_probabilities(shape, seed)
     offsets = default_offsets(spacing, tuple(n == 1 for n in shape)) if with_affinities else ()
     rng = np.random.default_rng(seed)
     affinities = rng.random((len(offsets), *shape), np.float32) if offsets else None
-    arguments = {"object_channels": (1, 2), "spacing": spacing, "config": SMALL}
+    arguments = {"object_channels": (1, 2), "spacing": spacing, "painted_smallest": painted_smallest}
+    arguments["config"] = SMALL.with_changes(smallest=0) if painted_smallest else SMALL
     whole = group_objects(probabilities, affinities, offsets, **arguments)
     blocks = group_objects(probabilities, affinities, offsets, block=block, **arguments)
     np.testing.assert_array_equal(blocks, whole)

@@ -65,9 +65,8 @@ class ObjectFinder:
                 "painted; paint some, or set the method of ObjectConfig to auto or distance"
             )
         head = model.network.affinity
-        if head is not None and not config.smallest:
-            config = config.with_changes(smallest=head.smallest)
         self._model, self._config = model, config
+        self._painted_smallest = 0 if head is None else head.smallest
         self._offsets: list[Offset] = [] if head is None else [head.offsets[row] for row in rows]
         self._region = region or Box.whole(feature_map.shape)
         predictor = Predictor(model.network, feature_map, tile_voxels=tile_voxels)
@@ -87,6 +86,7 @@ class ObjectFinder:
             spacing,
             self._offsets,
             self._config,
+            self._painted_smallest,
         )
         done = 0
         for block in blocks_of(shape, self._block_shape()):

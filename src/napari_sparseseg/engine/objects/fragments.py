@@ -29,11 +29,13 @@ _MARGIN = 2 + round(_TRUNCATE * _SMOOTHING)  # voxels beyond what distances need
 class Landscape:
     """`kind` uint8 (z, y, x), 0 outside of objects, else 1 + the channel of the class; `height` float32.
 
-    `cohesion` (z, y, x) float32 is the least affinity of a voxel with its neighbours, 1 without affinities.
+    `certainty` (z, y, x) float32 is the probability of the likeliest class, `cohesion` the least affinity of a voxel
+    with its neighbours, 1 without affinities.
     """
 
     kind: npt.NDArray[np.uint8]
     height: npt.NDArray[np.float32]
+    certainty: npt.NDArray[np.float32]
     cohesion: npt.NDArray[np.float32]
 
     @classmethod
@@ -64,7 +66,7 @@ class Landscape:
             height += np.minimum(edt.edt(np.where(certain, kind, 0), anisotropy=voxel, parallel=1), reach)
         gaussian_filter(height, _SMOOTHING, truncate=_TRUNCATE, mode="nearest", output=height)
         height = np.rint(height * (_STEPS / len(_LEVELS))) / np.float32(_STEPS)
-        return cls(kind, np.where(kind > 0, height, 0).astype(np.float32), cohesion)
+        return cls(kind, np.where(kind > 0, height, 0).astype(np.float32), certainty, cohesion)
 
 
 def margin_for(spacing: Spacing, reach: float, offsets: Sequence[Offset] = ()) -> Shape3D:

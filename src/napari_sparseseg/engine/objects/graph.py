@@ -11,9 +11,10 @@ from scipy.sparse.csgraph import connected_components
 
 from napari_sparseseg.engine.objects.linkage import average_linkage, root_of
 
-AFFINITY_STEPS = 1 << 12  # affinities are added as whole multiples of this part, so that no order changes a sum
+STEPS = 1 << 12  # probabilities are added as whole multiples of this part, so that no order changes a sum
 _COMPACT = 5.0  # times the ball at its summit: what is larger is long or branched
 _SLENDER_NECK = 0.4  # by how much a neck of such an object must be narrower to be cut
+_CLEAR = 0.8  # mean certainty of what counts as an object although the edge of the image cuts most of it off
 _NEAR_WEIGHT = 16  # of neighbours against distant voxels, of which each contact has about so many more
 
 _Ids = npt.NDArray[np.int64]
@@ -24,7 +25,7 @@ class Edges:
     """Pairs of fragments that touch, each once: `pairs` (n, 2), the lower id first, ascending.
 
     `saddle` is the height of the highest way across, `contact` the number of faces in common, `near` and `far` (n, 2)
-    the sum of the affinities of neighbours and of distant voxels across (in `AFFINITY_STEPS`) and their number.
+    the sum of the affinities of neighbours and of distant voxels across (in `STEPS`) and their number.
     """
 
     pairs: _Ids
@@ -102,12 +103,16 @@ class Edges:
 class Fragments:
     """All fragments of a volume by id, or objects by the lowest id of their fragments; index 0 is no fragment.
 
-    `sizes` in voxels, `peaks` the height of the summit, `summits` where it lies (flat index in the volume).
+    `sizes` in voxels, `peaks` the height of the summit, `summits` where it lies (flat index in the volume),
+    `certainties` the sum of the probabilities of all voxels (in `STEPS`), `at_edge` whether the edge of the volume cuts
+    it.
     """
 
     sizes: _Ids
     peaks: npt.NDArray[np.float32]
     summits: _Ids
+    certainties: _Ids
+    at_edge: npt.NDArray[np.bool_]
     edges: Edges
 
     def united(self, pairs: _Ids) -> tuple[Fragments, _Ids]:
@@ -126,11 +131,7 @@ class Fragments:
         rank = np.empty(n_parts, np.int64)
         rank[np.argsort(self.summits[highest])] = np.arange(n_parts)
         names = rank[part]
-        summits = np.sort(self.summits[highest])
-        sizes, peaks = np.zeros(n_parts, np.int64), np.zeros(n_parts, np.float32)
-        np.add.at(sizes, names, self.sizes)
-        np.maximum.at(peaks, names, self.peaks)
-        return Fragments(sizes, peaks, summits, self.edges.renamed(names)), names
+        return self._renamed(names, np.sort(self.summits[highest])), names
 
     def by_necks(self, neck: float, voxel_volume: float = 1.0) -> tuple[Fragments, _Ids]:
         """Unite fragments whose connection is wide: its height at least `neck` times the lower summit.
@@ -152,7 +153,8 @@ class Fragments:
                 parents[high] = low
                 peaks[low] = max(peaks[low], peaks[high])
                 volumes[low] += volumes[high]
-        return self._merged(np.array([root_of(parents, n) for n in range(len(parents))]))
+        names = np.array([root_of(parents, n) for n in range(len(parents))])
+        return self._renamed(names, self.summits), names
 
     def by_affinities(self, threshold: float) -> tuple[Fragments, _Ids]:
         """Unite fragments whose affinity across is at least `threshold` on the mean, the highest first.
@@ -161,11 +163,28 @@ class Fragments:
         """
         sums, counts = (self.edges.near * _NEAR_WEIGHT + self.edges.far).T
         touches = self.edges.contact > 0
-        names = average_linkage(len(self.sizes), self.edges.pairs, sums, counts, touches, threshold * AFFINITY_STEPS)
-        return self._merged(names)
+        names = average_linkage(len(self.sizes), self.edges.pairs, sums, counts, touches, threshold * STEPS)
+        return self._renamed(names, self.summits), names
 
-    def without_slivers(self, smallest: int) -> _Ids:
-        """New ids: what is smaller than `smallest` voxels joins the neighbour with most contact, or goes (0)."""
+    def without_slivers(self, smallest: int, smallest_cut: int | None = None) -> _Ids:
+        """New ids: what is smaller than `smallest` voxels joins the neighbour with most contact, or goes (0).
+
+        With `smallest_cut`, so many voxels are enough for what touches no other, is clear, and is cut by the edge of
+        the volume: most of it lies beyond.
+        """
+        parents = self._joined_slivers(smallest)
+        names = np.array([root_of(parents, n) for n in range(len(parents))])
+        whole = self._renamed(names, self.summits)
+        stays = whole.sizes >= smallest
+        if smallest_cut is not None:
+            is_clear = whole.certainties >= _CLEAR * STEPS * whole.sizes
+            stays |= (whole.sizes >= smallest_cut) & whole.at_edge & is_clear
+        stays[0] = False
+        kept: _Ids = np.where(stays[names], names, 0)
+        return kept
+
+    def _joined_slivers(self, smallest: int) -> list[int]:
+        """Parents of all fragments once what is smaller than `smallest` has joined its neighbours."""
         sizes = self.sizes.tolist()
         neighbours: dict[int, dict[int, int]] = {}
         for (a, b), contact in zip(self.edges.pairs.tolist(), self.edges.contact.tolist(), strict=True):
@@ -188,12 +207,15 @@ class Fragments:
                 mine = neighbours.setdefault(into, {})
                 for other, contact in around.items():
                     mine[other] = mine.get(other, 0) + contact
-        roots = [root_of(parents, n) for n in range(len(sizes))]
-        return np.array([root if sizes[root] >= smallest else 0 for root in roots])
+        return parents
 
-    def _merged(self, names: _Ids) -> tuple[Fragments, _Ids]:
-        sizes = np.zeros_like(self.sizes)
+    def _renamed(self, names: _Ids, summits: _Ids) -> Fragments:
+        """What all fragments of one name are together; `summits` are those of the names."""
+        n = len(summits)
+        sizes, certainties = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        peaks, at_edge = np.zeros(n, np.float32), np.zeros(n, bool)
         np.add.at(sizes, names, self.sizes)
-        peaks = np.zeros_like(self.peaks)
+        np.add.at(certainties, names, self.certainties)
         np.maximum.at(peaks, names, self.peaks)
-        return Fragments(sizes, peaks, self.summits, self.edges.renamed(names)), names
+        np.logical_or.at(at_edge, names, self.at_edge)
+        return Fragments(sizes, peaks, summits, certainties, at_edge, self.edges.renamed(names))

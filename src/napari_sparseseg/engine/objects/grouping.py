@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_sparseseg._types import Box, Shape3D, Spacing
 from napari_sparseseg.config import ObjectConfig
 from napari_sparseseg.engine.objects.fragments import Landscape, blocks_of, climb, follow, margin_for, shifted
-from napari_sparseseg.engine.objects.graph import AFFINITY_STEPS, Edges, Fragments
+from napari_sparseseg.engine.objects.graph import STEPS, Edges, Fragments
 from napari_sparseseg.engine.objects.offsets import Offset, is_short
 from napari_sparseseg.engine.objects.sizes import UNKNOWN_SMALLEST
 from napari_sparseseg.errors import InputError
@@ -26,6 +26,7 @@ Read = Callable[[Box], tuple[Probabilities, "npt.NDArray[np.float32] | None"]]
 
 _FACES: tuple[Offset, ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
 _WIDE = 0.8  # necks that are no necks: whatever the affinities say, what is on both sides is one
+_CUT = 0.25  # of the size of the smallest painted objects: how much must be left of one that the edge cuts
 _MAX_ID = np.iinfo(np.uint32).max
 
 
@@ -45,12 +46,14 @@ def group_objects(
     object_channels: Sequence[int],
     spacing: Spacing = (1.0, 1.0, 1.0),
     config: ObjectConfig | None = None,
+    painted_smallest: int = 0,
     block: Shape3D | None = None,
 ) -> npt.NDArray[np.uint32]:
     """Ids of objects (z, y, x), 0 where there is none, from probabilities (classes, z, y, x) that are in memory.
 
     `affinities` (offsets, z, y, x), 0..1, are those of the pairs (v, v + offset), or None. `object_channels` are the
-    channels of the classes that objects are made of. With `block` it is done in blocks of this shape.
+    channels of the classes that objects are made of. See `Grouping` for the rest. With `block` it is done in blocks of
+    this shape.
     """
     if affinities is not None and len(affinities) != len(offsets):
         raise InputError(f"{len(affinities)} affinities were passed for {len(offsets)} offsets; pass one for each")
@@ -62,7 +65,14 @@ def group_objects(
         return probabilities[where], None if affinities is None else affinities[where]
 
     grouping = Grouping(
-        read, (z, y, x), found, object_channels, spacing, offsets if affinities is not None else (), config
+        read,
+        (z, y, x),
+        found,
+        object_channels,
+        spacing,
+        offsets if affinities is not None else (),
+        config,
+        painted_smallest,
     )
     for box in blocks_of((z, y, x), block or (z, y, x)):
         grouping.add(box)
@@ -73,7 +83,8 @@ def group_objects(
 class Grouping:
     """Groups one volume block by block into `ids`, which holds zeros at first.
 
-    `add` each block once, the last axis fastest, then `finish`.
+    `add` each block once, the last axis fastest, then `finish`. `painted_smallest` is the size of the smallest painted
+    objects in voxels, 0 if it is not known; it counts where the settings name no size.
     """
 
     def __init__(
@@ -85,10 +96,11 @@ class Grouping:
         spacing: Spacing,
         offsets: Sequence[Offset] = (),
         config: ObjectConfig | None = None,
+        painted_smallest: int = 0,
     ) -> None:
         self._read, self._ids = read, ids
         self._channels, self._spacing = object_channels, spacing
-        self._config = config or ObjectConfig()
+        self._config, self._painted_smallest = config or ObjectConfig(), painted_smallest
         self._whole = Box.whole(shape)
         self._offsets = tuple(offsets) if _counts(self._config, offsets, shape) else ()
         self._margin = margin_for(spacing, self._config.reach, self._offsets)
@@ -98,6 +110,8 @@ class Grouping:
         self._sizes = [np.zeros(1, np.int64)]
         self._peaks = [np.zeros(1, np.float32)]
         self._summits = [np.full(1, -1)]
+        self._certainties = [np.zeros(1, np.int64)]
+        self._at_edge = [np.zeros(1, bool)]
         self._unions: list[npt.NDArray[np.int64]] = []
         self._edges: list[Edges] = []
         self._n_ids = 0
@@ -118,7 +132,7 @@ class Grouping:
         near = block.grown(self._pair_margin).clipped(self._whole)
         ids = np.zeros(landscape.kind.shape, np.int64)
         ids[near.relative_to(source.start).slices] = self._ids[near.slices]
-        ids[inner.slices] = self._number(ends[inner.slices], landscape, source)
+        ids[inner.slices] = self._number(ends[inner.slices], landscape, source, block)
         self._ids[block.slices] = ids[inner.slices].astype(np.uint32)
         self._blocks.append(block)
         self._note_ways(target, ids, is_inside)
@@ -132,6 +146,8 @@ class Grouping:
             np.concatenate(self._sizes),
             np.concatenate(self._peaks),
             np.concatenate(self._summits),
+            np.concatenate(self._certainties),
+            np.concatenate(self._at_edge),
             Edges.joined(self._edges),
         )
         pairs = np.concatenate([np.zeros((0, 2), np.int64), *self._unions])
@@ -143,14 +159,22 @@ class Grouping:
             further = further[wide]
         else:
             fragments, further = fragments.by_necks(self._config.neck, voxel_volume)
-        names = fragments.without_slivers(self._config.smallest or UNKNOWN_SMALLEST)[further[names]]
+        names = fragments.without_slivers(*self._smallest())[further[names]]
         found, numbers = np.unique(names, return_inverse=True)
         numbers = (numbers if found[0] == 0 else numbers + 1).astype(np.uint32)
         for block in self._blocks:
             self._ids[block.slices] = numbers[self._ids[block.slices]]
         return len(found) - int(found[0] == 0)
 
-    def _number(self, ends: npt.NDArray[np.intp], landscape: Landscape, source: Box) -> npt.NDArray[np.int64]:
+    def _smallest(self) -> tuple[int, int | None]:
+        """Voxels of an object, and of one that is cut by the edge, if that makes a difference."""
+        if self._config.smallest or not self._painted_smallest:
+            return self._config.smallest or UNKNOWN_SMALLEST, None
+        return self._painted_smallest, int(_CUT * self._painted_smallest)
+
+    def _number(
+        self, ends: npt.NDArray[np.intp], landscape: Landscape, source: Box, block: Box
+    ) -> npt.NDArray[np.int64]:
         """New ids of a block's voxels, by where in the source their ways end."""
         roots, numbers = np.unique(ends, return_inverse=True)
         numbers = numbers.reshape(ends.shape)
@@ -158,7 +182,11 @@ class Grouping:
             numbers = numbers + 1
         else:
             roots = roots[1:]
-        self._sizes.append(np.bincount(numbers.ravel(), minlength=len(roots) + 1)[1:])
+        n = len(roots) + 1
+        self._sizes.append(np.bincount(numbers.ravel(), minlength=n)[1:])
+        certainty = np.rint(landscape.certainty[block.relative_to(source.start).slices] * STEPS)
+        self._certainties.append(np.bincount(numbers.ravel(), certainty.ravel(), n)[1:].astype(np.int64))
+        self._at_edge.append(self._cut_by_edge(numbers, block, n)[1:])
         self._peaks.append(landscape.height.ravel()[roots])
         places = np.unravel_index(roots, landscape.kind.shape)
         in_volume = tuple(p + start for p, start in zip(places, source.start, strict=True))
@@ -170,6 +198,15 @@ class Grouping:
                 f"there are more than {_MAX_ID:,} fragments of objects, which 32 bits cannot number; group parts of "
                 "the image one by one"
             )
+        return found
+
+    def _cut_by_edge(self, numbers: npt.NDArray[np.int64], block: Box, n: int) -> npt.NDArray[np.bool_]:
+        """Which of the `n` numbers of a block have a voxel at a face of the volume; planes have none before them."""
+        found = np.zeros(n, bool)
+        for axis, size in enumerate(self._whole.shape):
+            for place, is_last in ((0, block.start[axis] == 0), (-1, block.stop[axis] == size)):
+                if is_last and size > 1:
+                    found[np.take(numbers, place, axis)] = True
         return found
 
     def _note_ways(
@@ -235,5 +272,5 @@ def _pairs(
 
 
 def _sums(affinity: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    steps = np.rint(affinity * AFFINITY_STEPS).astype(np.int64)
+    steps = np.rint(affinity * STEPS).astype(np.int64)
     return np.stack([steps, np.ones_like(steps)], 1)
