@@ -113,6 +113,7 @@ class TestAnswers:
 
     def test_the_background_can_be_named(self):
         first, second = fitted(background=1), fitted(background=2)
+        assert (first.background_, second.background_) == (1, 2)
         labels = first.predict(IMAGE)
         for segmenter, foreground in ((first, 2), (second, 1)):
             both = ((labels == foreground) & np.equal(TRUTH, foreground)).sum()

@@ -76,6 +76,8 @@ class SparseSegmenter:
     ----------
     classes_
         Painted class ids, ascending; the order of the class axis of `predict_proba`.
+    background_
+        Class id that `score` and the Dice estimate leave out; 0 where classes overlap and none of them is it.
     history_
         One `TrainingStep` (step, phase, loss, dice, seconds) for each step of all fits.
     n_steps_
@@ -412,6 +414,11 @@ class SparseSegmenter:
         """Steps of the U-Net so far."""
         self._check_fitted()
         return self.history_[-1].step if self.history_ else 0
+
+    @property
+    def background_(self) -> int:
+        """Class id of the background; 0 where classes overlap and none of them is it."""
+        return self._check_fitted().classes.background
 
     @property
     def object_classes_(self) -> npt.NDArray[np.int64]:

@@ -349,6 +349,15 @@ class TestEvaluate:
         assert lines[2].split()[:5] == ["2", "0.000", "0.000", "-", "-"]
         assert lines[3].startswith("Mean without 2")
 
+    def test_the_mean_is_of_the_objects_where_they_alone_have_a_truth(self, invoke, files, tmp_path):
+        labels = SparseSegmenter.load(files.model).predict(tifffile.imread(files.image))
+        known = write_tiff(tmp_path / "t.tif", np.where(labels == 2, 2, 0).astype(np.uint8))
+        lines = invoke("evaluate", files.model, files.image, known).stdout.splitlines()
+        assert [line.split()[:5] for line in lines[1:]] == [
+            ["2", "1.000", "1.000", *lines[1].split()[3:5]],
+            ["Mean", "without", "1", "1.000", "1.000"],
+        ]
+
     def test_shapes_that_differ_and_truth_that_is_empty(self, invoke, files, tmp_path):
         other = write_tiff(tmp_path / "a.tif", np.ones((6, 24, 30), np.uint8))
         assert "both must be alike" in invoke("evaluate", other, files.truth).stderr

@@ -39,6 +39,17 @@ def test_the_background_can_be_named(files):
     assert "9 (background)" in call("info", files / "m.model").output
 
 
+def test_scores_leave_out_the_background_that_was_named(files):
+    assert train(files, *RISK, "--background", 9).exit_code == 0
+    image = np.load(files / "image.npy")
+    np.save(files / "truth.npy", np.where(image > 0.5, 2, 9).astype(np.uint8))
+    scored = ["evaluate", files / "m.model", files / "image.npy", files / "truth.npy"]
+    lines = call(*scored).stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["2", "9"]
+    assert lines[3].split() == ["Mean", "without", "9", *lines[1].split()[1:5]]
+    assert "Mean without 2" in call(*scored, "--background", 2).stdout
+
+
 def test_class_weights_are_a_setting(files):
     assert train(files, *RISK, "--set", "paint.class_weights=1,2.5").exit_code == 0
     assert SparseSegmenter.load(files / "m.model").get_params()["paint__class_weights"] == (1.0, 2.5)

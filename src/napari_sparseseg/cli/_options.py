@@ -58,7 +58,7 @@ Background = Annotated[
         min=1,
         max=254,
         metavar="ID",
-        help="Class that the mean leaves out; the lowest one without it.",
+        help="Class that the mean leaves out; without it the background of the model, or the lowest one of labels.",
         show_default=False,
     ),
 ]

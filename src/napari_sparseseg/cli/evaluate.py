@@ -79,8 +79,11 @@ def evaluate(
         check_file(csv, overwrite=overwrite, inputs=files, example="scores.csv")
     *model, image, truth = files
     if model:
-        options: dict[str, Any] = {"axes": axes, "spacing": sizes, "level": number, "device": device}
-        scores = list(_score_model(Path(model[0]), image, truth, **options))
+        from napari_sparseseg.cli._images import open_model
+
+        segmenter = open_model(Path(model[0]), device=device)
+        scores = list(_score_model(segmenter, image, truth, axes=axes, spacing=sizes, level=number))
+        background = segmenter.background_ if background is None else background
     elif level is not None:
         raise typer.BadParameter("labels are scored as they are, a level is chosen with a model", param_hint="--level")
     else:
@@ -103,30 +106,26 @@ class _Score:
     unit: str
     truth_voxels: int
     labels_voxels: int
-    is_overlapping: bool = False
 
 
 def _score_model(
-    model: Path,
+    segmenter: SparseSegmenter,
     path: str,
     truth_path: str,
     *,
     axes: str | None,
     spacing: Sequence[float] | None,
     level: int | None,
-    device: str,
 ) -> Iterator[_Score]:
     from napari_sparseseg.cli._images import (
         open_labels,
         open_matching,
-        open_model,
         painted_times,
         read_classes,
         read_states,
         warn_of_other_voxels,
     )
 
-    segmenter = open_model(model, device=device)
     image = open_matching(path, segmenter, axes=axes, spacing=spacing, level=level)
     truth = open_labels(truth_path, image, has_classes=segmenter.get_params()["paint__overlapping"])
     image.check_paint(truth)
@@ -164,7 +163,7 @@ def _scores_of_overlapping(
         if class_id <= len(truth) and truth[class_id - 1].any():
             scores = _scores(np.where(found, PRESENT, ABSENT), truth[class_id - 1], image, time)
             of_present = [score for score in scores if score.class_id == PRESENT]
-            yield from (replace(score, class_id=class_id, is_overlapping=True) for score in of_present)
+            yield from (replace(score, class_id=class_id) for score in of_present)
 
 
 def _scores(labels: npt.NDArray[Any], truth: npt.NDArray[Any], image: Image, time: int) -> Iterator[_Score]:
@@ -193,6 +192,7 @@ def _scores(labels: npt.NDArray[Any], truth: npt.NDArray[Any], image: Image, tim
 
 
 def _print_scores(scores: Sequence[_Score], background: int | None) -> None:
+    """Print a table that ends with the mean without the background: None takes the lowest class, 0 is no class."""
     from napari_sparseseg.errors import InputError
 
     if not scores:
@@ -201,11 +201,9 @@ def _print_scores(scores: Sequence[_Score], background: int | None) -> None:
     with_time = scores[0].time is not None
     header = ["Class", "Dice", "IoU", f"Distance{unit}", f"95 %{unit}", "Voxels of truth"]
     rows = [[str(s.class_id), *_figures(s), f"{s.truth_voxels:,}"] for s in scores]
-    lowest = min(s.class_id for s in scores) if background is None else background
-    if scores[0].is_overlapping and background is None:
-        rows.append(["Mean", *_means(scores), ""])
-    else:
-        rows.append([f"Mean without {lowest}", *_means([s for s in scores if s.class_id != lowest]), ""])
+    left_out = min(s.class_id for s in scores) if background is None else background
+    name = f"Mean without {left_out}" if left_out else "Mean"
+    rows.append([name, *_means([s for s in scores if s.class_id != left_out]), ""])
     if with_time:
         header.insert(0, "Time")
         for row, time in zip(rows, [*(str(s.time) for s in scores), ""], strict=True):
