@@ -18,6 +18,7 @@ from sklearn.base import clone
 
 from napari_sparseseg import ModelConfig, ObjectConfig, PaintConfig, PredictionConfig, SparseSegmenter, TrainingConfig
 from napari_sparseseg.engine.checkpoint import save_model
+from napari_sparseseg.engine.trainer import Trainer
 from napari_sparseseg.errors import InputError, InputTypeError, InputWarning, ModelFileError, NotFittedError
 
 MODEL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
@@ -730,7 +731,15 @@ class TestParameters:
 
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("training__dropout", 1.5), ("training__speed", 1), ("model__depth", 0), ("prediction__intensity", "x")],
+        [
+            ("training__dropout", 1.5),
+            ("training__speed", 1),
+            ("model__depth", 0),
+            ("prediction__intensity", "x"),
+            ("model__scales", (0.0, 1.0)),
+            ("model__scales", (1.0, -1.0)),
+            ("model__scales", (1.0, 5000.0)),
+        ],
     )
     def test_settings_out_of_bounds_are_refused(self, name, value):
         with pytest.raises(InputError, match=name.partition("__")[2]):
@@ -988,6 +997,20 @@ class TestWhatAnErrorLeaves:
         with pytest.raises(InputError, match="nothing is painted"):
             segmenter.fit(IMAGE, np.zeros_like(PAINT))
         assert segmenter.predict_proba(IMAGE).tobytes() == before.tobytes()
+
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_a_fit_whose_paint_cannot_be_looked_at_keeps_the_model(self, monkeypatch, classes):
+        segmenter = fitted()
+        before = segmenter.predict_proba(IMAGE)
+
+        def fail(*_, **__):
+            raise OSError("the disk is gone")
+
+        monkeypatch.setattr(Trainer, "learn_from", fail)
+        with pytest.raises(OSError, match="gone"):
+            segmenter.fit(IMAGE, np.where(PAINT == 2, classes, PAINT), max_steps=1)
+        assert segmenter.predict_proba(IMAGE).tobytes() == before.tobytes()
+        assert (segmenter.classes_.tolist(), segmenter.n_steps_) == ([1, 2], 3)
 
     def test_fitted_attributes_tell_whether_it_was_fitted(self):
         assert not hasattr(SparseSegmenter(), "n_steps_")

@@ -28,7 +28,7 @@ class _Config(BaseModel):
 class ModelConfig(_Config):
     """Shape of the network; fixed once a model has been fitted."""
 
-    scales: tuple[float, ...] = Field(
+    scales: tuple[Annotated[float, Field(gt=0, le=4096)], ...] = Field(
         (1.0, 2.0, 4.0, 8.0, 16.0),
         min_length=1,
         max_length=12,

@@ -500,7 +500,8 @@ class SparseSegmenter:
         else:
             learnt = learning.go_on(previous, self._trainer, self.history_, volumes)
         learnt, maps = learning.look_at(volumes, classes, learnt)
-        self._take(learnt)
+        if previous is not None:
+            self._take(learnt)  # its networks have the new classes now, whatever happens to the paint
         learnt = learnt.learn_from(maps, paint)
         self._take(learnt)
         budget = Budget(learning.training, max_seconds, max_steps, learnt.trainer.step, started)
