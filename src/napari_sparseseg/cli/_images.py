@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_sparseseg._types import MAX_CLASSES, UNPAINTED, Box
 from napari_sparseseg.cli._console import lengths, on_terminal, warn
+from napari_sparseseg.cli._planes import with_planes_of
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage import overlapping
 from napari_sparseseg.storage.annotation import read_annotation
@@ -229,28 +230,28 @@ def _opened_like(path: Path | str, image: Image, *, has_classes: bool) -> ImageF
     refusals: list[InputError] = []
     for axes in (None, *_likely_axes(image, has_classes=has_classes)):
         try:
-            labels = open_annotation(path, axes=axes, has_classes=has_classes)
+            labels = with_planes_of(image.file, open_annotation(path, axes=axes, has_classes=has_classes))
         except InputError as error:
             refusals.append(error)
             continue
-        if _fits(labels, image):
+        has_its_axes = set(labels.axes) - {"C"} == set(image.file.axes) - {"C"}
+        if has_its_axes and _without_channels(labels) in (image.shape, _without_channels(image.finest)):
             return labels
-        opened.append(labels)
+        if has_its_axes or axes is None:
+            opened.append(labels)
     if not opened:
         raise refusals[0]
     return opened[-1]
 
 
 def _likely_axes(image: Image, *, has_classes: bool) -> list[str]:
-    """What the axes of labels may be, by the image; classes come first."""
-    wanted = image.file.axes.replace("C", "")
-    return [wanted, f"C{wanted}"] if has_classes else [wanted]
-
-
-def _fits(labels: ImageFile, image: Image) -> bool:
-    """Whether labels have the image's axes, in whatever order, and its shape at its level or the finest."""
-    is_alike = set(labels.axes) - {"C"} == set(image.file.axes) - {"C"}
-    return is_alike and _without_channels(labels) in (image.shape, _without_channels(image.finest))
+    """What the axes of labels may be, by the image; classes come first, and an axis of one plane may be left out."""
+    wanted = [image.file.axes.replace("C", "")]
+    if "Z" not in wanted[0]:
+        wanted.append(wanted[0].replace("Y", "ZY"))
+    elif spatial_shape(image.file)[0] == 1:
+        wanted.append(wanted[0].replace("Z", ""))
+    return [*wanted, *(f"C{axes}" for axes in wanted)] if has_classes else wanted
 
 
 def painted_times(annotation: ImageFile) -> Iterator[int]:
