@@ -10,6 +10,7 @@ import tifffile
 import torch
 from command_line import SMALL, call, one_thread
 
+from napari_sparseseg import SparseSegmenter
 from napari_sparseseg.engine.checkpoint import load_model
 
 OVERLAPPING = ["--set", "paint.overlapping=true"]
@@ -80,6 +81,16 @@ def test_evaluate_scores_each_class(folder, model):
     assert [row["class_id"] for row in rows] == ["1", "2"]
     assert all(float(row["dice"]) > 0.8 for row in rows)
     assert "Mean without" not in result.output
+
+
+def test_suggest_takes_an_axis_of_classes(folder, model):
+    with one_thread():
+        result = call("suggest", model, folder / "image.npy", "--paint", folder / "ink.npy", "--across", "z", "-n", 2)
+    assert result.exit_code == 0, result.output
+    wanted = SparseSegmenter.load(model, device="cpu").suggest_slices(
+        np.load(folder / "image.npy"), np.load(folder / "ink.npy"), 2, axes=[0]
+    )
+    assert [int(line.split()[1]) for line in result.stdout.splitlines()[1:]] == [advice.index for advice in wanted]
 
 
 def test_channels_of_an_annotation_are_refused_where_classes_exclude_each_other(folder):

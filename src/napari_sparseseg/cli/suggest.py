@@ -77,7 +77,7 @@ def suggest(
 
     segmenter = open_model(model, device=device)
     opened = open_matching(image, segmenter, axes=axes, spacing=sizes, level=level_number)
-    annotation = open_labels(paint, opened)
+    annotation = open_labels(paint, opened, has_classes=segmenter.get_params()["paint__overlapping"])
     opened.check_paint(annotation)
     warn_of_other_voxels(opened, segmenter)
     segmenter.set_params(channel_axis=opened.channel_axis)
