@@ -29,6 +29,13 @@ def test_the_table_is_what_python_suggests(invoke, files, method):
     ]
 
 
+def test_the_voxel_size_says_on_which_orientations_one_can_paint(invoke, files):
+    command = ["suggest", files.model, files.image, "--paint", files.annotation, "-n", 9]
+    thick, cubes = (invoke(*command, *options) for options in ([], ["--spacing", "0.5,0.5,0.5"]))
+    assert {axis for (axis, _), _, _ in suggested(thick.stdout)} == {"z"}
+    assert {axis for (axis, _), _, _ in suggested(cubes.stdout)} == {"z", "y", "x"}
+
+
 def test_of_a_series_each_painted_time_point_is_told(invoke, files, tmp_path):
     image, paint = tifffile.imread(files.image), tifffile.imread(files.annotation)
     write_tiff(tmp_path / "image.tif", np.stack([image] * 3), axes="TZYX")

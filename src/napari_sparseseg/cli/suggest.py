@@ -81,6 +81,8 @@ def suggest(
     opened.check_paint(annotation)
     warn_of_other_voxels(opened, segmenter)
     segmenter.set_params(channel_axis=opened.channel_axis)
+    if opened.spacing is not None:
+        segmenter.set_params(spacing=opened.spacing)  # for the orientations; the model keeps its own
     found: list[tuple[int, SliceAdvice]] = []
     for time in list(painted_times(annotation)) or [0]:
         if len(opened.times) > 1:
