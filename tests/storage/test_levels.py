@@ -95,6 +95,20 @@ class TestReducedPaint:
         assert set(found.coordinates[:, 0]) == {1}
         assert found.classes() == (1, 2)
 
-    def test_refuses_fractions(self):
-        with pytest.raises(InputTypeError, match="annotation has dtype float32, but paint is whole numbers"):
-            ReducedPaint(np.zeros((4, 4), np.float32), (2, 2))
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, bool])
+    def test_whole_numbers_of_any_type_are_codes(self, dtype):
+        paint = np.random.default_rng(0).choice([0, 0, 0, 1, 2, 200], (4, 6, 9)).astype(dtype)
+        found = ReducedPaint(paint, (2, 3, 3))[:, :, :]
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, ReducedPaint(paint.astype(np.uint8), (2, 3, 3))[:, :, :])
+
+    @pytest.mark.parametrize("wrong", [[0.5, 0], [0.5, 1], [np.nan, 1]])
+    def test_refuses_fractions(self, wrong):
+        paint = np.zeros((4, 4), np.float32)
+        paint[2, 2:] = wrong
+        with pytest.raises(InputError, match=f"annotation holds {wrong[0]}, but codes are whole numbers"):
+            ReducedPaint(paint, (2, 2))[:, :]
+
+    def test_refuses_what_are_no_numbers(self):
+        with pytest.raises(InputTypeError, match="annotation has dtype complex64"):
+            ReducedPaint(np.zeros((4, 4), np.complex64), (2, 2))

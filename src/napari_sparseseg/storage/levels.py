@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._arrays import full_index, real_dtype_of, to_numpy
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class ReducedPaint:
     A voxel holds the code of the paint in it, and none if there is more than one: where classes meet, no voxel of the
     coarser level belongs to either.
 
-    Raises `InputError` for shapes that do not fit (`reduction`), `InputTypeError` for what are no whole numbers.
+    Raises `InputError` for shapes that do not fit (`reduction`) and, where it is read, for fractions, `InputTypeError`
+    for what are no real numbers.
     """
 
     def __init__(self, paint: ArrayLike, shape: Sequence[int]) -> None:
@@ -84,8 +85,6 @@ class ReducedPaint:
         self.shape = tuple(shape)
         self.source_name: str = getattr(paint, "source_name", None) or "annotation"
         self.dtype = real_dtype_of(paint, self.source_name)
-        if self.dtype.kind not in "biu":
-            raise InputTypeError(f"{self.source_name} has dtype {self.dtype}, but paint is whole numbers")
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
@@ -105,11 +104,21 @@ class ReducedPaint:
             for (a, b), factor, size in zip(bounds, self._factors, self._paint.shape, strict=True)
         )
         block = to_numpy(self._paint[finer], self.source_name)
+        self._check_whole(block)
         margins = [
             (0, (b - a) * factor - size)
             for (a, b), factor, size in zip(bounds, self._factors, block.shape, strict=True)
         ]
         return _one_code(np.pad(block, margins), self._factors)
+
+    def _check_whole(self, block: npt.NDArray[Any]) -> None:
+        """Refuse fractions here: where they differ within a cell, nobody would see them later."""
+        fractions = block[block != np.trunc(block)] if block.dtype.kind == "f" else ()
+        if len(fractions):
+            raise InputError(
+                f"{self.source_name} holds {fractions[0].item()}, but codes are whole numbers: round them, e.g. with "
+                "numpy.rint (or is this the image?)"
+            )
 
 
 def _one_code(block: npt.NDArray[Any], factors: Sequence[int]) -> npt.NDArray[Any]:
@@ -118,7 +127,8 @@ def _one_code(block: npt.NDArray[Any], factors: Sequence[int]) -> npt.NDArray[An
     cells = block.reshape(split)
     within = tuple(range(1, 2 * block.ndim, 2))
     highest: npt.NDArray[Any] = cells.max(within)
-    beyond = True if block.dtype.kind == "b" else np.iinfo(block.dtype).max
+    kind = block.dtype.kind
+    beyond = True if kind == "b" else np.inf if kind == "f" else np.iinfo(block.dtype).max
     lowest = np.where(cells == 0, np.asarray(beyond, block.dtype), cells).min(within)
     return np.where(highest == lowest, highest, np.zeros((), block.dtype))
 
