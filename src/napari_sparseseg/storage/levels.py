@@ -113,7 +113,9 @@ class ReducedPaint:
 
     def _check_whole(self, block: npt.NDArray[Any]) -> None:
         """Refuse fractions here: where they differ within a cell, nobody would see them later."""
-        fractions = block[block != np.trunc(block)] if block.dtype.kind == "f" else ()
+        if block.dtype.kind != "f":
+            return
+        fractions = block[block != np.trunc(block)]
         if len(fractions):
             raise InputError(
                 f"{self.source_name} holds {fractions[0].item()}, but codes are whole numbers: round them, e.g. with "
