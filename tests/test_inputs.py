@@ -133,7 +133,9 @@ def painted(shape=(3, 4, 5), ids=(1, 2)):
 
 class TestPaint:
     def read(self, annotation, n=1, allowed=None, weight=None, **options):
-        images = np.zeros((3, 4, 5)) if n == 1 and not isinstance(annotation, list) else [np.zeros((3, 4, 5))] * n
+        images = (
+            np.zeros(np.shape(annotation)) if n == 1 and not isinstance(annotation, list) else [np.zeros((3, 4, 5))] * n
+        )
         return read_paint(open_volumes(images, None), annotation, allowed, weight, **options)
 
     def test_classes_of_all_volumes_are_found(self):
@@ -158,6 +160,17 @@ class TestPaint:
         codes = painted(ids=(1, 2, 130))
         (paint,), _ = self.read(codes, allowed={130: {1, 2}}, known_classes=(1, 2, 3))
         assert len(paint) == 3
+
+    def test_paint_that_allows_some_classes_of_a_model_is_enough(self):
+        codes = painted(ids=(200,))
+        (paint,), classes = self.read(codes, allowed={200: {1, 2}}, known_classes=(1, 2, 3))
+        assert (len(paint), classes) == (1, (1, 2, 3))
+        with pytest.raises(InputError, match=r"allows every class \(1, 2\)"):
+            self.read(codes, allowed={200: {1, 2}}, known_classes=(1, 2))
+
+    def test_classes_of_a_model_count_among_those_that_can_be_told_apart(self):
+        with pytest.raises(InputError, match="128 classes"):
+            self.read(painted((3, 8, 8), range(1, 65)), known_classes=range(65, 129))
 
     def test_each_image_needs_its_annotation(self):
         with pytest.raises(InputError, match="2 images but 1 annotations"):

@@ -133,7 +133,7 @@ def read_paint(
         raise InputError(
             f"background={unpainted} is a key of allowed and so not a class; take another id for one of the two"
         )
-    classes = tuple(sorted({*check_classes(paint, unpainted=unpainted), *known_classes}))
+    classes = check_classes(paint, unpainted=unpainted, known=known_classes)
     return [drop_uninformative(p, classes) for p in paint], classes
 
 

@@ -88,11 +88,13 @@ def background_beside(classes: Collection[int]) -> int:
     return 1 if 1 not in classes else 2
 
 
-def check_classes(annotations: Sequence[Annotation], *, unpainted: int | None = None) -> tuple[int, ...]:
-    """Class ids over all volumes, ascending: those painted, and those named in sets that were painted.
+def check_classes(
+    annotations: Sequence[Annotation], *, unpainted: int | None = None, known: Collection[int] = ()
+) -> tuple[int, ...]:
+    """Class ids over all volumes, ascending: those painted, those named in sets that were painted, and those `known`.
 
     `unpainted` is the class that need not be painted, since unpainted voxels stand for it. Raises `InputError` if
-    nothing is painted, if there is one class only or more than 127, or if each painted voxel allows every class.
+    nothing is painted, if one class only is, if there are more than 127, or if each painted voxel allows every class.
     """
     classes = painted_classes(annotations)
     if unpainted is not None and classes:
@@ -112,6 +114,7 @@ def check_classes(annotations: Sequence[Annotation], *, unpainted: int | None = 
             f"only class {classes[0]} is painted, and with one class there is nothing to tell apart; paint at least "
             f"one more, for example the background as class {other}"
         )
+    classes = tuple(sorted({*classes, *known}))
     _check_n_classes(classes)
     if not any(len(drop_uninformative(annotation, classes)) for annotation in annotations):
         raise InputError(
