@@ -14,6 +14,7 @@ from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
 from napari_sparseseg.segmenter import SparseSegmenter
+from napari_sparseseg.storage.project.project import Project
 
 
 def table(text):
@@ -382,6 +383,25 @@ class TestInfo:
     def test_a_model_needs_no_ending(self, invoke, files, tmp_path):
         (tmp_path / "m").write_bytes(files.model.read_bytes())
         assert "checksum right" in invoke("info", tmp_path / "m").stdout
+
+    def test_of_a_project_its_newest_model_is_described(self, invoke, files, tmp_path):
+        path = tmp_path / "cells.sparseseg"
+        with Project.create(path) as project:
+            project.add_checkpoint(files.model.read_bytes(), step=3)
+            project.add_checkpoint(b"torn", step=4)
+        done = invoke("info", path)
+        assert done.exit_code == 0, done.output
+        of_file, of_project = table(invoke("info", files.model).stdout), table(done.stdout)
+        assert of_project.pop("Model").startswith(str(path))
+        del of_file["Model"]
+        assert of_project == of_file
+        assert SparseSegmenter.load(path).n_steps_ == 3
+
+    def test_of_a_project_without_a_model_it_is_said(self, invoke, tmp_path):
+        Project.create(tmp_path / "cells.sparseseg").close()
+        done = invoke("info", tmp_path / "cells.sparseseg")
+        assert done.exit_code == 1
+        assert "there is no model in" in done.stderr
 
     def test_a_model_of_a_newer_version(self, invoke, files, tmp_path):
         content = files.model.read_bytes()

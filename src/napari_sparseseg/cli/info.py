@@ -31,23 +31,29 @@ def register() -> None:
 
 def info(
     file: Annotated[
-        str, typer.Argument(metavar="MODEL|IMAGE", help="A model, or an image or annotation.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL|IMAGE",
+            help="A model, or a project for its newest one; or an image or annotation.",
+            show_default=False,
+        ),
     ],
     axes: _options.Axes = None,
 ) -> None:
     """Show what a model has learnt, or how an image is understood."""
+    from napari_sparseseg.storage.project.project import is_project
     from napari_sparseseg.storage.whole import is_safetensors
 
-    if file.endswith(_MODEL_SUFFIX) or is_safetensors(Path(file)):
+    if file.endswith(_MODEL_SUFFIX) or is_safetensors(Path(file)) or is_project(file):
         print_table(_model_rows(Path(file)))
     else:
         print_table(_image_rows(file, axes))
 
 
 def _model_rows(path: Path) -> list[tuple[str, str]]:
-    from napari_sparseseg.engine.checkpoint import describe_model
+    from napari_sparseseg.model_files import read_description
 
-    found = describe_model(path)
+    path, found = read_description(path)
     config, classes = found.spec.config, found.classes
     return [
         ("Model", f"{path} ({n_bytes(path.stat().st_size)}, format {found.header['version']}, checksum right)"),
