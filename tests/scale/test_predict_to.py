@@ -150,7 +150,7 @@ class TestResuming:
     def test_where_changes_may_go_unnoticed_it_is_said_that_the_result_is_kept(self, segmenter, tmp_path):
         image = da.from_array(make_image())
         segmenter.predict_to(image, tmp_path / "a.zarr")
-        with pytest.warns(InputWarning, match="is kept in .*some voxels of the image .*pass resume=False"):
+        with pytest.warns(InputWarning, match="is kept in .*some voxels of the image .*begin anew"):
             again = segmenter.predict_to(image, tmp_path / "a.zarr", overwrite=True)
         assert again.n_resumed == N_SHARDS
 

@@ -13,9 +13,12 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_sparseseg.storage.cached import with_cache
 from napari_sparseseg.storage.formats import open_image
 from napari_sparseseg.storage.identity import identity_of
 from napari_sparseseg.storage.series import time_points
+from napari_sparseseg.storage.volume import Frame
+from napari_sparseseg.storage.working import StackedChannels, WorkingArray
 
 SHAPE = (6, 40, 50)
 
@@ -43,7 +46,7 @@ def test_shape_and_type_count():
 
 
 def stored(kind: str, path: Path) -> object:
-    """An image in files, opened by its path or by zarr."""
+    """An image in files, opened by its path or by zarr, maybe behind what the dock puts before it."""
     if kind == "tiff":
         tifffile.imwrite(path / "a.tif", image())
         return open_image(path / "a.tif").array
@@ -52,10 +55,18 @@ def stored(kind: str, path: Path) -> object:
         return time_points(open_image(path / "a.tif").array, "TZYX")[0]
     group = zarr.create_group(path / "a.zarr")
     array = group.create_array("0", data=image(), chunks=(3, 20, 50))
-    return array if kind == "zarr" else open_image(path / "a.zarr" / "0").array
+    opened = open_image(path / "a.zarr" / "0").array
+    first = np.zeros(SHAPE, np.uint8)
+    wrapped = {
+        "cached": with_cache(opened),
+        "frame": Frame(opened, 0, 2),
+        "region": WorkingArray(opened, step=(2, 2, 2)),
+        "channels": StackedChannels([first, opened]),
+    }
+    return {"zarr": array, "opened zarr": opened, **wrapped}[kind]
 
 
-@pytest.mark.parametrize("kind", ["tiff", "series", "zarr", "opened zarr"])
+@pytest.mark.parametrize("kind", ["tiff", "series", "zarr", "opened zarr", "cached", "frame", "region", "channels"])
 def test_files_that_were_written_anew_are_others(tmp_path, kind):
     array = stored(kind, tmp_path)
     before = identity_of(array)
@@ -64,6 +75,13 @@ def test_files_that_were_written_anew_are_others(tmp_path, kind):
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "zarr.json"]
     os.utime(files[-1], ns=(0, max(path.stat().st_mtime_ns for path in files) + 1))
     assert identity_of(array) != before
+
+
+def test_each_look_at_a_file_is_another():
+    array = zarr.array(np.zeros((5, 6, 40, 50), np.uint8))
+    looks = [array, *(Frame(array, 0, n) for n in range(5)), *time_points(array, "TZYX")]
+    looks += [WorkingArray(Frame(array, 0, 0), step=(1, n, 1)) for n in (1, 2)]
+    assert len({identity_of(look).digest for look in looks}) == len(looks)
 
 
 def test_what_lies_beside_an_array_does_not_count(tmp_path):

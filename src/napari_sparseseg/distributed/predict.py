@@ -268,7 +268,7 @@ def _tell_if_unsure(request: Request, identity: Identity) -> None:
     if not identity.is_certain:
         warnings.warn(
             f"what was predicted before is kept in {request.target}: some voxels of the image were compared, and are "
-            "the same; if others have changed since, pass resume=False (--restart)",
+            "the same; if others have changed since, begin anew (resume=False, --restart)",
             InputWarning,
             stacklevel=4,
         )

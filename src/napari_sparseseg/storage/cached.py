@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from napari_sparseseg.storage._arrays import real_dtype_of, shape_of, to_numpy
 from napari_sparseseg.storage._derived import DerivedArray, Range
+from napari_sparseseg.storage._origin import Origin
 
 CACHE_BYTES = 1 << 29
 _LARGEST_READ = 1 / 2  # of the cache: what takes more is read past it, lest it drives out all else
@@ -35,6 +36,7 @@ class CachedArray(DerivedArray):
 
     def __init__(self, array: Any, chunks: Sequence[int], cache_bytes: int = CACHE_BYTES, name: str = "image") -> None:
         self._array, self._name, self._cache_bytes = array, name, cache_bytes
+        self.origin = Origin((array,))
         self.shape, self.dtype = shape_of(array, name), real_dtype_of(array, name)
         self.chunks = tuple(min(chunk, size) for chunk, size in zip(chunks, self.shape, strict=True))
         self._kept: OrderedDict[_Chunk, npt.NDArray[Any]] = OrderedDict()

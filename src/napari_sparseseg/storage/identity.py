@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import zarr
 from zarr.storage import LocalStore
 
 from napari_sparseseg._types import ArrayLike
+from napari_sparseseg.storage._arrays import to_numpy
+from napari_sparseseg.storage._origin import Origin
 from napari_sparseseg.storage.project.reference import fingerprint_of
 
 
@@ -30,41 +33,48 @@ class Identity(NamedTuple):
 
 
 def identity_of(image: ArrayLike) -> Identity:
-    """The identity of an image of any kind; reads all of an array in memory, some voxels of others."""
-    looks = fingerprint_of(image, None).model_dump(mode="json")
-    if isinstance(image, np.ndarray):
-        return _identity(looks, _hash(image), is_certain=True)
-    place = _local_place(image)
-    return _identity(looks, [] if place is None else _last_written(place), is_certain=place is not None)
+    """The identity of an image of any kind; reads all of an array in memory or mapped there, some voxels of others."""
+    views: list[Any] = []
+    sources = list(_sources_of(image, views))
+    states = [_state(source) for source in sources if not isinstance(source, np.ndarray)]
+    told = [fingerprint_of(image, None).model_dump(mode="json"), views, states]
+    if len(states) < len(sources):
+        told.append(_hash(image))
+    digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    return Identity(digest, all(state is not None for state in states))
 
 
-def _local_place(array: object) -> Path | None:
-    """The file or folder on this computer that holds an array's voxels; None if there is none that is known."""
-    for origin in getattr(array, "origins", (array,)):
-        if isinstance(origin, zarr.Array) and isinstance(origin.store, LocalStore):
-            return Path(origin.store.root, origin.path)
-        if isinstance(origin, Path):
-            return origin
-    return None
+def _sources_of(array: object, views: list[Any]) -> Iterator[object]:
+    """What an array reads in the end; notes how it is looked at."""
+    origin = getattr(array, "origin", None)
+    if not isinstance(origin, Origin):
+        yield array
+        return
+    views.append(origin.view)
+    for source in origin.sources:
+        yield from _sources_of(source, views)
 
 
-def _identity(looks: object, rest: object, *, is_certain: bool) -> Identity:
-    return Identity(hashlib.sha256(json.dumps([looks, rest]).encode()).hexdigest(), is_certain)
+def _state(source: object) -> list[int] | None:
+    """Number and size of all files of an array or path on this computer, and when the last one was written; or None."""
+    place = source
+    if isinstance(source, zarr.Array):
+        store = source.store
+        place = Path(store.root, source.path) if isinstance(store, LocalStore) else None
+    if not isinstance(place, Path):
+        return None
+    below = (Path(folder, name) for folder, _, names in os.walk(place) for name in names)
+    found = []
+    for file in [place] if place.is_file() else below:
+        with suppress(FileNotFoundError):  # somebody writes them anew
+            found.append(file.stat())
+    return [len(found), sum(file.st_size for file in found), max((file.st_mtime_ns for file in found), default=0)]
 
 
-def _hash(array: npt.NDArray[np.generic]) -> str:
+def _hash(image: ArrayLike) -> str:
+    """Of all voxels, slice by slice."""
     digest = hashlib.sha256()
-    for plane in np.atleast_2d(array):  # one by one: views in another order are copied to be hashed
-        digest.update(plane.tobytes())
+    rest = [slice(0, size) for size in image.shape[1:]]
+    for first in range(image.shape[0]):
+        digest.update(to_numpy(image[(slice(first, first + 1), *rest)], "image").tobytes())
     return digest.hexdigest()
-
-
-def _last_written(place: Path) -> list[int]:
-    """Number and size of all files, and the latest time of a change in nanoseconds."""
-    if place.is_file():
-        return _sum_up([place.stat()])
-    return _sum_up([Path(folder, name).stat() for folder, _, names in os.walk(place) for name in names])
-
-
-def _sum_up(files: list[os.stat_result]) -> list[int]:
-    return [len(files), sum(file.st_size for file in files), max((file.st_mtime_ns for file in files), default=0)]

@@ -21,6 +21,7 @@ from napari_sparseseg.storage._arrays import (
     shape_of,
     to_numpy,
 )
+from napari_sparseseg.storage._origin import Origin
 from napari_sparseseg.storage.formats._stack import Stack
 from napari_sparseseg.storage.volume import ArrayVolume
 from napari_sparseseg.storage.whole import is_zarr, written_whole
@@ -74,7 +75,7 @@ class Arranged:
         self.shape = tuple(int(array.shape[axis]) for axis in order)
         self.dtype = array.dtype
         self.source_name: str | None = getattr(array, "source_name", None)
-        self.origins: tuple[Any, ...] = getattr(array, "origins", (array,))  # see `LazyArray`
+        self.origin = Origin((array,), [list(order), sorted(self._fixed.items())])
 
     @property
     def chunks(self) -> tuple[Any, ...] | None:

@@ -17,6 +17,7 @@ from napari_sparseseg.storage._arrays import (
     shape_of,
     to_numpy,
 )
+from napari_sparseseg.storage._origin import Origin
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike, Box, Shape3D
@@ -119,6 +120,7 @@ class Frame:
         self._array = array
         self._axis = axis
         self._frame = index
+        self.origin = Origin((array,), [axis, index])
         self.shape = _without(tuple(array.shape), axis)
         self.dtype = array.dtype
 

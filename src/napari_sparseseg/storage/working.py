@@ -12,6 +12,7 @@ import numpy.typing as npt
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._arrays import check_array_like, real_dtype_of, shape_of, to_numpy
 from napari_sparseseg.storage._derived import DerivedArray, Range
+from napari_sparseseg.storage._origin import Origin
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike, Box, Shape3D
@@ -49,6 +50,7 @@ class WorkingArray(DerivedArray):
         spatial = tuple(sizes[axis] for axis in axes)
         self._bounds = _scattered(_checked_region(region, spatial, name), axes, [(0, size) for size in sizes])
         self._steps = _scattered(_checked_step(step, len(axes)), axes, [1] * len(sizes))
+        self.origin = Origin((array,), [self._bounds, self._steps])
         self.shape = tuple(-(-(b - a) // s) for (a, b), s in zip(self._bounds, self._steps, strict=True))
         self.dtype = self._dtype if max(self._steps) == 1 else _mean_dtype(self._dtype)
 
@@ -69,6 +71,7 @@ class StackedChannels(DerivedArray):
             raise InputError("there is no channel to stack; pass at least one array")
         self._names = list(names or (f"channel {number}" for number in range(len(arrays))))
         self._arrays = list(arrays)
+        self.origin = Origin(tuple(arrays))
         for array, name in zip(self._arrays, self._names, strict=True):
             check_array_like(array, name)
         shapes = [shape_of(array, name) for array, name in zip(self._arrays, self._names, strict=True)]

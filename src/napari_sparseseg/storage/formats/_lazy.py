@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg.storage._arrays import full_index, plain_int, to_numpy
+from napari_sparseseg.storage._origin import Origin
 from napari_sparseseg.storage.formats._errors import readable
 
 
@@ -42,9 +43,13 @@ class LazyArray:
         return str(self._source.path)
 
     @property
-    def origins(self) -> tuple[Any, ...]:
-        """Where the voxels come from: the array that a library opened, and the path or URL."""
-        return self._base, self._source.path
+    def origin(self) -> Origin:
+        """The file that holds the voxels, or the folder of this array within a zarr."""
+        place = self._source.path
+        if isinstance(place, Path) and place.is_dir():
+            place /= getattr(self._base, "path", "")
+        view = [list(self._order), sorted(self._fixed.items()), repr(self._source.options)]
+        return Origin((place,), view)
 
     @property
     def ndim(self) -> int:
