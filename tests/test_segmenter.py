@@ -477,6 +477,16 @@ class TestBudget:
 
 
 class TestGoingOn:
+    def test_a_changed_setting_takes_effect(self, tmp_path):
+        unchanged, changed = fitted(max_steps=5), fitted(max_steps=5)
+        changed.set_params(training__weight_decay=5.0)
+        changed.save(tmp_path / "model", training_state=True)
+        anew = SparseSegmenter.load(tmp_path / "model")  # with an optimiser that never had another setting
+        first, second, third = (s.partial_fit(IMAGE, PAINT, max_steps=5) for s in (unchanged, changed, anew))
+        before, after, wanted = (s._fitted.network.unet.state_dict() for s in (first, second, third))
+        assert all(torch.equal(after[name], wanted[name]) for name in wanted)
+        assert not all(torch.equal(after[name], before[name]) for name in before)
+
     def test_steps_and_history_go_on(self):
         segmenter = fitted(max_steps=3)
         segmenter.partial_fit(IMAGE, PAINT, max_steps=4)

@@ -90,7 +90,7 @@ class Learning:
         for volume in volumes:
             check_fits(volume, fitted.spec)
         trainer = trainer or self.trainer(fitted, seed_of(self.random_state))
-        trainer.config, trainer.paint = self.training, self.paint
+        trainer.change_settings(self.training, self.paint)
         trainer.step = history[-1].step if history else 0
         return Learnt(fitted, trainer, history)
 

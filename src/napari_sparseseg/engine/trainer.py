@@ -129,6 +129,11 @@ class Trainer:
             for network in (self.network, self.averaged):
                 network.standardise_by(features, maps[0].bank.emphasis(0.5 + 0.85 * self._course.scarcity))
 
+    def change_settings(self, config: TrainingConfig, paint: PaintConfig) -> None:
+        """Take other settings; those about paint take hold at the next `learn_from`."""
+        self.config, self.paint = config, paint
+        self._optimiser.weight_decay = config.weight_decay
+
     def change_classes(self, classes: ClassTable) -> None:
         """Add or remove classes: trunk, optimiser state and the other outputs stay as they are.
 

@@ -109,7 +109,7 @@ class Learner:
         """Take other settings of training and prediction; model and device stay what they are."""
         self._settings = settings
         if self._trainer is not None:
-            self._trainer.config, self._trainer.paint = settings.training, settings.paint
+            self._trainer.change_settings(settings.training, settings.paint)
 
     def map(self, frame: int) -> FeatureMap:
         """Features of a frame; reads the volume's coarse features if that has not been done."""
