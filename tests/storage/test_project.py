@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,14 +16,17 @@ from paintkit import SHAPE, contents, do_something
 
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.errors import InputError, ProjectError, ProjectReadOnlyError, ProjectVersionError
+from napari_sparseseg.storage import object_ids
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.journal import FileJournal
-from napari_sparseseg.storage.project import migrations
+from napari_sparseseg.storage.object_ids import ObjectIds
+from napari_sparseseg.storage.project import loading, migrations
 from napari_sparseseg.storage.project.image import ProjectImage, restore_annotation
 from napari_sparseseg.storage.project.manifest import MANIFEST, PREVIOUS, ProjectClass, ProjectSettings
 from napari_sparseseg.storage.project.migrations import import_journal
 from napari_sparseseg.storage.project.project import Project, is_project
 from napari_sparseseg.storage.project.reference import ImageState
+from napari_sparseseg.storage.sparse import NoRoomError
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 CLASSES = (
@@ -51,6 +55,11 @@ def paint(store, seed=0, n=20):
     rng = np.random.default_rng(seed)
     for _ in range(n):
         do_something(store, rng)
+
+
+def find_object(objects, frame):
+    box = Box((0, 0, 0), (1, 2, 2))
+    objects.take(SHAPE, frame, box, np.ones(box.shape, np.uint32))
 
 
 def envelope_of(path):
@@ -198,21 +207,40 @@ class TestAnnotation:
             with Project.open(path, read_only=True) as project:
                 assert project.images[0].load().problems == []
 
-    def test_a_change_that_there_is_no_memory_for_costs_no_other(self, path, array, monkeypatch):
+    @pytest.mark.parametrize(
+        ("where", "name", "error"),
+        [
+            (AnnotationStore, "_replay_edit", MemoryError),
+            (AnnotationStore, "remove_class", MemoryError),
+            (ObjectIds, "replay", MemoryError),
+            (object_ids, "zeros", NoRoomError),
+            (loading, "read_objects", NoRoomError),
+        ],
+    )
+    def test_without_memory_for_a_change_nothing_is_opened_and_nothing_lost(
+        self, path, array, monkeypatch, where, name, error
+    ):
         with new_project(path, array) as project:
-            store = project.images[0].open().store
+            image = project.images[0]
+            opened = image.open()
+            store, objects = opened.store, opened.objects
+            if name == "read_objects":
+                find_object(objects, 1)
+                assert image.fold(store)
             store.annotate(Region(0, Box((0, 0, 0), (1, 5, 5))), 2)
             store.remove_class(2)
             store.annotate(Region(0, Box((1, 0, 0), (2, 5, 5))), 1)
+            find_object(objects, 0)
 
-        def refuse(*_, **__):
-            raise MemoryError
-
-        monkeypatch.setattr(AnnotationStore, "remove_class", refuse)
+        with monkeypatch.context() as patch, Project.open(path) as project:
+            patch.setattr(where, name, Mock(side_effect=error))
+            with pytest.raises(ProjectError, match=r"not enough memory.*close other programs"):
+                project.images[0].open()
         with Project.open(path) as project:
             loaded = project.images[0].open()
-            assert loaded.problems == ["there was not enough memory for a stroke; the others are there"]
-            assert loaded.store.painted_classes() == (1, 2)
+            assert loaded.problems == []
+            assert contents(loaded.store) == contents(store)
+            assert [loaded.objects.count(frame) for frame in (0, 1)] == [1, int(name == "read_objects")]
 
     def test_a_removed_folder_is_made_again(self, path, array):
         import shutil

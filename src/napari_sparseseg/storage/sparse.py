@@ -18,13 +18,17 @@ LARGEST_RESERVED = 2**31
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # which Python knows from 3.13 on
 
 
+class NoRoomError(InputError):
+    """There is no memory for a large array."""
+
+
 def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """An array of zeros, as `numpy.zeros` makes it; a large one may exceed memory, and must be looked at in parts.
 
     Not mapped from a sparse file: each page would then come from the file system, a plane of 25 MB in half a second
     where this takes milliseconds, and a full disk would end the process.
 
-    Raises `InputError` where the system does not promise more memory than it has.
+    Raises `NoRoomError` where the system does not promise more memory than it has.
     """
     n_bytes = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
     if n_bytes <= LARGEST_RESERVED:
@@ -34,7 +38,7 @@ def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
             return np.zeros(shape, dtype)
         mapped = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
     except (OSError, MemoryError, ValueError, OverflowError) as error:
-        raise InputError(
+        raise NoRoomError(
             f"an image of shape {tuple(shape)} is too large to be worked on as a whole here ({error}); choose a "
             "working region, a coarser level or a coarser resolution"
         ) from error

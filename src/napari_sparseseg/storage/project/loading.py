@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from napari_sparseseg.storage.project.folds import read_fold
 from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, Position, ProjectClass
 from napari_sparseseg.storage.project.objects import read_objects
 from napari_sparseseg.storage.project.segments import read_segments
+from napari_sparseseg.storage.sparse import NoRoomError
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 JOURNAL, FOLDS, OBJECTS = "journal", "annotation", "objects"
@@ -61,28 +63,36 @@ def load_annotation(
 ) -> LoadedAnnotation:
     """Bring an annotation back, as of now or as of a position of the journal, maybe with the objects that were found.
 
-    What is damaged is left out and told of. Raises `ProjectError` only where there is no memory for it.
+    What is damaged is left out and told of. Raises `ProjectError` where there is no memory for something that is whole:
+    a fold of the rest would take its place.
     """
-    try:
+    with _needing_memory(image, entry):
         loaded = LoadedAnnotation(AnnotationStore(entry.shape), ObjectIds() if with_objects else None)
-    except MemoryError:
-        raise ProjectError(
-            f"there is not enough memory for an annotation of shape {entry.shape} of {image}; close other programs"
-        ) from None
-    usable = [fold for fold in entry.folds if until is None or fold.position <= until]
-    loaded.position = _restore(loaded, image, entry, usable)
-    records = read_segments(
-        image / JOURNAL,
-        loaded.position,
-        loaded.store.largest_record,
-        on_damage=lambda path: loaded.note(f"a stroke in {path} could not be read; the others are there"),
-    )
-    for record, position in records:
-        if until is not None and until < position:
-            break
-        _replay(loaded, record, entry)
-        loaded.position = position
+        usable = [fold for fold in entry.folds if until is None or fold.position <= until]
+        loaded.position = _restore(loaded, image, entry, usable)
+        records = read_segments(
+            image / JOURNAL,
+            loaded.position,
+            loaded.store.largest_record,
+            on_damage=lambda path: loaded.note(f"a stroke in {path} could not be read; the others are there"),
+        )
+        for record, position in records:
+            if until is not None and until < position:
+                break
+            _replay(loaded, record, entry)
+            loaded.position = position
     return loaded
+
+
+@contextmanager
+def _needing_memory(image: Path, entry: ImageEntry) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, NoRoomError):
+        raise ProjectError(
+            f"there is not enough memory for the annotation, of shape {entry.shape}, and the objects of {image}; close "
+            "other programs, or open the project where there is more"
+        ) from None
 
 
 def _restore(loaded: LoadedAnnotation, image: Path, entry: ImageEntry, folds: Iterable[Fold]) -> Position:
@@ -94,6 +104,8 @@ def _restore(loaded: LoadedAnnotation, image: Path, entry: ImageEntry, folds: It
             loaded.store.restore(state)
             if loaded.objects is not None and found is not None:
                 loaded.objects.restore(*found)
+        except NoRoomError:
+            raise
         except InputError as error:
             loaded.note(str(error))
         else:
@@ -108,10 +120,10 @@ def _replay(loaded: LoadedAnnotation, record: JournalRecord, entry: ImageEntry) 
             _take_classes(loaded, record)
         elif not loaded.store.replay(record) and loaded.objects is not None:
             loaded.objects.replay(record, entry.shape)
+    except NoRoomError:
+        raise
     except InputError as error:
         loaded.note(f"a stroke could not be read ({error}); the others are there")
-    except MemoryError:  # one change must not keep all others from being opened
-        loaded.note("there was not enough memory for a stroke; the others are there")
 
 
 def _take_classes(loaded: LoadedAnnotation, record: JournalRecord) -> None:
