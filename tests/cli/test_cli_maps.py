@@ -58,8 +58,9 @@ def test_time_points_come_one_after_the_other(folder):
     done = predict(folder, *options, folder / "n.npy", image="series.npy", out="labels.npy")
     assert done.exit_code == 0, done.output
     assert np.load(folder / "n.npy").shape == (2, 8, 30, 30)
-    refused = predict(folder, *options, folder / "n.ome.zarr", image="series.npy", out="labels.npy")
+    refused = predict(folder, *options, folder / "n.ome.zarr", image="series.npy", out="never.npy")
     assert "novelty of a time series cannot be written as OME-Zarr" in " ".join(refused.output.split())
+    assert not (folder / "never.npy").exists(), "nothing is predicted before"
 
 
 @pytest.mark.parametrize(("option", "what"), [("--candidates", "candidate classes"), ("--novelty", "what is new")])

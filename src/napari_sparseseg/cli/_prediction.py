@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +114,14 @@ class Work:
         written = [output] if probabilities is None else [output, probabilities]
         return Done(image, written, n_voxels, time.perf_counter() - started)
 
-    def check_maps(self, maps: Collection[str]) -> None:
-        """Raise `InputError` for what the model has not learnt, and `BadParameter` for what is not done in pieces."""
+    def check_maps(self, path: str, output: Path, maps: Mapping[str, Path]) -> None:
+        """Check what `write_maps` will do, before anything is predicted; `output` is that of the labels.
+
+        Raises `InputError` for what the model has not learnt or a file cannot hold, and `BadParameter` for what is not
+        done in pieces.
+        """
+        from napari_sparseseg.cli._outputs import check_holds_time, check_map_holds_time
+
         for name in maps:
             if name not in self._segmenter.extras_:
                 what, setting = _LEARNT_WITH[name]
@@ -127,17 +133,18 @@ class Work:
                     param_hint=f"--{name}",
                 )
 
-    def write_maps(self, path: str, output: Path, maps: Mapping[str, Path]) -> None:
-        """Write what else the model tells of one image, "candidates" or "novelty"; `output` is that of the labels."""
-        if not maps:
-            return
-        from napari_sparseseg.cli._outputs import check_holds_time, check_map_holds_time, write_map
-
-        image = self._open(path)
-        if image.file.time_axis is not None:
+        if maps and self._open(path).file.time_axis is not None:
             check_holds_time(output)
             for name, file in maps.items():
                 check_map_holds_time(file, name)
+
+    def write_maps(self, path: str, maps: Mapping[str, Path]) -> None:
+        """Write what else the model tells of one image, "candidates" or "novelty"."""
+        if not maps:
+            return
+        from napari_sparseseg.cli._outputs import write_map
+
+        image = self._open(path)
         self._segmenter.set_params(channel_axis=image.channel_axis)
         tell = {"candidates": self._segmenter.predict_candidates, "novelty": self._segmenter.predict_novelty}
         for name, file in maps.items():

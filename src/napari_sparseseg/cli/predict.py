@@ -187,9 +187,9 @@ def predict(
         done, failed = _predict_all(work, paths, outputs)
     else:
         others = {name: path for name, path in asked.items() if name != "probabilities"}
-        work.check_maps(others)
+        work.check_maps(paths[0], output, others)
         done, failed = [work.predict(paths[0], output, probabilities)], []
-        work.write_maps(paths[0], output, others)
+        work.write_maps(paths[0], others)
         _print_result(done[0], asked)
     if table is not None and done:
         from napari_sparseseg.storage.table import write_amounts
