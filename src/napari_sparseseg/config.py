@@ -374,8 +374,8 @@ class ObjectConfig(_Config):
         ge=0,
         title="Smallest object",
         description="In voxels. What is smaller joins the object that it touches most, or is left out. 0: as large as "
-        "nine of ten painted objects are (a quarter of that where the edge of the image cuts one that is clear), and 50 "
-        "where none were painted.",
+        "nine of ten painted objects are (a quarter of that where the edge of the image, or of what is looked at, cuts "
+        "one that is clear), and 50 where none were painted.",
     )
     reach: float = Field(
         24.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -174,7 +174,7 @@ class Fragments:
         """
         parents = self._joined_slivers(smallest)
         names = np.array([root_of(parents, n) for n in range(len(parents))])
-        whole = self._renamed(names, self.summits)
+        whole = replace(self, edges=Edges.none())._renamed(names, self.summits)
         stays = whole.sizes >= smallest
         if smallest_cut is not None:
             is_clear = whole.certainties >= _CLEAR * STEPS * whole.sizes
