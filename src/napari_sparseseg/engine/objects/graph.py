@@ -131,7 +131,7 @@ class Fragments:
         rank = np.empty(n_parts, np.int64)
         rank[np.argsort(self.summits[highest])] = np.arange(n_parts)
         names = rank[part]
-        return self._renamed(names, np.sort(self.summits[highest])), names
+        return _renamed(self, names, np.sort(self.summits[highest])), names
 
     def by_necks(self, neck: float, voxel_volume: float = 1.0) -> tuple[Fragments, _Ids]:
         """Unite fragments whose connection is wide: its height at least `neck` times the lower summit.
@@ -154,7 +154,7 @@ class Fragments:
                 peaks[low] = max(peaks[low], peaks[high])
                 volumes[low] += volumes[high]
         names = np.array([root_of(parents, n) for n in range(len(parents))])
-        return self._renamed(names, self.summits), names
+        return _renamed(self, names, self.summits), names
 
     def by_affinities(self, threshold: float) -> tuple[Fragments, _Ids]:
         """Unite fragments whose affinity across is at least `threshold` on the mean, the highest first.
@@ -164,7 +164,7 @@ class Fragments:
         sums, counts = (self.edges.near * _NEAR_WEIGHT + self.edges.far).T
         touches = self.edges.contact > 0
         names = average_linkage(len(self.sizes), self.edges.pairs, sums, counts, touches, threshold * STEPS)
-        return self._renamed(names, self.summits), names
+        return _renamed(self, names, self.summits), names
 
     def without_slivers(self, smallest: int, smallest_cut: int | None = None) -> _Ids:
         """New ids: what is smaller than `smallest` voxels joins the neighbour with most contact, or goes (0).
@@ -174,7 +174,7 @@ class Fragments:
         """
         parents = self._joined_slivers(smallest)
         names = np.array([root_of(parents, n) for n in range(len(parents))])
-        whole = replace(self, edges=Edges.none())._renamed(names, self.summits)
+        whole = _renamed(replace(self, edges=Edges.none()), names, self.summits)
         stays = whole.sizes >= smallest
         if smallest_cut is not None:
             is_clear = whole.certainties >= _CLEAR * STEPS * whole.sizes
@@ -209,13 +209,14 @@ class Fragments:
                     mine[other] = mine.get(other, 0) + contact
         return parents
 
-    def _renamed(self, names: _Ids, summits: _Ids) -> Fragments:
-        """What all fragments of one name are together; `summits` are those of the names."""
-        n = len(summits)
-        sizes, certainties = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        peaks, at_edge = np.zeros(n, np.float32), np.zeros(n, bool)
-        np.add.at(sizes, names, self.sizes)
-        np.add.at(certainties, names, self.certainties)
-        np.maximum.at(peaks, names, self.peaks)
-        np.logical_or.at(at_edge, names, self.at_edge)
-        return Fragments(sizes, peaks, summits, certainties, at_edge, self.edges.renamed(names))
+
+def _renamed(fragments: Fragments, names: _Ids, summits: _Ids) -> Fragments:
+    """What all fragments of one name are together; `summits` are those of the names."""
+    n = len(summits)
+    sizes, certainties = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    peaks, at_edge = np.zeros(n, np.float32), np.zeros(n, bool)
+    np.add.at(sizes, names, fragments.sizes)
+    np.add.at(certainties, names, fragments.certainties)
+    np.maximum.at(peaks, names, fragments.peaks)
+    np.logical_or.at(at_edge, names, fragments.at_edge)
+    return Fragments(sizes, peaks, summits, certainties, at_edge, fragments.edges.renamed(names))
