@@ -23,12 +23,21 @@ def test_it_begins_with_background_and_object(classes):
     assert classes.background == 1
 
 
-def test_a_new_class_takes_the_lowest_free_id(classes):
+def test_a_new_class_takes_an_id_that_none_has_had(classes):
     classes.add()
     classes.add()
-    classes.remove(3)
-    assert classes.add("vessel").class_id == 3
-    assert classes.ids == (1, 2, 3, 4)
+    classes.remove(4)
+    assert classes.add("vessel").class_id == 5
+    classes.remove(2)
+    assert classes.ids == (1, 3, 5)
+    assert classes.add().class_id == 6
+    classes.restore(classes.all[:2], 9)
+    assert classes.add().class_id == 10
+
+
+def test_where_ids_are_used_up_the_lowest_free_one_is_taken(classes):
+    classes.add(class_id=127)
+    assert [classes.add().class_id for _ in range(2)] == [3, 4]
 
 
 def test_a_class_can_be_added_under_a_given_id(classes):
@@ -51,6 +60,10 @@ def test_there_can_be_127_classes_and_no_more(classes):
 
 def test_colours_differ_among_the_first_classes(classes):
     for _ in range(5):
+        classes.add()
+    assert len({info.color for info in classes.all}) == 7
+    for _ in range(9):
+        classes.remove(classes.ids[-1])
         classes.add()
     assert len({info.color for info in classes.all}) == 7
 

@@ -38,7 +38,7 @@ from napari_sparseseg.live.learner import table_of
 from napari_sparseseg.live.loop import LiveLoop
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project.image import ProjectImage
-from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
+from napari_sparseseg.storage.project.manifest import MANIFEST, ProjectClass, ProjectSettings
 from napari_sparseseg.storage.project.project import Project
 
 
@@ -201,6 +201,24 @@ class TestComingBack:
         wait_for(lambda: not project.manifest.checkpoints)
         close(live, project)
 
+    def test_a_model_that_a_class_was_removed_from_does_not_take_a_newer_one_for_it(self, opened):
+        live, project = opened()
+        live.look_at(view_of())
+        paint_both(live)
+        live.heard.wait_for_step(3)
+        rest(live)
+        wait_for(lambda: project.manifest.checkpoints)
+        live.add_class("third")
+        live.remove_class(2)
+        live.heard.wait_until(lambda: not live.status.has_model, "for the model to go")
+        assert live.add_class("fourth").class_id == 4
+        close(live, project)
+        live, project = opened()
+        live.auto_start = False
+        wait_for(lambda: live._worker.loop)
+        assert live._worker.loop.learner.fitted is None
+        assert live.add_class("fifth").class_id == 5
+
     def test_a_damaged_model_is_told_and_the_one_before_used(self, opened, path):
         live, project = opened()
         live.look_at(view_of())
@@ -319,6 +337,42 @@ class TestHistory:
         with Project.open(path) as again:
             assert saving.class_infos(again.classes)[2] == membrane
             assert np.array_equal(again.images[0].annotation(), codes)
+
+    def test_a_class_that_only_sets_name_comes_back(self, opened):
+        live, _project = opened(paint=PaintConfig(overlapping=True))
+        third = live.add_class("nucleus")
+        for class_id in (2, third.class_id):
+            live.annotate(Region(0, OBJECT_BOX), class_id)
+        live.save()
+        wait_for(lambda: len(live.history()) == 1)
+        live.remove_class(third.class_id)
+        live.restore(live.history()[0])
+        assert live.classes[2] == third
+        assert live.presence(3, 0, OBJECT_BOX).all()
+
+    @pytest.mark.parametrize("reopens", [False, True])
+    def test_a_class_that_was_removed_does_not_come_back_as_a_newer_one(self, saved, opened, reopens):
+        live, project, membrane = saved
+        live.remove_class(3)
+        if reopens:
+            close(live, project)
+            live, project = opened()
+        other = live.add_class("mitochondrion")
+        live.restore(live.history()[0])
+        assert [info.name for info in live.classes] == ["background", "object", "membrane", "mitochondrion"]
+        assert (live.codes[(0, *OBJECT_BOX.slices)] == membrane.class_id).all()
+        assert other.class_id == 4
+
+    def test_no_id_is_given_again_after_a_crash(self, saved, tmp_path):
+        live, project, _membrane = saved
+        live.remove_class(3)
+        crashed = tmp_path / "crashed.sparseseg"
+        project.copy_to(crashed)
+        stale = project.manifest.changed(classes=(), classes_number=0, highest_class=0)
+        (crashed / MANIFEST).write_bytes(stale.encoded())
+        with Project.open(crashed) as again:
+            again.images[0].open()
+            assert again.highest_class == 3
 
     def test_a_name_that_another_class_has_by_now_is_not_taken_from_it(self, saved):
         live, _project, membrane = saved

@@ -34,6 +34,7 @@ class ClassList:
             1: ClassInfo(1, "background", _BACKGROUND, is_background=True),
             2: ClassInfo(2, "object", _COLORS[0]),
         }
+        self._highest = 2
 
     @property
     def all(self) -> tuple[ClassInfo, ...]:
@@ -43,6 +44,11 @@ class ClassList:
     @property
     def ids(self) -> tuple[int, ...]:
         return tuple(sorted(self._classes))
+
+    @property
+    def highest(self) -> int:
+        """The highest id that a class ever had: older paint and models know those that were removed."""
+        return self._highest
 
     @property
     def background(self) -> int | None:
@@ -66,14 +72,25 @@ class ClassList:
         return class_id in self._classes
 
     def add(self, name: str | None = None, color: Color | None = None, class_id: int | None = None) -> ClassInfo:
-        """Add a class under the lowest free id, or the given one; a name is refused as by `rename`."""
-        wanted = class_id or next((i for i in range(1, MAX_CLASSES + 1) if i not in self._classes), None)
+        """Add a class under the given id, or one that none has had; a name is refused as by `rename`.
+
+        Where no such id is left it is the lowest free one.
+        """
+        ids = (self._highest + 1, *range(1, MAX_CLASSES + 1))
+        wanted = class_id or next((i for i in ids if i <= MAX_CLASSES and i not in self._classes), None)
         if wanted is None or not 1 <= wanted <= MAX_CLASSES:
             raise InputError(f"there can be at most {MAX_CLASSES} classes, with ids from 1 on; remove one first")
         called = f"class {wanted}" if name is None else self._checked(wanted, name)
-        info = ClassInfo(wanted, called, color or _COLORS[(wanted - 2) % len(_COLORS)])
+        info = ClassInfo(wanted, called, color or self._free_color(wanted))
         self._classes = {**self._classes, wanted: info}
+        self._highest = max(self._highest, wanted)
         return info
+
+    def _free_color(self, class_id: int) -> Color:
+        """A colour that no class has, if there is one left."""
+        first, taken = (class_id - 2) % len(_COLORS), {info.color for info in self.all}
+        ordered = (*_COLORS[first:], *_COLORS[:first])
+        return next((color for color in ordered if color not in taken), ordered[0])
 
     def bring_back(self, class_id: int, info: ClassInfo | None) -> None:
         """Add a class that was removed as it was, as far as that is known and no other has its name or role."""
@@ -84,11 +101,12 @@ class ClassList:
         if info is not None and info.is_background and self.background is None:
             self.set_background(class_id)
 
-    def restore(self, infos: Iterable[ClassInfo]) -> None:
-        """Have these classes instead; nothing happens where they are fewer than two."""
+    def restore(self, infos: Iterable[ClassInfo], highest: int = 0) -> None:
+        """Have these classes instead, unless they are fewer than two; `highest` is the highest id that one had."""
         classes = {info.class_id: info for info in infos}
         if len(classes) >= _FEWEST:
             self._classes = classes
+        self._highest = max(highest, *self._classes)
 
     def rename(self, class_id: int, name: str) -> None:
         """Raises `InputError` for an empty name and for one that another class has."""

@@ -267,7 +267,7 @@ class LiveSegmenter:
             raise InputError("there is no project; only what is in one has a history")
         old = project.annotation_at(saved)
         project.note_save(len(self._store.strokes))
-        missing = [class_id for class_id in old.painted_classes() if class_id not in self._classes]
+        missing = [class_id for class_id in old.named_classes() if class_id not in self._classes]
         if missing:
             known = classes_at(project, saved)
             for class_id in missing:
@@ -310,10 +310,10 @@ class LiveSegmenter:
     def _take_over(self, project: ProjectImage, loaded: LoadedAnnotation) -> None:
         """Take classes and settings of a project; a new project takes those that are set here."""
         if project.project.classes:
-            self._classes.restore(class_infos(project.project.classes))
+            self._classes.restore(class_infos(project.project.classes), project.project.highest_class)
             self._settings = settings_of(project.project.settings)
             self._worker.configure(self._settings)
-        for class_id in loaded.store.painted_classes():
+        for class_id in loaded.store.named_classes():
             if class_id not in self._classes:
                 self._classes.add(class_id=class_id)
         for problem in (*project.project.problems, *loaded.problems):
@@ -332,7 +332,10 @@ class LiveSegmenter:
         return self._classes.all
 
     def add_class(self, name: str | None = None, color: Color | None = None) -> ClassInfo:
-        """Add a class under the lowest free id, 1..127; raises `InputError` for a name that another class has."""
+        """Add a class under an id, 1..127, that none has had before, not even one that was removed.
+
+        Where they are used up, under the lowest free one. Raises `InputError` for a name that another class has.
+        """
         info = self._classes.add(name, color)
         self._tell_classes()
         return info

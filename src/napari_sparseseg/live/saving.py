@@ -177,7 +177,9 @@ class Saver:
             device=_local(settings.device),
         )
         has_other_settings = wanted != self._image.project.settings
-        has_changed = self._image.project.update(classes=_project_classes(self._classes), settings=wanted)
+        has_changed = self._image.project.update(
+            classes=_project_classes(self._classes), highest_class=self._classes.highest, settings=wanted
+        )
         if has_other_settings:
             self._image.note("settings", settings=wanted.model_dump(mode="json"))
         return has_changed

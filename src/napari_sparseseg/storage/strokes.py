@@ -190,6 +190,14 @@ class AnnotationStore:
             found.add(background)
         return tuple(sorted(found))
 
+    def named_classes(self) -> tuple[int, ...]:
+        """Ids of which voxels were painted, ascending, and those that painted sets allow, forbid or have present."""
+        is_painted, named = np.asarray(self._voxels.n_of_code.any(axis=0)), set(self.painted_classes())
+        for code, known in self.sets.items():
+            if is_painted[code]:
+                named |= known.class_ids | known.present
+        return tuple(sorted(named))
+
     @property
     def next_object_id(self) -> int:
         """The id after the highest that a stroke has which is not undone."""

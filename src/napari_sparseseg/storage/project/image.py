@@ -197,7 +197,7 @@ class ProjectImage:
         loaded = load_annotation(self.folder, self.entry, with_objects=True)
         self._objects, self._folded_objects = loaded.objects, (0, None)
         self.n_unfolded = loaded.n_replayed
-        self.project.take_classes(loaded.classes, loaded.classes_number)
+        self.project.take_classes(loaded.classes, loaded.classes_number, loaded.highest_class)
         if not self.project.is_read_only:
             # no fold may point into a file that is begun now
             after = max((fold.position.segment for fold in self.entry.folds), default=0)

@@ -30,14 +30,16 @@ class LoadedAnnotation:
     """An annotation as it was found on disk.
 
     `objects` are those that were found in the image, None if they are not wanted. `classes` are the latest that the
-    journal tells of, with their number (0: none). `position` is where the journal ends, `n_replayed` how many records
-    came after the fold. `problems` are sentences on what was damaged.
+    journal tells of, with their number (0: none), `highest_class` is the highest id of those that it tells to remove.
+    `position` is where the journal ends, `n_replayed` how many records came after the fold. `problems` are sentences on
+    what was damaged.
     """
 
     store: AnnotationStore
     objects: ObjectIds | None = None
     classes: tuple[ProjectClass, ...] = ()
     classes_number: int = 0
+    highest_class: int = 0
     position: Position = field(default_factory=Position)
     n_replayed: int = 0
     problems: list[str] = field(default_factory=list)
@@ -120,6 +122,8 @@ def _replay(loaded: LoadedAnnotation, record: JournalRecord, entry: ImageEntry) 
             _take_classes(loaded, record)
         elif not loaded.store.replay(record) and loaded.objects is not None:
             loaded.objects.replay(record, entry.shape)
+        if record.op == "remove_class":
+            loaded.highest_class = max(loaded.highest_class, record.values["class_id"])
     except NoRoomError:
         raise
     except InputError as error:

@@ -141,13 +141,18 @@ class ImageEntry(_Entry):
 
 
 class Manifest(_Entry):
-    """All that a project's commit point holds; `classes_number` counts the changes of the classes."""
+    """All that a project's commit point holds.
+
+    `classes_number` counts the changes of the classes; `highest_class` is the highest id that one ever had, since older
+    paint and models know those that were removed.
+    """
 
     id: str = Field(max_length=100)
     created: _Time
     program: str = Field(max_length=100)
     classes: tuple[ProjectClass, ...] = Field((), max_length=MAX_CLASSES)
     classes_number: int = Field(0, ge=0)
+    highest_class: int = Field(0, ge=0, le=MAX_CLASSES)
     settings: ProjectSettings = ProjectSettings()
     images: tuple[ImageEntry, ...] = Field((), max_length=10**5)
     checkpoints: tuple[ProjectCheckpoint, ...] = Field((), max_length=100)
@@ -155,6 +160,11 @@ class Manifest(_Entry):
     def changed(self, **changes: Any) -> Manifest:
         """A copy with some fields changed."""
         return self.model_copy(update=changes)
+
+    def with_highest_class(self, *class_ids: int) -> Manifest:
+        """A copy that knows of these ids; itself, if it does."""
+        highest = max(self.highest_class, *class_ids)
+        return self if highest == self.highest_class else self.changed(highest_class=highest)
 
     def with_image(self, number: int, **changes: Any) -> Manifest:
         """A copy with some fields of an image changed."""

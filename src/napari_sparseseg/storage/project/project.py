@@ -191,6 +191,11 @@ class Project:
         return self._manifest.classes
 
     @property
+    def highest_class(self) -> int:
+        """The highest id that a class ever had, 0 if there was none."""
+        return max((self._manifest.highest_class, *(info.class_id for info in self.classes)))
+
+    @property
     def settings(self) -> ProjectSettings:
         return self._manifest.settings
 
@@ -239,10 +244,19 @@ class Project:
             self._images.append(image)
             return image
 
-    def update(self, *, classes: Sequence[ProjectClass] | None = None, settings: ProjectSettings | None = None) -> bool:
-        """Write other classes or settings, if they are others; whether they were. Raises OSError."""
+    def update(
+        self,
+        *,
+        classes: Sequence[ProjectClass] | None = None,
+        highest_class: int = 0,
+        settings: ProjectSettings | None = None,
+    ) -> bool:
+        """Write other classes or settings, if they are others; whether they were. Raises OSError.
+
+        `highest_class` is the highest id that one had meanwhile.
+        """
         with self.writing():
-            changed = self._manifest
+            changed = self._manifest.with_highest_class(self.highest_class, highest_class)
             if classes is not None and tuple(classes) != changed.classes:
                 changed = changed.changed(classes=tuple(classes), classes_number=changed.classes_number + 1)
             if settings is not None and settings != changed.settings:
@@ -252,9 +266,10 @@ class Project:
             self.commit(changed)
             return True
 
-    def take_classes(self, classes: Sequence[ProjectClass], number: int) -> None:
+    def take_classes(self, classes: Sequence[ProjectClass], number: int, highest_class: int = 0) -> None:
         """Take classes that a journal knows better than the commit point; written with the next commit."""
         with self._changing:
+            self._manifest = self._manifest.with_highest_class(self.highest_class, highest_class)
             if number > self._manifest.classes_number:
                 self._manifest = self._manifest.changed(classes=tuple(classes), classes_number=number)
 
