@@ -467,6 +467,60 @@ def test_another_image_leaves_painted_layers_as_ordinary_ones(set_stage):
     assert (stage.prediction.data == OTHER).all()
 
 
+@pytest.mark.window
+def test_the_layers_of_an_image_before_are_hidden_and_take_no_paint(set_stage):
+    stage = set_stage(np.zeros((12, 40, 48), np.uint8))
+    stage.tools("paint", OBJECT)
+    stage.bridge.go_to(Plane(0, 0, 4))
+    stage.drag((4, 10, 10), (4, 10, 20))
+    ids = np.zeros((12, 40, 48), np.uint32)
+    ids[4, 10:20, 10:20] = 1
+    stage.live.find(ids)
+    stage.live.predict(OTHER)
+    stage.settle()
+    before = [stage.annotation, stage.prediction, stage.viewer.layers["cells objects"]]
+    source = source_of([stage.viewer.add_image(np.zeros((8, 30, 30), np.uint8), name="others")])
+    stage.live.open(source.array)
+    stage.bridge.open(source)
+    shown = [layer.name for layer in stage.viewer.layers if layer.visible]
+    assert shown == ["cells", "others", "others prediction", "others annotation"]
+    painted = before[0].data.copy()
+    for layer in before:
+        layer.visible = True
+        stage.viewer.layers.selection.active = layer
+        stage.key("2")  # napari's key of the brush, on a layer like any other
+        assert layer.mode == "pan_zoom"
+    stage.viewer.layers.selection.active = before[0]
+    stage.drag((4, 20, 10), (4, 20, 20))
+    np.testing.assert_array_equal(before[0].data, painted)
+    stage.screenshot("put-aside")
+    assert stage.annotation.editable
+    assert stage.prediction.editable
+
+
+def test_back_at_an_image_its_layers_are_there_once(set_stage):
+    stage = set_stage()
+    stage.tools("paint", OBJECT)
+    stage.bridge.go_to(Plane(0, 0, 4))
+    stage.drag((4, 10, 10), (4, 10, 20))
+    stage.live.predict(OTHER)
+    stage.settle()
+    first, store, predicted = stage.source, stage.live.store, stage.live.predicted
+    painted = stage.annotation
+    source = source_of([stage.viewer.add_image(np.zeros((8, 30, 30), np.uint8), name="others")])
+    stage.live.open(source.array)
+    stage.bridge.open(source)
+    painted.visible = True
+    stage.viewer.layers.selection.active = painted
+    painted.mode = "paint"
+    stage.drag((4, 20, 10), (4, 20, 20))
+    stage.live.open(first.array)
+    stage.live.store, stage.live.predicted = store, predicted
+    stage.bridge.open(first)
+    assert names(stage) == ["cells", "others", "cells prediction", "cells annotation"]
+    np.testing.assert_array_equal(stage.annotation.data, store.codes[0])
+
+
 def test_opening_the_same_image_again_goes_on(set_stage):
     stage = set_stage()
     stage.tools("paint", OTHER)

@@ -89,15 +89,17 @@ class LayerBridge(QObject):
     # --- opening and closing ---
 
     def open(self, source: ImageSource) -> None:
-        """Make the layers of the image that `live` has opened; those of another image become ordinary layers."""
+        """Make the layers of the image that `live` has opened; those of another image stay, hidden and locked."""
         viewer = self._viewer()
         if self._live.image_shape != source.shape:
             raise InputError(
                 f"this image has the shape {source.shape}, but {self._live.image_shape} is being learnt from"
             )
+        before = self._own_layers()
         self._leave_pair()
         if viewer is None:
             return
+        _put_aside(before)
         remove_left_over(viewer, axis_map(source), self._live.codes)
         remove_gone(viewer)
         self._connect(viewer)
@@ -280,6 +282,11 @@ class LayerBridge(QObject):
         if viewer is not None and layer is not None and self._pair is not None:
             show_plane(viewer, layer, self._pair.axes, plane)
 
+    def _own_layers(self) -> list[Any]:
+        """The layers that show what is painted, predicted and found, as far as they are in the viewer."""
+        layers = (self.annotation_layer, self.prediction_layer, self.found.layer)
+        return [layer for layer in layers if layer is not None]
+
     def _any_layer(self) -> Any:
         return self.prediction_layer if self.annotation_layer is None else self.annotation_layer
 
@@ -418,3 +425,9 @@ class LayerBridge(QObject):
                 unbind_keys(layer)
                 painted.forget()
                 self._losses.tell(sentence.format(name=painted.name))
+
+
+def _put_aside(layers: list[Any]) -> None:
+    """Hide layers of an image that is not worked on any more, and lock them: paint there would be in no project."""
+    for layer in layers:
+        layer.visible = layer.editable = False
