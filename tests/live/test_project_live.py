@@ -37,6 +37,7 @@ from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.learner import table_of
 from napari_sparseseg.live.loop import LiveLoop
 from napari_sparseseg.storage.durable import RealDisk
+from napari_sparseseg.storage.project import image as image_module
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.manifest import MANIFEST, ProjectClass, ProjectSettings
 from napari_sparseseg.storage.project.project import Project
@@ -261,6 +262,83 @@ class TestComingBack:
             with pytest.raises(InputError, match="not enough memory"):
                 live.open(image[1:])
         self.check_saved(live, project, path, third.class_id)
+
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_what_is_open_is_saved_on_if_an_image_of_the_same_project_cannot_be_opened(
+        self, monkeypatch, opened, image, path, number
+    ):
+        live, project = opened()
+        project.add_image(image, shape=(1, *SHAPE))
+        third = live.add_class("membrane")
+        paint_background(live)
+        with monkeypatch.context() as patch:
+            patch.setattr(image_module, "load_annotation", Mock(side_effect=ProjectError("it is damaged")))
+            with pytest.raises(ProjectError):
+                live.open(image, project=project.images[number])
+        assert live.saving.reason == ""
+        paint_object(live)
+        live.save()
+        wait_for(lambda: live.history() and live.history()[-1].n_strokes == 2)
+        self.check_saved(live, project, path, third.class_id)
+
+    def test_an_image_is_opened_again_with_all_its_paint(self, opened, image, path):
+        live, project = opened()
+        third = live.add_class("membrane")
+        paint_background(live)
+        codes = live.codes.copy()
+        live.open(image, project=project.images[0])
+        assert np.array_equal(live.codes, codes)
+        self.check_saved(live, project, path, third.class_id)
+
+    def test_nothing_is_opened_again_before_all_is_written(self, opened, image, path):
+        disk = FailingDisk()
+        live, project = opened(disk)
+        paint_background(live)
+        disk.error = OSError(errno.ENOSPC, "No space left on device")
+        paint_object(live)
+        codes = live.codes.copy()
+        with pytest.raises(ProjectError, match="No space left"):
+            live.open(image, project=project.images[0])
+        disk.error = None
+        assert np.array_equal(live.codes, codes)
+        wait_for(lambda: project.images[0].journal.sync(timeout=1))
+        self.check_saved(live, project, path, 2)
+
+    def test_nothing_is_opened_while_the_image_before_is_still_being_saved(self, monkeypatch, opened, image, path):
+        live, project = opened()
+        paint_background(live)
+        project.add_image(image, shape=(1, *SHAPE))
+        monkeypatch.setattr(saving, "HOLD_SECONDS", 0.0)
+        with pytest.raises(InputError, match="still being saved"):
+            live.open(image, project=project.images[1])
+        assert live.project is project.images[0]
+        self.check_saved(live, project, path, 2)
+
+    def test_what_was_let_go_and_not_opened_again_says_so(self, opened, image):
+        live, project = opened()
+        assert live.saving.reason == ""
+        live.leave_project()
+        assert "in memory only" in live.saving.reason
+        with pytest.raises(InputError, match="has shape"):
+            live.open(image[1:], project=project.images[0])
+        assert "in memory only" in live.savings[-1].reason
+        live.open(image, project=project.images[0])
+        assert live.saving.reason == live.savings[-1].reason == ""
+
+    def test_classes_that_only_the_journal_of_another_image_knows_are_kept(self, opened, image, path):
+        live, project = opened()
+        close(live, project)
+        vessel = ProjectClass(class_id=3, name="vessel", color=(0.0, 0.0, 1.0))
+        with Project.open(path) as crashed:  # before the commit point knows of the class
+            other = crashed.add_image(image, shape=(1, *SHAPE))
+            store = other.open().store
+            other.note_classes((*crashed.classes, vessel), crashed.manifest.classes_number + 1)
+            store.annotate(Region(0, OBJECT_BOX), 3)
+        live, project = opened()
+        live.open(image, project=project.images[1])
+        assert [info.name for info in live.classes] == ["background", "object", "vessel"]
+        close(live, project)
+        assert project.classes[2] == vessel
 
     def check_saved(self, live, project, path, class_id):
         live.annotate(Region(0, OBJECT_BOX), class_id)

@@ -159,15 +159,18 @@ class LiveSegmenter:
         With an image of a `project`, its annotation, the objects that were found in it, classes, settings, prediction,
         model and learning curve come back, and from now on all of them are saved there; the caller closes the project
         after `close`. Raises `InputError` if the project's image has another shape, `ProjectError` or OSError if it
-        cannot be read. Whatever is raised, the image before stays open.
+        cannot be read. Whatever is raised, the image before stays open, and is saved on.
         """
         taken = LiveImage.of(image, channel_axis, time_axis, spacing)
         journal = None if project is not None else journal or self._journal
-        saver = self._saver_for(project, taken)
-        if project is not None and project is self.project:
-            self._stop_saving()  # two journals would be in each other's way
         # first all that may fail: until then what is open is saved, and afterwards as it was, with its own classes
-        loaded, labels = self._loaded(project, saver, taken.shape, journal)
+        try:
+            saver = self._saver_for(project, taken)
+            self._hold_saving(project)
+            loaded, labels = self._loaded(project, saver, taken.shape, journal)
+        except BaseException:
+            self._go_on_saving()
+            raise
         self._stop_saving()
         store, objects = loaded.store, loaded.objects or ObjectIds()
         if project is not None:
@@ -236,7 +239,10 @@ class LiveSegmenter:
         if self._saver is not None:
             return self._saver.status
         project = self.project.project if self.project else None
-        return SavingStatus(str(project.path), project.reason) if project else SavingStatus()
+        if project is None:
+            return SavingStatus()
+        is_let_go = "" if project.is_read_only else "the project was let go; paint is in memory only"
+        return SavingStatus(str(project.path), project.reason or is_let_go)
 
     def save(self) -> None:
         """Save paint, model and prediction to the project soon, without waiting for the usual time."""
@@ -318,6 +324,22 @@ class LiveSegmenter:
                 self._classes.add(class_id=class_id)
         for problem in (*project.project.problems, *loaded.problems):
             tell(self.events.noticed, problem)
+
+    def _hold_saving(self, project: ProjectImage | None) -> None:
+        """Have all saved before anything of the same project is opened: its classes are those of what is opened.
+
+        Raises `InputError` if that takes too long.
+        """
+        before = self.project
+        if self._saver is None or project is None or before is None or project.project is not before.project:
+            return
+        if not self._saver.hold():
+            raise InputError("the image that is open is still being saved; try again in a minute")
+
+    def _go_on_saving(self) -> None:
+        if self._saver is not None:
+            self._saver.go_on()
+        tell(self.events.saving_changed, self.saving)
 
     def _stop_saving(self) -> None:
         saver, self._saver = self._saver, None

@@ -18,6 +18,7 @@ from napari_sparseseg.live.settings import Settings, is_address
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
+from napari_sparseseg.storage.project.segments import SegmentJournal
 from napari_sparseseg.storage.sparse import is_large
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ AUTOSAVE_SECONDS = 60.0  # between two states of the annotation that can be brou
 PREDICTION_SECONDS = 300.0  # between two predictions that are written while work goes on
 FOLD_RECORDS = 200  # of the journal, after which the annotation is folded
 LONGEST_REST = 30.0  # before something that the disk has refused is tried again; strokes are tried with each look
+HOLD_SECONDS = 30.0  # to wait until all is saved before something else of the project is opened
 _PATIENCE = 20.0  # seconds to wait for the compute thread
 
 
@@ -53,6 +55,8 @@ class Saver:
         self._changed = threading.Condition()
         self._is_closing = False
         self._is_wanted = False  # everything, now
+        self._is_held = self._is_resting = False
+        self._journal: SegmentJournal | None = None
         self._has_new_tiles = False
         self._tiles: set[tuple[int, Box]] = set()
         self._has_forgotten = False
@@ -73,6 +77,7 @@ class Saver:
     def start(self, opened: Opened) -> None:
         """Begin to save what was opened."""
         self._opened = opened
+        self._journal = self._image.journal
         self._marked_revision = opened.store.revision
         self._folded_ticket = -self._image.n_unfolded
         self._events.tile_predicted.connect(self._note_tile)
@@ -101,6 +106,22 @@ class Saver:
         self._has_forgotten = True
         self._wake(everything=False)
 
+    def hold(self) -> bool:
+        """Save everything, then nothing until `go_on`; whether that was done in time. `close` saves nothing more then.
+
+        What is opened next may know better what the project's classes are.
+        """
+        with self._changed:
+            self._is_held = self._is_wanted = True
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._is_resting, HOLD_SECONDS)
+
+    def go_on(self) -> None:
+        """Save again after `hold`."""
+        with self._changed:
+            self._is_held = False
+            self._changed.notify_all()
+
     def close(self, timeout: float = 15.0) -> bool:
         """Save everything, end the thread and let go of the journal; whether that was done in time."""
         with self._changed:
@@ -108,7 +129,8 @@ class Saver:
             self._changed.notify_all()
         self._thread.join(timeout)
         self._events.tile_predicted.disconnect(self._note_tile, missing_ok=True)
-        self._image.close()
+        if self._image.journal is self._journal:  # else the image was opened anew
+            self._image.close()
         return not self._thread.is_alive()
 
     # --- the saving thread ---
@@ -117,11 +139,23 @@ class Saver:
         is_last = False
         while not is_last:
             with self._changed:
+                if self._rest_while_held():
+                    return
                 self._changed.wait_for(lambda: self._is_closing or self._is_wanted, LOOK_SECONDS)
                 is_last = self._is_closing
                 everything = self._is_closing or self._is_wanted
                 self._is_wanted = False
             self._try_saving(everything)
+
+    def _rest_while_held(self) -> bool:
+        """Wait until saving goes on, once everything was saved; whether it never does."""
+        if not self._is_held or self._is_wanted:
+            return False
+        self._is_resting = True
+        self._changed.notify_all()
+        self._changed.wait_for(lambda: self._is_closing or not self._is_held)
+        self._is_resting = False
+        return self._is_held
 
     def _try_saving(self, everything: bool) -> None:
         opened = self._opened

@@ -192,9 +192,15 @@ class ProjectImage:
         Classes that the journal knows better than the commit point are taken into the project. `on_error` is called
         with one sentence when strokes cannot be written, and with "" when they can again; on a thread of the journal.
         If the project is read-only, the store has no journal.
+
+        Raises `ProjectError` where there is no memory for it, or where strokes that were made since it was opened
+        before cannot be written; then it stays as it is.
         """
-        self.close()
+        if self.journal is not None and not self.journal.sync(timeout=_PATIENCE):
+            reason = self.journal.error or "writing takes too long; try again later"
+            raise ProjectError(f"{self.folder} cannot be opened again: {reason}")
         loaded = load_annotation(self.folder, self.entry, with_objects=True)
+        self.close()
         self._objects, self._folded_objects = loaded.objects, (0, None)
         self.n_unfolded = loaded.n_replayed
         self.project.take_classes(loaded.classes, loaded.classes_number, loaded.highest_class)
