@@ -344,6 +344,39 @@ class TestComingBack:
         assert state_text(dock).startswith("Saved")
         picture(second, "read-only")
 
+    def test_a_project_that_cannot_be_written_to_takes_no_paint_until_it_is_saved_elsewhere(
+        self, open_viewer: Any, hands: Any, left: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, codes = left
+        viewer = open_viewer()
+        with Project.open(path):
+            drop(viewer, path)
+            dock = dock_of(viewer)
+            panel = dock.paint_panel
+            assert panel._hint.text().startswith("Read-only")
+            assert not panel._complete.isEnabled()
+            stage = hands(viewer)
+            for mode in ("correct", "paint"):
+                stage.tools(mode, 2)
+                stage.drag((3, 40, 30), (3, 40, 42))
+                stage.settle()
+                np.testing.assert_array_equal(dock.session.live.codes, codes)
+                np.testing.assert_array_equal(stage.annotation.data, codes[0])
+            viewer.layers.remove(stage.annotation)
+            stage.bridge.restore_layers()
+            assert not stage.annotation.editable
+            picture(viewer, "read-only-locked")
+            monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(tmp_path / "mine.sparseseg"))
+            dock.project_panel._save_as.trigger()
+            QTest.qWait(50)
+        assert not panel._hint.text().startswith("Read-only")
+        assert panel._complete.isEnabled()
+        stage = hands(viewer)
+        stage.tools("paint", 2)
+        stage.drag((3, 40, 30), (3, 40, 42))
+        stage.settle()
+        assert (dock.session.live.codes != codes).any()
+
     def test_recent_projects_are_in_the_menu(self, open_viewer: Any, left: Any) -> None:
         path, codes = left
         viewer = open_viewer()
@@ -535,6 +568,15 @@ class TestImage:
         np.testing.assert_array_equal(dock.session.source.array, image)
         np.testing.assert_allclose(again.layers["made"].scale, (2, 0.5, 0.5))
         np.testing.assert_array_equal(dock.session.live.codes, codes)
+
+    @pytest.mark.parametrize(
+        ("error", "reason"), [(RuntimeError("codec lz4 is not there"), "codec lz4"), (MemoryError(), "MemoryError")]
+    )
+    def test_an_image_that_cannot_be_read_is_not_stored_and_that_is_told(self, error: Exception, reason: str) -> None:
+        store = project_wishes._store.__wrapped__  # without its thread
+        text, is_error = store(Mock(store_pixels=Mock(side_effect=error)), None)
+        assert is_error
+        assert reason in text
 
 
 class TestMenu:

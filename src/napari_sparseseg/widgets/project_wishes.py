@@ -14,7 +14,7 @@ from napari.qt.threading import thread_worker
 from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QProgressDialog, QWidget
 
-from napari_sparseseg.errors import InputError, SparseSegError
+from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.durable import RealDisk, replace_file
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import SUFFIX, Project
@@ -166,8 +166,8 @@ def _store(image: ProjectImage, array: Any) -> tuple[str, bool]:
     """Copy voxels; what to tell the user, and whether that is an error. Errors must not leave a napari worker."""
     try:
         image.store_pixels(array)
-    except (SparseSegError, OSError, MemoryError) as error:
-        return f"The image was not stored: {str(error) or 'out of memory'}", True
+    except Exception as error:  # noqa: BLE001 - lazy arrays run other people's code, which raises what it likes
+        return f"The image was not stored: {str(error) or type(error).__name__}", True
     return "The image is in the project now", False
 
 
