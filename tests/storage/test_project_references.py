@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,32 @@ class TestStoredPixels:
             np.testing.assert_array_equal(array[...], pixels)
             assert not image.entry.is_stored
         assert not list((path / "images" / "0").glob("*.partial"))
+
+    def test_what_a_crash_left_half_copied_is_removed_when_the_project_is_opened(self, path, pixels):
+        project_with(path, pixels).close()
+        partial = path / "images" / "0" / "pixels.partial"
+        shutil.copytree(path / "images" / "0" / "pixels", partial)
+        Project.open(path, read_only=True).close()
+        assert partial.exists()
+        with Project.open(path) as project:
+            assert not partial.exists()
+            np.testing.assert_array_equal(project.images[0].read()[...], pixels)
+
+    def test_what_is_being_copied_stays_while_the_annotation_is_saved(self, path, pixels):
+        with Project.create(path) as project:
+            image = project.add_image(pixels, shape=SHAPE, time_axis=0)
+            partial = path / "images" / "0" / "pixels.partial"
+
+            class Saving:
+                shape, dtype = pixels.shape, pixels.dtype
+
+                def __getitem__(self, index):
+                    image.clean()
+                    assert partial.exists()
+                    return pixels[index]
+
+            image.store_pixels(Saving())
+            np.testing.assert_array_equal(image.read()[...], pixels)
 
     def test_they_do_not_lie_elsewhere(self, path, pixels, tmp_path):
         with project_with(path, pixels) as project:

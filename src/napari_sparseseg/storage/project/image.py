@@ -152,7 +152,7 @@ class ProjectImage:
         already, which is what `read` reads then.
         """
         folder = self.folder / PIXELS
-        partial = folder.with_name(PIXELS + PARTIAL)
+        partial = self._partial_pixels
         with self.project.writing():
             if self.entry.is_stored:
                 raise ProjectError(f"{self.project.path.name} holds the image's voxels already")
@@ -360,6 +360,15 @@ class ProjectImage:
                 if folder.name not in names:
                     with suppress(OSError):
                         self.project.disk.remove(folder)
+
+    def clean_pixels(self) -> None:
+        """Remove voxels that were half copied; not while `store_pixels` may be at work."""
+        with suppress(OSError):
+            self.project.disk.remove(self._partial_pixels)
+
+    @property
+    def _partial_pixels(self) -> Path:
+        return self.folder / f"{PIXELS}{PARTIAL}"
 
     @contextmanager
     def _cleaning(self) -> Iterator[None]:

@@ -384,6 +384,7 @@ class Project:
         """Remove what an interrupted writer left behind."""
         for image in self._images:
             image.clean()
+            image.clean_pixels()
         self._clean_checkpoints()
 
     def _clean_checkpoints(self) -> None:
