@@ -60,6 +60,7 @@ class FakeLive:
         self.store: AnnotationStore | None = None
         self.predicted = np.zeros((1, 1, 1, 1), np.uint8)
         self.image_shape: tuple[int, ...] | None = None
+        self.project: Any = None
         self.states: dict[int, Any] = {}
         self.generation = 0
         self.opened: Opened | None = None

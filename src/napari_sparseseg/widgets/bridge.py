@@ -139,6 +139,12 @@ class LayerBridge(QObject):
         viewer = self._viewer()
         return viewer is not None and viewer.dims.ndisplay == 3
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the project can be looked at only: nothing that is painted would be kept."""
+        image = self._live.project
+        return image is not None and image.project.is_read_only
+
     def _connect(self, viewer: Any) -> None:
         if self._is_open:
             return
@@ -164,7 +170,7 @@ class LayerBridge(QObject):
         ]
 
     def _new_pair(self, viewer: Any, source: ImageSource) -> tuple[LayerPair, ToolSync]:
-        pair = LayerPair(viewer, self._live, source)
+        pair = LayerPair(viewer, self._live, source, is_read_only=self.is_read_only)
         pair.problem.connect(self.problem)
         pair.painted_at.connect(self._on_painted_at)
         tools = ToolSync(viewer, *pair.both, class_id=self._class_id, mode=self._mode, brush_size=self._brush_size)

@@ -143,6 +143,7 @@ class ClassLayers(QObject):
         active = viewer.layers.selection.active
         painted.show(self._history, colormap=_colormap(info), opacity=_OPACITY, **self._pair.placement)
         painted.layer.selected_label = info.class_id  # type: ignore[union-attr]  # it has just been shown
+        painted.layer.editable = not self._pair.is_read_only  # type: ignore[union-attr]
         viewer.layers.selection.active = active
         painted.painted.connect(partial(self._on_painted, info.class_id))
         painted.replaced.connect(partial(self._on_replaced, info.class_id))

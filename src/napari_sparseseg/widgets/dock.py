@@ -39,6 +39,7 @@ WIDTH = 350
 _MESSAGE_MS = 15_000
 _SAVING_MS = 200
 _LAYOUT_MS = 50
+_READ_ONLY = "The project can be looked at only; Project > Save as… makes a copy, and goes on there."
 _NO_BACKGROUND = "Say first which class is the background (the round button beside its name)."
 
 
@@ -279,7 +280,10 @@ class SparseSegDock(QWidget):
         reason = "" if self._has_background else _NO_BACKGROUND
         self.paint_panel.show_plane(plane)
         self.paint_panel.show_in_3d(self.session.bridge.is_in_3d)
-        self.paint_panel.show_complete(complete, plane is not None and self._has_background, reason)
+        is_read_only = self.session.bridge.is_read_only
+        self.paint_panel.show_read_only(is_read_only)
+        reason = _READ_ONLY if is_read_only else reason
+        self.paint_panel.show_complete(complete, plane is not None and not reason, reason)
 
     def _show_settings(self) -> None:
         self.settings_panel.show_settings(self.session.live.settings)

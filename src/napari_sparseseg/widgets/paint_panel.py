@@ -31,6 +31,11 @@ _HINTS = {
     "correct": "Paint over mistakes; erase to say “not this class”.",
 }
 _HINT_IN_3D = "Painting works in 2D; leave the 3D view first."
+_HINT_READ_ONLY = "Read-only; to paint: Project > Save as…"
+_READ_ONLY_TIP = (
+    "Nothing that is painted could be kept: the project cannot be written to. Project > Save as… makes a copy of it, "
+    "and goes on there."
+)
 _CORRECT_TIP = "Paint over mistakes of the prediction: each stroke is kept, and learnt."
 _NEXT_TIP = (
     "Go to the slice that is worth painting next, in the orientation on screen; a ring shows where the network is "
@@ -70,7 +75,7 @@ class PaintPanel(QWidget):
         layout.addLayout(self._build_complete())
         layout.addWidget(self._build_slices())
         self._connect()
-        self._is_in_3d = False
+        self._is_in_3d = self._is_read_only = False
         self.show_mode("paint")
         self.show_brush(10)
         self.show_advising(False)
@@ -83,11 +88,19 @@ class PaintPanel(QWidget):
         button = self._correct if mode == "correct" else self._paint
         if not button.isChecked():
             button.setChecked(True)
-        self._hint.show_text(_HINT_IN_3D if self._is_in_3d else _HINTS[mode])
+        if self._is_read_only:
+            self._hint.show_text(_HINT_READ_ONLY, _READ_ONLY_TIP)
+        else:
+            self._hint.show_text(_HINT_IN_3D if self._is_in_3d else _HINTS[mode])
 
     def show_in_3d(self, is_in_3d: bool) -> None:
         """Whether the view is in 3D, where nothing can be painted."""
         self._is_in_3d = is_in_3d
+        self.show_mode(self._mode)
+
+    def show_read_only(self, is_read_only: bool) -> None:
+        """Whether the project can be looked at only, so that nothing can be painted."""
+        self._is_read_only = is_read_only
         self.show_mode(self._mode)
 
     def show_correct_enabled(self, enabled: bool, reason: str = "") -> None:

@@ -41,8 +41,10 @@ class LayerPair(QObject):
     painted_at = Signal(tuple)
     """Middle of a stroke that was taken in, in voxels along z, y, x."""
 
-    def __init__(self, viewer: Any, live: LiveSegmenter, source: ImageSource) -> None:
+    def __init__(self, viewer: Any, live: LiveSegmenter, source: ImageSource, *, is_read_only: bool = False) -> None:
         super().__init__()
+        self.is_read_only = is_read_only
+        """Whether the layers can be looked at only, since no paint would be kept."""
         self.axes = axis_map(source)
         self.source = source
         self.annotation = PaintLayer(viewer, self.axes, AnnotationLayer, f"{source.name} annotation")
@@ -107,6 +109,9 @@ class LayerPair(QObject):
         )
         if goes_beneath:
             viewer.layers.move(len(viewer.layers) - 1, viewer.layers.index(self.annotation.layer))
+        for painted in self.both:
+            if painted.layer is not None:
+                painted.layer.editable = not self.is_read_only
 
     def forget(self) -> None:
         """Leave the layers in the viewer as ordinary ones."""
