@@ -21,7 +21,8 @@ from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.project.image import restore_annotation
 from napari_sparseseg.storage.project.objects import read_objects, write_objects
-from napari_sparseseg.storage.project.predictions import corners_of, read_prediction, stored_parts, write_prediction
+from napari_sparseseg.storage.project.predictions import read_prediction, stored_parts, write_prediction
+from napari_sparseseg.storage.project.zarrs import corners_of
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other systems promise less memory, or more")

@@ -126,10 +126,11 @@ def box_within(box: Box, part: tuple[slice, slice, slice]) -> Box:
 def box_around(one: Box, other: Box) -> Box:
     """The smallest box that holds both."""
     start, stop = zip(one.start, other.start, strict=True), zip(one.stop, other.stop, strict=True)
-    return Box(_triple(map(min, start)), _triple(map(max, stop)))
+    return Box(triple(map(min, start)), triple(map(max, stop)))
 
 
-def _triple(values: Iterable[int]) -> Shape3D:
+def triple(values: Iterable[int]) -> Shape3D:
+    """Three numbers, along z, y, x."""
     z, y, x = values
     return z, y, x
 

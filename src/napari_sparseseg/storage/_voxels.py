@@ -144,7 +144,7 @@ class Voxels:
             index = index[table[self._codes[index]] != self._codes[index]]
             if index.size:
                 self._recode(frame, index, table)
-                boxes.append(self._box_around(index))
+                boxes.append(self._box_holding(index))
                 self._look_again(segments)
         return reduce(box_around, boxes)
 
@@ -163,7 +163,7 @@ class Voxels:
         within: npt.NDArray[np.int64] = index[(index >= frame * size) & (index < (frame + 1) * size)]
         return within
 
-    def _box_around(self, index: npt.NDArray[np.int64]) -> Box:
+    def _box_holding(self, index: npt.NDArray[np.int64]) -> Box:
         """The smallest box that holds voxels of a frame."""
         _, *place = np.unravel_index(index, self.shape)
         (z, y, x), (last_z, last_y, last_x) = ([int(find(axis)) for axis in place] for find in (np.min, np.max))

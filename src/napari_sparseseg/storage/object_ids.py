@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.ndimage import find_objects
 
 from napari_sparseseg._types import NO_OBJECT, Box, Shape3D
-from napari_sparseseg.storage._edits import box_around
+from napari_sparseseg.storage._edits import box_around, triple
 from napari_sparseseg.storage._object_records import (
     CHANGED,
     FOUND,
@@ -103,18 +103,18 @@ class ObjectIds:
     def parts(self) -> list[tuple[int, Box]]:
         """Frames and boxes outside of which there are none."""
         with self._lock:
-            around = {frame: _box_around(known, np.arange(len(known))) for frame, known in self._bounds.items()}
+            around = {frame: _box_of_known(known, np.arange(len(known))) for frame, known in self._bounds.items()}
         return [(frame, box) for frame, box in sorted(around.items()) if box is not None]
 
     def box_of(self, frame: int, object_ids: Sequence[int]) -> Box | None:
         """The smallest box that holds these objects; None if there is nothing of them."""
         with self._lock:
-            bound = _box_around(self._bounds.get(frame, _NO_BOUNDS), np.asarray(object_ids))
+            bound = _box_of_known(self._bounds.get(frame, _NO_BOUNDS), np.asarray(object_ids))
             if self._ids is None or bound is None:
                 return None
             found = self._ids[frame][bound.slices]
             mask = np.any([found == object_id for object_id in object_ids], axis=0)
-        within = _box_around(_bounds_of(mask.astype(np.uint32)), np.ones(1, int))
+        within = _box_of_known(_bounds_of(mask.astype(np.uint32)), np.ones(1, int))
         return None if within is None else within.shifted(bound.start)
 
     def take(self, shape: Shape4, frame: int, box: Box, found: Ids) -> None:
@@ -265,7 +265,7 @@ class ObjectIds:
             self._grow(frame, np.array([wanted], np.uint32), np.stack([box.start, box.stop], axis=1)[None])
         ids = np.union1d(gone, [wanted]).astype(np.uint32)
         ids = ids[ids > NO_OBJECT]
-        around = _box_around(self._bounds.get(frame, _NO_BOUNDS), ids)
+        around = _box_of_known(self._bounds.get(frame, _NO_BOUNDS), ids)
         self._touch(frame, Touched(box if around is None else around, ids))
 
     def _count(self, frame: int, highest: int, more: npt.NDArray[np.int64]) -> None:
@@ -311,11 +311,11 @@ def _bounds_of(ids: Ids) -> Bounds:
     return np.array([_NOTHING if parts is None else [(part.start, part.stop) for part in parts] for parts in found])
 
 
-def _box_around(bounds: Bounds, object_ids: npt.NDArray[np.integer]) -> Box | None:
+def _box_of_known(bounds: Bounds, object_ids: npt.NDArray[np.integer]) -> Box | None:
     """The box that holds those of some objects that are known."""
     own = bounds[object_ids[object_ids < len(bounds)]]
     own = own[own[:, 0, 0] < own[:, 0, 1]]
-    return Box(_triple(own[..., 0].min(0).tolist()), _triple(own[..., 1].max(0).tolist())) if len(own) else None
+    return Box(triple(own[..., 0].min(0).tolist()), triple(own[..., 1].max(0).tolist())) if len(own) else None
 
 
 def _sizes_of(ids: Ids) -> npt.NDArray[np.intp]:
@@ -346,9 +346,4 @@ def box_across(box: Box, axis: int, index: int) -> Box:
     """The slice of a box at an `index` of the volume across an axis."""
     start, stop = list(box.start), list(box.stop)
     start[axis], stop[axis] = index, index + 1
-    return Box(_triple(start), _triple(stop))
-
-
-def _triple(values: Sequence[int]) -> Shape3D:
-    z, y, x = values
-    return z, y, x
+    return Box(triple(start), triple(stop))

@@ -36,7 +36,7 @@ from napari_sparseseg.storage.project.loading import (
 )
 from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, LayerPlace, Position, ProjectClass
 from napari_sparseseg.storage.project.objects import write_objects
-from napari_sparseseg.storage.project.predictions import corners_of, read_prediction, stored_parts, write_prediction
+from napari_sparseseg.storage.project.predictions import read_prediction, stored_parts, write_prediction
 from napari_sparseseg.storage.project.reference import (
     ImageCheck,
     ImageOrigin,
@@ -48,7 +48,14 @@ from napari_sparseseg.storage.project.reference import (
 )
 from napari_sparseseg.storage.project.segments import SegmentJournal, read_segments
 from napari_sparseseg.storage.project.whole import WholeFolder
-from napari_sparseseg.storage.project.zarrs import GroupWriter, all_corners, attributes_of, open_array, shard_slices
+from napari_sparseseg.storage.project.zarrs import (
+    GroupWriter,
+    all_corners,
+    attributes_of,
+    corners_of,
+    open_array,
+    shard_slices,
+)
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, largest_record
 
 if TYPE_CHECKING:

@@ -13,13 +13,14 @@ from napari_sparseseg.errors import ProjectError
 from napari_sparseseg.storage._object_records import HIGHEST_ID, Ids, Shape4
 from napari_sparseseg.storage.durable import Disk
 from napari_sparseseg.storage.object_ids import ObjectIds
-from napari_sparseseg.storage.project.predictions import corners_of
 from napari_sparseseg.storage.project.zarrs import (
     Corner,
     GroupWriter,
     attributes_of,
+    corners_of,
     damage,
     open_array,
+    part_of,
     shard_slices,
     stored_corners,
 )
@@ -44,7 +45,7 @@ def write_objects(disk: Disk, folder: Path, shape: Shape4, objects: ObjectIds) -
     writer = GroupWriter(disk, folder)
     array, shards = writer.array(_IDS, shape, np.uint32), []
     for corner in corners_of(objects.parts()):
-        block = objects.read(*_part(corner, shape))[None]
+        block = objects.read(*part_of(corner, shape))[None]
         if block.any():
             writer.write(array, corner, block)
             shards.append(_described(corner, block))
@@ -71,13 +72,7 @@ def read_objects(folder: Path, shape: Shape4) -> StoredObjects:
             _require(_described(corner, block) == known[corner], folder, "voxels are missing or changed")
             _require(int(block.max()) <= highest, folder, "ids that were not given")
             ids[shard_slices(corner, shape)] = block
-    return StoredObjects(ids, highest, [_part(corner, shape) for corner in corners])
-
-
-def _part(corner: Corner, shape: Shape4) -> tuple[int, Box]:
-    """Frame and box of a shard."""
-    frame, z, y, x = shard_slices(corner, shape)
-    return frame.start, Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
+    return StoredObjects(ids, highest, [part_of(corner, shape) for corner in corners])
 
 
 def _described(corner: Corner, block: Ids) -> list[Any]:

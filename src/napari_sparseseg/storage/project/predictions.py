@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from napari_sparseseg._types import Box, Spacing
 from napari_sparseseg.storage.durable import Disk
 from napari_sparseseg.storage.project.manifest import ProjectClass
 from napari_sparseseg.storage.project.zarrs import (
-    SHARD,
     Corner,
     GroupWriter,
     all_corners,
     attributes_of,
     open_array,
+    part_of,
     shard_slices,
     stored_corners,
 )
@@ -55,20 +54,7 @@ def read_prediction(folder: Path, shape: tuple[int, int, int, int]) -> zarr.Arra
 
 def stored_parts(folder: Path, shape: tuple[int, int, int, int]) -> list[tuple[int, Box]]:
     """Frames and boxes of labels that hold something: the shards that were written."""
-    found = []
-    for corner in stored_corners(folder / "0", shape):
-        frame, z, y, x = shard_slices(corner, shape)
-        found.append((frame.start, Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))))
-    return found
-
-
-def corners_of(parts: Iterable[tuple[int, Box]]) -> list[Corner]:
-    """Shards that some boxes of frames lie in."""
-    corners: set[Corner] = set()
-    for frame, box in parts:
-        ranges = [range(a // n * n, b, n) for a, b, n in zip(box.start, box.stop, SHARD[1:], strict=True)]
-        corners.update((frame, *corner) for corner in product(*ranges))
-    return sorted(corners)
+    return [part_of(corner, shape) for corner in stored_corners(folder / "0", shape)]
 
 
 def _ome(spacing: Spacing, classes: Sequence[ProjectClass]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import zarr
 from zarr.storage import LocalStore, MemoryStore
 
+from napari_sparseseg._types import Box
 from napari_sparseseg.errors import ProjectError
 from napari_sparseseg.storage.chunks import guarded
 from napari_sparseseg.storage.durable import Disk
@@ -159,6 +160,21 @@ def all_corners(shape: Shape) -> Iterable[Corner]:
 def shard_slices(corner: Corner, shape: Shape) -> tuple[slice, ...]:
     """The voxels of a shard."""
     return tuple(slice(a, min(a + s, n)) for a, s, n in zip(corner, _shard(shape), shape, strict=True))
+
+
+def corners_of(parts: Iterable[tuple[int, Box]]) -> list[Corner]:
+    """First voxels of the shards that some boxes of frames lie in, of an array (frames, z, y, x)."""
+    corners: set[Corner] = set()
+    for frame, box in parts:
+        ranges = [range(a // n * n, b, n) for a, b, n in zip(box.start, box.stop, SHARD[1:], strict=True)]
+        corners.update((frame, *corner) for corner in product(*ranges))
+    return sorted(corners)
+
+
+def part_of(corner: Corner, shape: Shape) -> tuple[int, Box]:
+    """Frame and box of a shard of an array (frames, z, y, x)."""
+    frame, z, y, x = shard_slices(corner, shape)
+    return frame.start, Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
 
 
 def _shard(shape: Shape) -> Shape:
