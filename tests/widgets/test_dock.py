@@ -527,16 +527,15 @@ class TestShowing:
         assert not dock.result_panel._ambiguity.isChecked()
         assert dock.session.live.settings.paint.candidates == 0
 
-    def test_extra_layers_come_along_to_another_image(self, viewer: Any, open_dock: Any) -> None:
+    def test_extra_layers_come_along_to_another_image(self, viewer: Any, open_dock: Any, qtbot: Any) -> None:
         add_image(viewer)
         dock = open_dock(viewer)
         dock.result_panel.uncertainty_toggled.emit(True)
         dock.result_panel.freshness_toggled.emit(True)
         other = add_image(viewer, "others", (6, 40, 56))
         dock.image_panel.source_chosen.emit(source_of([other]))
-        names = {layer.name for layer in viewer.layers}
-        assert {"others uncertainty", "others freshness"} <= names
-        assert not {"cells uncertainty", "cells freshness"} & names
+        qtbot.waitUntil(lambda: {"others uncertainty", "others freshness"} <= {layer.name for layer in viewer.layers})
+        assert not {"cells uncertainty", "cells freshness"} & {layer.name for layer in viewer.layers}
         assert dock.result_panel._uncertainty.isChecked()
         assert dock.result_panel._freshness.isChecked()
 

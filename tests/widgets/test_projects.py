@@ -29,6 +29,7 @@ from napari_sparseseg.widgets import extras, history, home, opening, project_wis
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.layers import FoundLayer
 from napari_sparseseg.widgets.session import find_session
+from napari_sparseseg.widgets.sources import source_of
 
 SHAPE = (6, 48, 48)
 LEFT, RIGHT = Box((3, 4, 4), (4, 20, 20)), Box((3, 28, 28), (4, 44, 44))
@@ -389,6 +390,56 @@ class TestComingBack:
         QTest.qWait(50)
         np.testing.assert_array_equal(dock.session.live.codes, codes)
         assert dock.session.project.path == path
+
+
+class TestLayersThatAreSwitchedOn:
+    """They are there with the next image, too."""
+
+    def test_they_come_once_the_image_is_on_screen(self, open_viewer: Any, image: Any, image_file: Path) -> None:
+        viewer = open_viewer()
+        viewer.open(image_file)
+        dock = open_dock(viewer)
+        for box in (dock.result_panel._uncertainty, dock.result_panel._novelty, dock.result_panel._freshness):
+            box.click()
+        sources = [source_of([viewer.add_image(image[:n], name=f"other{n}")]) for n in (3, 4, 5)]
+
+        def shown() -> list[str]:
+            names = [layer.name for layer in viewer.layers]
+            return sorted(name for name in names if name.endswith(("uncertainty", "novelty", "freshness")))
+
+        told = len(messages())
+        assert len(shown()) == 3
+        dock.session.open(sources[0])
+        assert not shown()
+        dock.session.open(sources[1])  # before they are there
+        wait_until(lambda: len(shown()) == 3)
+        QTest.qWait(50)
+        assert shown() == ["other4 freshness", "other4 novelty", "other4 uncertainty"]
+        assert not any("from now on" in text for text in messages()[told:])
+        dock.session.open(sources[2])
+        dock.result_panel._freshness.click()  # while they are awaited
+        wait_until(lambda: len(shown()) == 2)
+        QTest.qWait(50)
+        assert shown() == ["other5 novelty", "other5 uncertainty"]
+
+    def test_a_project_that_does_not_learn_what_they_show_is_not_made_to(
+        self, open_viewer: Any, left: Any, image: Any
+    ) -> None:
+        path, _ = left
+        viewer = open_viewer()
+        viewer.add_image(image[::-1], name="another")
+        dock = open_dock(viewer)
+        boxes = dock.result_panel._uncertainty, dock.result_panel._ambiguity, dock.result_panel._novelty
+        for box in boxes:
+            box.click()
+        told = len(messages())
+        drop(viewer, path)
+        wait_until(lambda: dock.session.project.path == path)
+        wait_until(lambda: "cells uncertainty" in viewer.layers)
+        wait_until(lambda: [box.isChecked() for box in boxes] == [True, False, False])
+        assert not any("from now on" in text for text in messages()[told:])
+        paint = dock.session.live.settings.paint
+        assert (paint.candidates, paint.novelty) == (PaintConfig().candidates, "off")
 
 
 class TestLayersThatCannotBeShown:

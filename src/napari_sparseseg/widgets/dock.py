@@ -150,6 +150,7 @@ class SparseSegDock(QWidget):
         return [
             (session.source_changed, self._on_source_changed),
             (session.told, self._show_message),
+            (session.maps_changed, self._show_maps),
             (session.configured, self._show_settings),
             (session.configured, self._show_project),
             (session.offered, self.project_panel.show_offer),

@@ -77,6 +77,8 @@ class Session(QObject):
     """Something the user was told: the sentence, and whether it is an error."""
     heard = Signal(str, bool)
     """Something to be told; emitted on any thread."""
+    maps_changed = Signal()
+    """Other layers are switched on than before, without the user's doing."""
     configured = Signal()
     offered = Signal(object)
     """`Earlier` paint of the image that was opened, None if there is none any more."""
@@ -92,6 +94,10 @@ class Session(QObject):
         self._after_removal = QTimer(self)
         self._after_removal.setSingleShot(True)
         self._after_removal.timeout.connect(self._on_image_gone)
+        self._unshown: list[str] = []  # layers of `MAPS` that come as soon as the image is on screen
+        self._showing = QTimer(self)
+        self._showing.setSingleShot(True)
+        self._showing.timeout.connect(self._show_next_map)
         self._is_closed = False
         self.project: Project | None = None
         self.offer: Earlier | None = None
@@ -146,7 +152,7 @@ class Session(QObject):
         self.source = source
         try:
             self.bridge.open(source)
-            self._show_wished_maps()
+            self._show_wished_maps_soon()
         finally:  # by now it is what is worked on, and strokes go there
             self.source_changed.emit(source)
         self._offer(find_earlier(taken) if taken is not None and is_new else None)
@@ -246,30 +252,49 @@ class Session(QObject):
                     self._have_learnt(name)
                 shows[name](wish)
                 setattr(self, name, wish)
+                self._unshown = [other for other in self._unshown if other != name]
         finally:
             self._own.update(layer for layer in (viewer.layers if viewer else ()) if self.owns(layer))
             self._before = None
 
-    def _show_wished_maps(self) -> None:
-        """Show the layers that are switched on with another image; those that cannot be are told, and switched off."""
-        for name, wish in {name: getattr(self, name) for name in MAPS}.items():
-            if wish in (None, False):
-                continue
-            try:
-                self.show_maps(**{name: wish})
-            except (InputError, MemoryError) as error:
-                self.show_maps(**{name: None if name == "probability" else False})
-                self.tell(str(error) or f"there is not enough memory for the layer of {name}", True)
+    def _show_wished_maps_soon(self) -> None:
+        """Show the layers that are switched on with another image, too, one after the other once it is on screen.
+
+        To make them takes long. Those that cannot be shown are told, and switched off.
+        """
+        self._unshown = [name for name in MAPS if getattr(self, name) not in (None, False)]
+        self._showing.start(0)
+
+    def _show_next_map(self) -> None:
+        if not self._unshown or self._is_closed or self._ending.is_under_way:
+            return
+        name = self._unshown.pop(0)
+        self._showing.start(0)
+        wish, off = getattr(self, name), None if name == "probability" else False
+        try:
+            # what this project does not learn is not learnt unasked
+            self.show_maps(**{name: wish if self._is_learnt(name) else off})
+        except (InputError, MemoryError) as error:
+            self.show_maps(**{name: off})
+            self.tell(str(error) or f"there is not enough memory for the layer of {name}", True)
+        self.maps_changed.emit()
+
+    def _is_learnt(self, name: str) -> bool:
+        """Whether the model learns what a layer shows; raises `InputError` if it cannot."""
+        if name == "ambiguity" and self.live.is_overlapping:
+            raise InputError("where classes overlap, a voxel may be each of them; ambiguity tells nothing there")
+        paint = self.live.settings.paint
+        return not ((name == "ambiguity" and not paint.candidates) or (name == "novelty" and paint.novelty == "off"))
 
     def _have_learnt(self, name: str) -> None:
         """Change the settings so that the model learns what a layer shows; raises `InputError` if it cannot."""
+        if self._is_learnt(name):
+            return
         paint = self.live.settings.paint
-        if name == "ambiguity" and self.live.is_overlapping:
-            raise InputError("where classes overlap, a voxel may be each of them; ambiguity tells nothing there")
-        if name == "ambiguity" and not paint.candidates:
+        if name == "ambiguity":
             self.configure(paint=paint.with_changes(candidates=_CANDIDATES))
             self.tell("What else voxels may be is learnt from now on (Settings: Candidate classes).")
-        if name == "novelty" and paint.novelty == "off":
+        else:
             self.configure(paint=paint.with_changes(novelty="features"))
             self.tell("What is like nothing that was painted is told from now on (Settings: Novelty).")
 
@@ -323,6 +348,7 @@ class Session(QObject):
         self._finalizer.detach()
         self._ending.stop()
         self._after_removal.stop()
+        self._showing.stop()
         viewer = self._viewer()
         if viewer is not None:
             _sessions.pop(viewer, None)
