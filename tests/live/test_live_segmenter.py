@@ -358,6 +358,19 @@ class TestPaint:
         live.heard.wait_until(lambda: "your last 3 strokes" in live.status.dice_source)
         assert 0.5 < live.status.dice <= 1
 
+    def test_strokes_of_a_class_that_is_new_are_not_scored_until_it_is_predicted(self, live, image):
+        train(live, image, 20)
+        rest(live)
+        new = live.add_class("new").class_id
+        for x in (12, 18, 24):
+            live.annotate(Region(0, Box((4, 14, x), (5, 20, x + 4))), new)
+        assert len(live._opened().score) == 0
+        live.start()
+        live.heard.wait_until(lambda: new in live._opened().score.class_ids)
+        rest(live)
+        live.annotate(Region(0, Box((4, 24, 12), (5, 28, 16))), new)
+        assert len(live._opened().score) == 1
+
     def test_a_mask_of_another_shape_is_refused_and_scores_nothing(self, live, image):
         live.open(image)
         with pytest.raises(InputError, match="mask"):

@@ -81,6 +81,8 @@ class Reporter:
 
     def tile(self, update: TileUpdate) -> None:
         """Tell of what was predicted."""
+        if self._learner.fitted is not None:
+            self._opened.score.class_ids = frozenset(self._learner.fitted.classes.ids)
         self._switch.tell(self._events.tile_predicted, update)
 
     def objects(self, frame: int, box: Box) -> None:

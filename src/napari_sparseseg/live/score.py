@@ -22,12 +22,14 @@ class StrokeScore:
     """
 
     def __init__(self) -> None:
+        self.class_ids: frozenset[int] = frozenset()
+        """Classes that what is predicted could be; strokes of others, new to the model, say nothing about it."""
         self._strokes: deque[Counts] = deque(maxlen=_LAST)
 
     def add(self, predicted: npt.NDArray[np.uint8], class_id: int) -> None:
         """A stroke of a class over voxels with these predicted labels; 0 (nothing predicted) does not count."""
         known = predicted[predicted > 0]
-        if not len(known):
+        if not len(known) or class_id not in self.class_ids:
             return
         counts = np.bincount(known)
         found = {label: (0, int(n)) for label, n in enumerate(counts.tolist()) if n}
@@ -41,7 +43,9 @@ class StrokeScore:
         self._strokes = deque((counts for counts in known if counts), maxlen=_LAST)
 
     def clear(self) -> None:
+        """Forget all strokes; nothing is predicted any more."""
         self._strokes.clear()
+        self.class_ids = frozenset()
 
     def __len__(self) -> int:
         return len(self._strokes)
