@@ -357,6 +357,7 @@ class TestPaint:
         live.start()
         live.heard.wait_until(lambda: "your last 3 strokes" in live.status.dice_source)
         assert 0.5 < live.status.dice <= 1
+        assert live.status.is_dice_of_strokes
 
     def test_strokes_of_a_class_that_is_new_are_not_scored_until_it_is_predicted(self, live, image):
         train(live, image, 20)

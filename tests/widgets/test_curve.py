@@ -94,7 +94,7 @@ def test_the_mouse_reads_the_curve_off(curve, qtbot):
     curve.add([CurvePoint(1, 0.5, 1.0, 0.5), CurvePoint(1240, 185.0, 0.25, 0.857)])
     curve._redraw()
     picture(curve)
-    assert curve.text_at(299) == "step 1\u202f240 · 3:05 min · loss 0.25 · Dice ~0.86"
+    assert curve.text_at(299) == "step 1\u202f240 · 3:05 min · loss 0.25 · Dice ~0.86 (held out)"
     qtbot.mouseMove(curve, QPoint(20, 50))
     qtbot.mouseMove(curve, QPoint(290, 50))
     qtbot.waitUntil(lambda: curve.toolTip() == curve.text_at(290))

@@ -123,6 +123,12 @@ class TestStatus:
         assert figures._tiles.text() == "300 of 1\u202f200 tiles fresh"
         assert figures._left.text() == "3:05 min left"
 
+    def test_the_dice_of_strokes_is_not_called_as_that_of_the_curve(self, panel):
+        panel.show_status(replace(BUSY, is_dice_of_strokes=True))
+        figures = panel._figures
+        assert figures._quality.text() == "Stroke Dice ~0.86 · 2.3 steps/s"
+        assert figures._quality.width() >= figures._quality.sizeHint().width()
+
     def test_the_reason_for_the_device_is_its_tooltip(self, panel):
         panel.show_status(IDLE)
         assert (panel._figures._device.text(), panel._figures._device.toolTip()) == ("CPU", "CPU\nNo GPU was found.")

@@ -55,11 +55,12 @@ class LiveStatus:
     """A snapshot of the live loop.
 
     `activity` is one short sentence on what it is doing now, or what it waits for ("Paint a second class").
-    `dice` estimates the agreement, 0..1, or None; `dice_source` says on what it rests. `n_tiles` counts the tiles of
-    the time point on screen, `n_fresh` those that show the latest paint and (nearly) the latest weights.
-    `seconds_left` is the time until all tiles are fresh, None if unknown or not predicting. `revision` counts the
-    changes of the annotation. `is_finding`: objects are being looked for, `is_advising`: a slice to paint. `error` is
-    the sentence of the failure that ended the last run, until the next start.
+    `dice` estimates the agreement, 0..1, or None; `dice_source` says on what it rests, `is_dice_of_strokes` whether on
+    strokes that were not learnt yet, unlike that of `CurvePoint`. `n_tiles` counts the tiles of the time point on
+    screen, `n_fresh` those that show the latest paint and (nearly) the latest weights. `seconds_left` is the time until
+    all tiles are fresh, None if unknown or not predicting. `revision` counts the changes of the annotation.
+    `is_finding`: objects are being looked for, `is_advising`: a slice to paint. `error` is the sentence of the failure
+    that ended the last run, until the next start.
     """
 
     state: LiveState = LiveState.NO_IMAGE
@@ -73,6 +74,7 @@ class LiveStatus:
     loss: float | None = None
     dice: float | None = None
     dice_source: str = ""
+    is_dice_of_strokes: bool = False
     n_tiles: int = 0
     n_fresh: int = 0
     seconds_left: float | None = None

@@ -51,6 +51,7 @@ class Reporter:
             loss=None,
             dice=None,
             dice_source="",
+            is_dice_of_strokes=False,
         )
 
     def lost_model(self) -> None:
@@ -117,7 +118,7 @@ class Reporter:
     def _publish(self, state: LiveState, activity: str) -> None:
         self._told = time.perf_counter()
         n_tiles, n_fresh = self._count_tiles()
-        dice, source = self._dice()
+        dice, source, is_of_strokes = self._dice()
         self._switch.publish(
             state=state,
             activity=activity,
@@ -126,6 +127,7 @@ class Reporter:
             loss=self.pace.loss,
             dice=dice,
             dice_source=source,
+            is_dice_of_strokes=is_of_strokes,
             n_tiles=n_tiles,
             n_fresh=n_fresh,
             seconds_left=self._seconds_left(n_tiles - n_fresh) if state in _AT_WORK else None,
@@ -145,15 +147,15 @@ class Reporter:
         board = self._predictor.board(self._switch.frame)
         return math.prod(board.grid), board.n_fresh(self._predictor.generation)
 
-    def _dice(self) -> tuple[float | None, str]:
-        """The best estimate there is, and on what it rests."""
+    def _dice(self) -> tuple[float | None, str, bool]:
+        """The best estimate there is, on what it rests, and whether that is strokes."""
         score = self._opened.score
         of_strokes = score.dice(self._classes.background)
         if of_strokes is not None:
-            return of_strokes, f"your last {len(score)} strokes, compared with what was predicted before them"
+            return of_strokes, f"your last {len(score)} strokes, compared with what was predicted before them", True
         if self._learner.dice is None:
-            return None, ""
-        return self._learner.dice, "painted voxels that were kept out of training; it flatters"
+            return None, "", False
+        return self._learner.dice, "painted voxels that were kept out of training; it flatters", False
 
     def _seconds_left(self, n_stale: int) -> float | None:
         wishes = self._switch.wishes

@@ -28,7 +28,10 @@ from napari_sparseseg.widgets.controls import count_text, is_dark, text_color
 
 REPAINT_MS = 200
 _MARGINS = (30, 16, 26, 15)  # left, top, right, bottom: room for the numbers and the legend
-_TIP = "How well the network learns: loss should fall, Dice rise. A click changes between time and steps."
+_TIP = (
+    "How well the network learns: loss should fall, Dice (of paint that was kept out of training) rise. "
+    "A click changes between time and steps."
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -163,7 +166,7 @@ class LearningCurve(QWidget):
             duration(float(at.seconds[index])),
             f"loss {at.loss[index]:.3g}",
         ]
-        return " · ".join(parts + ([] if np.isnan(dice) else [f"Dice ~{dice:.2f}"]))
+        return " · ".join(parts + ([] if np.isnan(dice) else [f"Dice ~{dice:.2f} (held out)"]))
 
     def _nearest(self, x: float | None) -> int | None:
         if x is None or self._columns is None or not len(self._columns.x):
@@ -238,7 +241,7 @@ class LearningCurve(QWidget):
             painter.drawText(QRectF(0, y - 8, area.left() - 4, 16), right, f"{share * top:.3g}")
             painter.setPen(colors[1])
             painter.drawText(QRectF(area.right() + 4, y - 8, 24, 16), left, f"{share:.3g}")
-        painter.drawText(QRectF(area.left(), 0, area.width() + _MARGINS[2], 12), right, "Dice")
+        painter.drawText(QRectF(area.left(), 0, area.width() + _MARGINS[2], 12), right, "Dice (held out)")
         painter.setPen(colors[0])
         painter.drawText(QRectF(0, 0, area.width(), 12), left, "Loss")
 

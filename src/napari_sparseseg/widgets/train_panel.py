@@ -231,7 +231,8 @@ class _Figures(QWidget):
     def show_status(self, status: LiveStatus) -> None:
         """Show the figures of a snapshot."""
         speed = f"{status.steps_per_second:.1f} steps/s" if status.steps_per_second > 0 else ""
-        dice = f"Dice ~{status.dice:.2f}" if status.dice is not None else "Dice not known"
+        name = "Stroke Dice" if status.is_dice_of_strokes else "Dice"
+        dice = f"{name} ~{status.dice:.2f}" if status.dice is not None else "Dice not known"
         steps = f"Step {count_text(status.step)}."
         source = status.dice_source or "Agreement of the prediction with your paint, 0 to 1; not known yet."
         self._quality.show_text(" · ".join(filter(None, (dice, speed))), f"{source}\n{steps}")
