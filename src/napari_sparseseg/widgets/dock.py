@@ -149,6 +149,7 @@ class SparseSegDock(QWidget):
         session = self.session
         return [
             (session.source_changed, self._on_source_changed),
+            (session.source_returned, self.image_panel.show_source),
             (session.told, self._show_message),
             (session.maps_changed, self._show_maps),
             (session.configured, self._show_settings),

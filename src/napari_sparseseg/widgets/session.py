@@ -7,9 +7,11 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from napari.layers import Image
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QWidget
@@ -33,7 +35,7 @@ from napari_sparseseg.widgets.home import (
     unused_path,
 )
 from napari_sparseseg.widgets.relay import GuiRelay
-from napari_sparseseg.widgets.restoring import add_to, shape_of_source
+from napari_sparseseg.widgets.restoring import add_to, recognised, shape_of_source
 from napari_sparseseg.widgets.sources import ImageSource, unwrapped
 
 MAPS = ("probability", "uncertainty", "ambiguity", "novelty", "freshness", "class_layers")
@@ -73,6 +75,8 @@ class Session(QObject):
 
     source_changed = Signal(object)
     """The `ImageSource` in use now."""
+    source_returned = Signal(object)
+    """The `ImageSource` in use, whose layers were removed, and others with its voxels have come."""
     told = Signal(str, bool)
     """Something the user was told: the sentence, and whether it is an error."""
     heard = Signal(str, bool)
@@ -94,6 +98,10 @@ class Session(QObject):
         self._after_removal = QTimer(self)
         self._after_removal.setSingleShot(True)
         self._after_removal.timeout.connect(self._on_image_gone)
+        self._after_insertion = QTimer(self)
+        self._after_insertion.setSingleShot(True)
+        self._after_insertion.timeout.connect(self._on_images_added)
+        self._is_image_gone = self._was_live = False
         self._unshown: list[str] = []  # layers of `MAPS` that come as soon as the image is on screen
         self._showing = QTimer(self)
         self._showing.setSingleShot(True)
@@ -141,6 +149,7 @@ class Session(QObject):
             if is_new:
                 _finish(taken.project if taken else None, is_unused=True)
             raise
+        self._predict_again()
         before, self.project = self.project, taken.project if taken else None
         if before is not self.project:
             _finish(before, is_unused=self._is_new and not was_used)
@@ -347,12 +356,13 @@ class Session(QObject):
         self._is_closed = True
         self._finalizer.detach()
         self._ending.stop()
-        self._after_removal.stop()
-        self._showing.stop()
+        for timer in (self._after_removal, self._after_insertion, self._showing):
+            timer.stop()
         viewer = self._viewer()
         if viewer is not None:
             _sessions.pop(viewer, None)
             viewer.layers.events.removed.disconnect(self._on_layer_removed)
+            viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
         for end in (self.relay.close, self.live.close, self.bridge.close):
             with suppress(RuntimeError):  # where the process ends, Qt may have deleted what they hold
                 end()
@@ -365,6 +375,7 @@ class Session(QObject):
 
     def _connect(self, viewer: Any) -> None:
         unwrapped(viewer).layers.events.removed.connect(self._on_layer_removed)
+        unwrapped(viewer).layers.events.inserted.connect(self._on_layer_inserted)
         self.relay.curve.connect(self._on_curve)
         self.relay.curve_cleared.connect(self._on_curve_cleared)
         self.relay.failed.connect(self._on_failed)
@@ -428,11 +439,47 @@ class Session(QObject):
 
     def _on_image_gone(self) -> None:
         self.live.pause()
-        if self.has_paint:
-            self.tell(f"The image “{self._removed}” was removed, so training pauses. Your paint is kept.")
-        else:
+        if not self.has_paint:
             self.source = None  # nothing is lost: the next image is taken by itself
             self.source_changed.emit(None)
+            return
+        self._was_live = self._was_live if self._is_image_gone else self.live.status.is_live
+        self._is_image_gone = True
+        self.live.set_live(False)
+        self.tell(
+            f"The image “{self._removed}” was removed: training and prediction pause until it is back. Your paint is kept."
+        )
+
+    def _on_layer_inserted(self, _event: Any) -> None:
+        if self._is_image_gone:
+            self._after_insertion.start(0)  # by then its place is known, and all layers of a sample are there
+
+    def _on_images_added(self) -> None:
+        """If the image that was removed has come back, go on with it; another one is left to the user."""
+        viewer, image, source = self._viewer(), self.live.project, self.source
+        if viewer is None or image is None or source is None or not self._is_image_gone:
+            return
+        layers = [layer for layer in viewer.layers if isinstance(layer, Image) and not self.owns(layer)]
+        candidates = [layers] if len(source.layers) > 1 else [[layer] for layer in layers]
+        sources = (recognised(image, candidate) for candidate in candidates)
+        found = next((each for each in sources if each and _place_of(each) == _place_of(source)), None)
+        if found is None:
+            return
+        self.source = replace(source, layers=found.layers, layer_names=found.layer_names)
+        self._predict_again()
+        self.source_returned.emit(self.source)
+        self.tell(f"The image “{source.name}” is back: work goes on, with Train also the training.")
+
+    def _predict_again(self) -> None:
+        """Predict as it was before the image was removed."""
+        if self._is_image_gone and self._was_live:
+            self.live.set_live(True)
+        self._is_image_gone = False
+
+
+def _place_of(source: ImageSource) -> tuple[Any, ...]:
+    """What must be equal so that layers of the one lie on the other."""
+    return source.shape, source.scale, source.translate, source.units, source.region, source.step, source.level
 
 
 def _temporary_project(name: str) -> Project:
