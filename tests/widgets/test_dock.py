@@ -596,30 +596,28 @@ class TestLayers:
         assert not dock.session.live.status.is_live
 
     def test_the_image_that_was_removed_is_gone_on_with_when_it_is_back(
-        self, viewer: Any, open_dock: Any, answer: Mock
+        self, viewer: Any, open_dock: Any, answer: Mock, qtbot: Any
     ) -> None:
         layer = add_image(viewer)
         dock = open_dock(viewer)
         paint(dock)
         use, project = dock.image_panel._use, dock.session.project
         viewer.layers.remove(layer)
-        QTest.qWait(20)
+        qtbot.waitUntil(lambda: not dock.session.live.status.is_live)
         add_image(viewer, "others", (6, 40, 56))
         QTest.qWait(20)
         assert not use.isHidden()
-        assert not dock.session.live.status.is_live
         viewer.add_image(layer.data.copy(), name="again", scale=(2, 1, 1))
         QTest.qWait(20)
         assert not dock.session.source.is_of(viewer.layers["again"])  # paint would not lie on it
         add_image(viewer, "back")
-        QTest.qWait(20)
-        assert dock.session.source.is_of(viewer.layers["back"])
+        qtbot.waitUntil(lambda: dock.session.source.is_of(viewer.layers["back"]))
         assert use.isHidden()
         assert dock.session.live.status.is_live
         assert dock.session.project is project
         assert dock.session.has_paint
         viewer.layers.remove("back")
-        QTest.qWait(20)
+        qtbot.waitUntil(lambda: not dock.session.live.status.is_live)
         dock.image_panel.source_chosen.emit(source_of([viewer.layers["others"]]))
         assert dock.session.live.status.is_live  # with another image as before
         answer.assert_called_once()

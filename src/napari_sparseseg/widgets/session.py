@@ -446,9 +446,8 @@ class Session(QObject):
         self._was_live = self._was_live if self._is_image_gone else self.live.status.is_live
         self._is_image_gone = True
         self.live.set_live(False)
-        self.tell(
-            f"The image “{self._removed}” was removed: training and prediction pause until it is back. Your paint is kept."
-        )
+        what = f"The image “{self._removed}” was removed"
+        self.tell(f"{what}: training and prediction pause until it is back. Your paint is kept.")
 
     def _on_layer_inserted(self, _event: Any) -> None:
         if self._is_image_gone:
