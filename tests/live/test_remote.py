@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from livekit import PATIENCE, QUICK, SMALL, Listener, make_image, make_truth, paint_both, rest, view_of
 
 from napari_sparseseg import LiveSegmenter
-from napari_sparseseg.config import PredictionConfig
+from napari_sparseseg.config import PaintConfig, PredictionConfig
 from napari_sparseseg.distributed.cluster import local_client
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.errors import InputError
@@ -127,6 +128,35 @@ def test_an_answer_about_other_classes_does_not_count(client):
     list(learner.learn({0: annotation_of()}, ClassTable((1, 2, 5), 1)))
     train(learner, before + 2)
     assert learner.fitted.classes.ids == (1, 2, 5)
+
+
+ASKED_FOR = pytest.mark.parametrize(
+    "paint", [PaintConfig(novelty="embedding"), PaintConfig(candidates=1.5)], ids=["novelty", "candidates"]
+)
+
+
+@ASKED_FOR
+def test_an_answer_from_before_something_else_was_asked_for_does_not_count(client, paint):
+    learner = make(address_of(client))
+    list(learner.learn({0: annotation_of()}, TWO))
+    train(learner, 3)
+    list(learner.train(0))  # a question is under way
+    learner.configure(replace(learner._settings, paint=paint))
+    list(learner.learn({0: annotation_of(3, 6)}, TWO))
+    train(learner, learner.step + 2)
+    assert learner.fitted.network.heads.novelty == paint.novelty
+    assert learner.fitted.network.heads.candidates == (paint.candidates > 0)
+
+
+@ASKED_FOR
+def test_what_is_asked_for_of_paint_takes_hold_with_the_next_stroke(client, paint):
+    learner = make(address_of(client))
+    list(learner.learn({0: annotation_of()}, TWO))
+    train(learner, 3)
+    heads = learner.fitted.network.heads
+    learner.configure(replace(learner._settings, paint=paint))
+    train(learner, learner.step + 3)
+    assert learner.fitted.network.heads == heads
 
 
 def test_a_worker_that_dies_is_replaced(client):

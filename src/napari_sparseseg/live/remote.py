@@ -118,6 +118,7 @@ class RemoteLearner(Learner):
         self._seconds = seconds
         self._session = uuid4().hex
         self._annotations: Mapping[int, Annotation] = {}
+        self._meaning = settings.paint  # of these annotations
         self._is_fresh = False
         self._asked: tuple[Future, Mapping[int, Annotation]] | None = None
         client = connect(self._address)
@@ -142,7 +143,7 @@ class RemoteLearner(Learner):
     def learn(self, annotations: Mapping[int, Annotation], classes: ClassTable) -> Iterator[TrainingStep]:
         is_first = self.step == 0
         yield from super().learn(annotations, classes)
-        self._annotations, self._is_fresh = annotations, is_first
+        self._annotations, self._meaning, self._is_fresh = annotations, self.paint, is_first
 
     @override
     def train(self, seconds: float) -> Iterator[TrainingStep]:
@@ -153,7 +154,8 @@ class RemoteLearner(Learner):
         self._asked = self._asked or self._ask(self._client)
         answer = self._wait(seconds)
         if answer is not None:
-            self._take(answer)
+            (_, learnt), self._asked = self._asked, None
+            self._take(answer, is_latest=learnt is self._annotations)
             self._asked = self._ask(self._client)  # before the steps are told: the worker shall not wait
             yield from map(self._checked, answer.steps)
 
@@ -172,7 +174,7 @@ class RemoteLearner(Learner):
     def _ask(self, client: Client) -> tuple[Future, Mapping[int, Annotation]]:
         question = Question(
             self._session,
-            replace(self._settings, device="auto"),
+            replace(self._settings, device="auto", paint=self._meaning),
             self.encoded(()),
             self._annotations,
             self._is_fresh,
@@ -199,14 +201,12 @@ class RemoteLearner(Learner):
             return None
         return answer
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: Answer, *, is_latest: bool) -> None:
         """Go on from where the worker has come to; the pixel head stays if it has seen later paint."""
-        assert self._asked is not None  # noqa: S101 - this is the answer
         fitted, header, tensors = decode_model(answer.model)
         trainer = self._trainer
-        if trainer is None or fitted.classes != trainer.classes:
-            return  # a class has come or gone meanwhile
-        is_latest = self._asked[1] is self._annotations
+        if trainer is None or (fitted.classes, fitted.network.heads) != (trainer.classes, trainer.network.heads):
+            return  # a class has come or gone meanwhile, or something else was asked for
         known = fitted.network.state_dict()
         if not is_latest:
             known = {name: value for name, value in known.items() if not name.startswith("pixel.")}
