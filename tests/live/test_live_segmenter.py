@@ -372,6 +372,14 @@ class TestPaint:
         live.annotate(Region(0, Box((4, 24, 12), (5, 28, 16))), new)
         assert len(live._opened().score) == 1
 
+    def test_an_image_of_equal_voxels_is_told(self, live, image):
+        notices = []
+        live.events.noticed.connect(notices.append)
+        live.open(np.full_like(image, 7))
+        live.heard.wait_until(lambda: notices)
+        assert notices[0].startswith("channel 0 of the image is constant (7 everywhere")
+        assert not live.status.error
+
     def test_a_mask_of_another_shape_is_refused_and_scores_nothing(self, live, image):
         live.open(image)
         with pytest.raises(InputError, match="mask"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -25,6 +25,11 @@ _WINDOWS, _WINDOW = 200, 64  # about so many in all; voxels along y and x
 _SHIFTS = (0.6180339887, 0.7548776662)  # windows of other planes lie elsewhere, spread evenly along y and x
 
 
+def warn_of_image(text: str) -> None:
+    """Warn with `InputWarning`, at the place where `IntensityRange.of` was called."""
+    warnings.warn(text, InputWarning, stacklevel=4)
+
+
 @dataclass(frozen=True, slots=True)
 class IntensityRange:
     """Median and spread of each channel.
@@ -37,17 +42,17 @@ class IntensityRange:
     scale: tuple[float, ...]
 
     @classmethod
-    def of(cls, volume: Volume) -> IntensityRange:
+    def of(cls, volume: Volume, warn: Callable[[str], None] = warn_of_image) -> IntensityRange:
         """Measure a volume on a fixed subsample: planes spread over z, windows of them where they are large.
 
         Every voxel of small volumes.
 
-        Warns with `InputWarning` if a channel is constant.
+        Warns if a channel is constant: with `InputWarning`, or as `warn` does.
         """
         offsets, scales = [], []
         for number, values in enumerate(_subsample(volume)):
             base = int(values.min()) if _is_wide(values.dtype) else 0
-            offset, scale = _measure(_minus(values, base), number, base)
+            offset, scale = _measure(_minus(values, base), number, warn, base)
             offsets.append(base + round(offset) if base else offset)
             scales.append(scale)
         return cls(tuple(offsets), tuple(scales))
@@ -88,7 +93,9 @@ def _minus(values: npt.NDArray[Any], offset: float) -> npt.NDArray[np.float64]:
     return np.where(np.abs(rough) < 2.0**62, wrapped.astype(np.int64).astype(np.float64), rough)
 
 
-def _measure(values: npt.NDArray[np.float64], channel: int, base: int = 0) -> tuple[float, float]:
+def _measure(
+    values: npt.NDArray[np.float64], channel: int, warn: Callable[[str], None], base: int = 0
+) -> tuple[float, float]:
     """Median and spread; where the quartiles are equal, what lies outside them gives the spread."""
     lower, median, upper = np.percentile(values, [25, 50, 75])
     spread = (upper - lower) / _QUARTILES_OF_NORMAL
@@ -97,11 +104,9 @@ def _measure(values: npt.NDArray[np.float64], channel: int, base: int = 0) -> tu
     if spread <= 0:  # nearly all voxels are equal: the few others carry the structure
         spread = np.abs(values - median).max()
     if spread <= 0:
-        warnings.warn(
+        warn(
             f"channel {channel} of the image is constant ({base + median:g} everywhere looked at): nothing can be "
-            "learnt from it; is this the right image?",
-            InputWarning,
-            stacklevel=3,
+            "learnt from it; is this the right image?"
         )
         spread = max(1.0, abs(base + median))
     return float(median), float(spread)

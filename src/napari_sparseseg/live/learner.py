@@ -22,7 +22,7 @@ from napari_sparseseg.engine.device import DeviceChoice, choose_device
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.model import FittedModel, ModelSpec, spacing_that_counts
 from napari_sparseseg.engine.network import SparseNet
-from napari_sparseseg.engine.normalise import IntensityRange
+from napari_sparseseg.engine.normalise import IntensityRange, warn_of_image
 from napari_sparseseg.engine.sharpness import lengths_of
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 from napari_sparseseg.engine.weak.transfer import check_start, started_from
@@ -55,17 +55,24 @@ class Learner:
     """Feature maps, trainer and weights of one image. Not thread-safe; made on the compute thread.
 
     On a CPU it leaves one core to the rest of the program. Once the image is not wanted any more, whatever reads it
-    raises `AbandonedError`.
+    raises `AbandonedError`. `notice` is told a sentence where the image gives nothing to learn from.
     """
 
     def __init__(
-        self, image: LiveImage, settings: Settings, *, is_wanted: Callable[[], bool] = lambda: True, seed: int = 0
+        self,
+        image: LiveImage,
+        settings: Settings,
+        *,
+        notice: Callable[[str], None] = warn_of_image,
+        is_wanted: Callable[[], bool] = lambda: True,
+        seed: int = 0,
     ) -> None:
         self.image = image
         self.choice: DeviceChoice = choose_device(settings.device)
         self.fitted: FittedModel | None = None
         self._settings = settings
         self._is_wanted = is_wanted
+        self._notice = notice
         self._seed = seed
         spacing = spacing_that_counts(image.spacing, image.flat)
         self._own_spec = ModelSpec(settings.model, spacing, image.n_channels, image.flat)
@@ -115,7 +122,7 @@ class Learner:
         """Features of a frame; reads the volume's coarse features if that has not been done."""
         if frame not in self._maps:
             volume = Watched(self.image.volume(frame), self._is_wanted)
-            intensity = IntensityRange.of(volume)
+            intensity = IntensityRange.of(volume, self._notice)
             if self.fitted is None and not self._maps:
                 self._own_spec = replace(self._own_spec, lengths=lengths_of([volume], self._own_spec.spacing))
             self._maps[frame] = FeatureMap(volume, self.spec.bank, intensity, device=self.choice.device)

@@ -112,9 +112,8 @@ class RemoteLearner(Learner):
         seed: int = 0,
         seconds: float = _SECONDS,
     ) -> None:
-        super().__init__(image, replace(settings, device="auto"), is_wanted=is_wanted, seed=seed)
+        super().__init__(image, replace(settings, device="auto"), notice=notice, is_wanted=is_wanted, seed=seed)
         self._address = settings.device
-        self._notice = notice
         self._seconds = seconds
         self._session = uuid4().hex
         self._annotations: Mapping[int, Annotation] = {}

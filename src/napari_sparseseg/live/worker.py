@@ -222,11 +222,9 @@ def _make_learner(opened: Opened, settings: Settings) -> Learner:
     def is_wanted() -> bool:
         return not opened.switch.is_retired
 
+    def notice(sentence: str) -> None:
+        opened.switch.tell(opened.switch.events.noticed, sentence)
+
     if not is_address(settings.device):
-        return Learner(opened.image, settings, is_wanted=is_wanted)
-    return RemoteLearner(
-        opened.image,
-        settings,
-        is_wanted=is_wanted,
-        notice=lambda text: opened.switch.tell(opened.switch.events.noticed, text),
-    )
+        return Learner(opened.image, settings, notice=notice, is_wanted=is_wanted)
+    return RemoteLearner(opened.image, settings, notice=notice, is_wanted=is_wanted)
