@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -250,3 +252,76 @@ def test_squares_are_the_cells_of_each_slice_in_order(shape, n_voxels, seed):
     _, cell = np.unique(np.column_stack([slice_id, cells]), axis=0, return_inverse=True)
     found = module._squares(coordinates // module.CELL, axis, slice_id)
     assert [rows.tolist() for rows in found] == [np.flatnonzero(cell == n).tolist() for n in range(cell.max() + 1)]
+
+
+def held_out_one_by_one(paint, share, seed):
+    """What is held out and what is learnt, each square compared with every voxel."""
+    coordinates, kinds, definite = paint.coordinates, paint.allowed, paint.is_definite
+    painted = kinds[definite].sum(0)
+    room = np.where(painted >= module._FEWEST, module._LARGEST_SHARE * painted, 0)
+    to_lose, wanted = module._LARGEST_LOSS * kinds.sum(0), share * definite.sum()
+    held_out, untouched, near = np.zeros((3, len(paint)), bool)
+    untouched[:] = True
+    squares = module._squares(coordinates // module.CELL, paint.axis, paint.slice_id)
+    for number in np.random.default_rng(seed).permutation(len(squares)):
+        rows = squares[number][definite[squares[number]]]
+        if wanted <= 0 or len(rows) == 0:
+            continue
+        square, counts = coordinates[rows], kinds[rows].sum(0)
+        around = ((coordinates >= square.min(0) - GAP) & (coordinates <= square.max(0) + GAP)).all(1) & untouched
+        loss = kinds[around].sum(0)
+        if (counts <= room).all() and (loss <= to_lose).all():
+            held_out[rows], untouched[around] = True, False
+            room, to_lose, wanted = room - counts, to_lose - loss, wanted - len(rows)
+    for voxel in coordinates[held_out]:
+        near |= (np.abs(coordinates - voxel) <= GAP).all(1)
+    return held_out, ~(held_out | near)
+
+
+@st.composite
+def painted_codes(draw):
+    """Planes across any axis and blocks, some filled and some with holes, of two classes and a set."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = draw(st.permutations([rng.integers(1, 13), *rng.integers(20, 50, 2)]))
+    codes = np.zeros(shape, np.uint8)
+    for _ in range(draw(st.integers(1, 3))):
+        low = [int(rng.integers(0, n)) // 2 for n in shape]
+        high = [int(rng.integers(a, n)) + 1 for a, n in zip(low, shape, strict=True)]
+        if rng.random() < 0.7:
+            axis = int(rng.integers(3))
+            high[axis] = low[axis] + 1
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        codes[box] = rng.choice([1, 2, 130], p=[0.6, 0.3, 0.1]) if rng.random() < 0.5 else 1
+        codes[box][rng.random(codes[box].shape) < rng.choice([0, 0.2, 0.8])] = rng.integers(0, 3)
+    codes.flat[[0, -1]] = 1, 2
+    return codes
+
+
+@settings(max_examples=30, deadline=None)
+@given(painted_codes(), st.sampled_from([0.02, 0.1, 0.3]), st.integers(0, 99), st.booleans())
+def test_held_out_paint_and_its_gap_are_those_found_voxel_by_voxel(codes, share, seed, is_shuffled):
+    annotation = make_annotation(codes, {130: {1, 3}})
+    if is_shuffled:
+        order = np.random.default_rng(seed).permutation(len(annotation))
+        order = order[np.argsort(annotation.coordinates[order, 0], kind="stable")]  # by z is all that is promised
+        annotation = replace(annotation, coordinates=annotation.coordinates[order], codes=annotation.codes[order])
+    paint = prepare_paint(annotation, ClassTable((1, 2, 3), 1), share=share, balance=0.0, seed=seed)
+    held_out, learnt = held_out_one_by_one(paint, share, seed)
+    np.testing.assert_array_equal(paint.held_out, held_out)
+    np.testing.assert_array_equal(paint.learnt, learnt)
+
+
+def test_a_slice_painted_all_over_is_searched_once_not_for_each_square():
+    looked_at = []
+
+    class Counted(np.ndarray):
+        """Counts the coordinates that are compared or computed with."""
+
+        def __array_ufunc__(self, ufunc, method, *inputs, **options):
+            looked_at.append(sum(np.size(array) for array in inputs))
+            return getattr(ufunc, method)(*[np.asarray(array) for array in inputs], **options)
+
+    paint = prepare(halves((1, 320, 320)), share=0)
+    coordinates = paint.coordinates.view(Counted)
+    module.choose_held_out(coordinates, paint.kinds, paint.is_definite, paint.axis, paint.slice_id, share=0.1, seed=0)
+    assert sum(looked_at) < 10 * paint.coordinates.size

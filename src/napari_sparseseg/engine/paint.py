@@ -102,7 +102,7 @@ def prepare_paint(
     kinds, is_definite = kinds_of(allowed, present), definite(allowed, present)
     axis = painted_axis(coordinates, annotation.shape)
     slice_id = slice_ids(coordinates, axis, annotation.shape)
-    held_out = choose_held_out(coordinates, kinds, is_definite, axis, slice_id, share=share, seed=seed)
+    held_out, learnt = choose_held_out(coordinates, kinds, is_definite, axis, slice_id, share=share, seed=seed)
     weights = annotation.weights * balancing_weight(kinds, balance, is_definite)
     if class_weights and present is None:
         weights = weights * (allowed @ weight_of_classes(class_weights, len(classes)) / allowed.sum(1))
@@ -112,7 +112,7 @@ def prepare_paint(
         weights.astype(np.float32, copy=False),
         axis,
         slice_id,
-        learnt=~(held_out | near_held_out(coordinates, held_out)),
+        learnt=learnt,
         held_out=held_out,
         object_ids=annotation.objects if annotation.objects is not None else np.zeros(len(annotation), np.int32),
         present=present,
@@ -231,27 +231,28 @@ def choose_held_out(
     *,
     share: float,
     seed: int,
-) -> npt.NDArray[np.bool_]:
-    """Whole squares of slices, in random order, until `share` of the paint is held out; scarce classes are spared.
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which voxels are held out, and which are learnt; those that are neither lie in a gap.
 
-    Only definite voxels, those painted with one class, count as held out: a set of classes has no single right answer.
+    Whole squares of slices, in random order, until `share` of the paint is held out; scarce classes are spared. Only
+    definite voxels, those painted with one class, count as held out: a set of classes has no single right answer.
     """
-    held_out = np.zeros(len(coordinates), bool)
+    held_out, learnt = np.zeros(len(coordinates), bool), np.ones(len(coordinates), bool)
     painted = kinds[is_definite].sum(0)
     if not share or len(coordinates) == 0:
-        return held_out
+        return held_out, learnt
     room = np.where(painted >= _FEWEST, _LARGEST_SHARE * painted, 0)
     members = _squares(coordinates // CELL, axis, slice_id)
     wanted = share * is_definite.sum()
-    learnt = np.ones(len(coordinates), bool)
     to_lose = _LARGEST_LOSS * kinds.sum(0)
+    places = _Places(coordinates)
     for number in np.random.default_rng(seed).permutation(len(members)):
         if wanted <= 0:
             break
         rows = members[number][is_definite[members[number]]]
         counts = kinds[rows].sum(0)
         if len(rows) and np.all((counts == 0) | (counts <= room)):
-            lost = _around(coordinates, coordinates[rows])
+            lost = places.around(rows)
             lost = lost[learnt[lost]]
             loss = kinds[lost].sum(0)
             if np.all(loss <= to_lose):
@@ -259,7 +260,9 @@ def choose_held_out(
                 learnt[lost] = False
                 room, to_lose = room - counts, to_lose - loss
                 wanted -= len(rows)
-    return held_out
+    beside = np.flatnonzero(~(learnt | held_out))  # in the box around a square, whose corners may be empty
+    learnt[beside] = ~near_held_out(coordinates, held_out, beside)
+    return held_out, learnt
 
 
 def _squares(
@@ -273,21 +276,42 @@ def _squares(
     return np.split(order, np.flatnonzero(np.diff(square[order])) + 1)
 
 
-def _around(coordinates: npt.NDArray[np.int32], square: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
-    """Numbers of the voxels in the box around a held-out square and its gap."""
-    low, high = square.min(0) - _GAP, square.max(0) + _GAP
-    first, last = np.searchsorted(coordinates[:, 0], [low[0], high[0] + 1])
-    between = coordinates[first:last, 1:]
-    found: npt.NDArray[np.intp] = first + np.flatnonzero(((between >= low[1:]) & (between <= high[1:])).all(1))
-    return found
+class _Places:
+    """Finds the voxels in a box row by row, whatever else is painted.
+
+    To compare each voxel with each box would take minutes where slices are painted all over.
+    """
+
+    def __init__(self, coordinates: npt.NDArray[np.int32]) -> None:
+        self._coordinates = coordinates
+        self._size = coordinates.max(0).astype(np.int64) + 1
+        numbers = np.ravel_multi_index(tuple(coordinates.T), tuple(self._size))
+        self._order = np.argsort(numbers, kind="stable")  # soon done: they are in order as a rule
+        self._ascending = numbers[self._order]
+
+    def around(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Numbers of the voxels in the box around these and their gap."""
+        square = self._coordinates[rows]
+        low = np.maximum(square.min(0) - _GAP, 0)
+        high = np.minimum(square.max(0) + _GAP, self._size - 1)
+        z, y = np.arange(low[0], high[0] + 1)[:, None], np.arange(low[1], high[1] + 1)
+        starts = ((z * self._size[1] + y) * self._size[2]).ravel()
+        first = np.searchsorted(self._ascending, starts + low[2])
+        length = np.searchsorted(self._ascending, starts + high[2], side="right") - first
+        steps = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        found: npt.NDArray[np.intp] = self._order[np.repeat(first, length) + steps]
+        return found
 
 
-def near_held_out(coordinates: npt.NDArray[np.int32], held_out: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Voxels within the gap around held-out ones (in the largest coordinate difference)."""
+def near_held_out(
+    coordinates: npt.NDArray[np.int32], held_out: npt.NDArray[np.bool_], rows: npt.NDArray[np.intp] | None = None
+) -> npt.NDArray[np.bool_]:
+    """Voxels within the gap around held-out ones (in the largest coordinate difference); all, or these `rows`."""
     from scipy.spatial import cKDTree
 
+    asked = coordinates if rows is None else coordinates[rows]
     if not held_out.any():
-        return np.zeros(len(coordinates), bool)
-    distance, _ = cKDTree(coordinates[held_out]).query(coordinates, p=np.inf, distance_upper_bound=_GAP + 0.5)
+        return np.zeros(len(asked), bool)
+    distance, _ = cKDTree(coordinates[held_out]).query(asked, p=np.inf, distance_upper_bound=_GAP + 0.5)
     near: npt.NDArray[np.bool_] = np.isfinite(distance)
     return near
