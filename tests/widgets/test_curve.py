@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QPoint, Qt
-from qtpy.QtGui import QColor, QPalette
+from qtpy.QtCore import QPoint, QRectF, Qt
+from qtpy.QtGui import QColor, QPainter, QPalette
 from qtpy.QtWidgets import QApplication
 
 from napari_sparseseg.live.events import CurvePoint
@@ -88,6 +88,24 @@ def test_each_column_is_the_mean_of_its_points():
 @pytest.mark.parametrize(("value", "top"), [(0.9, 1.0), (1.1, 1.2), (0.031, 0.04), (70, 80), (0, 1), (np.inf, 1)])
 def test_the_scale_ends_at_a_readable_number(value, top):
     assert _round_up(value) == pytest.approx(top)
+
+
+@pytest.mark.parametrize("loss", [3e-6, 0.0115, 0.7, 1.15, 115.0, 7000.0])
+def test_the_numbers_at_the_loss_are_not_cut_off(curve, monkeypatch, loss):
+    drawn = []
+    draw = QPainter.drawText
+
+    def note(painter, *args):
+        if isinstance(args[0], QRectF) and args[0].left() == 0 and args[-1] not in ("Loss", ""):
+            drawn.append((args[-1], painter.fontMetrics().horizontalAdvance(args[-1]) <= args[0].width()))
+        draw(painter, *args)
+
+    monkeypatch.setattr(QPainter, "drawText", note)
+    curve.add([CurvePoint(i, i * 0.5, loss, None) for i in range(1, 5)])
+    curve._redraw()
+    picture(curve)
+    assert len(drawn) == 3
+    assert all(fits for _, fits in drawn)
 
 
 def test_the_mouse_reads_the_curve_off(curve, qtbot):

@@ -27,7 +27,8 @@ from napari_sparseseg.progress import duration
 from napari_sparseseg.widgets.controls import count_text, is_dark, text_color
 
 REPAINT_MS = 200
-_MARGINS = (30, 16, 26, 15)  # left, top, right, bottom: room for the numbers and the legend
+_LEAST_TOP = 0.01  # of the axis of the loss: below, the curve is flat, and the numbers would be long
+_MARGINS = (40, 16, 26, 15)  # left, top, right, bottom: room for the numbers and the legend
 _TIP = (
     "How well the network learns: loss should fall, Dice (of paint that was kept out of training) rise. "
     "A click changes between time and steps."
@@ -216,7 +217,7 @@ class LearningCurve(QWidget):
         across = np.maximum.accumulate(table[1] if self._over_time else table[0])
         self._columns = columns = _reduced(table, across, area.left(), area.width())
         finite = columns.loss[np.isfinite(columns.loss)]
-        top = _round_up(float(np.percentile(finite, 98)) if len(finite) else 0.0)
+        top = max(_LEAST_TOP, _round_up(float(np.percentile(finite, 98)) if len(finite) else 0.0))
         self._draw_frame(painter, area, top)
         self._draw_ends(painter, area, float(across[0]), float(across[-1]))
         colors = _line_colors(is_dark(self))
