@@ -166,3 +166,43 @@ def test_volumes_smaller_than_a_patch_are_scored(shape):
     assert held_out or not paint.held_out.any()
     score = held_out.score(make_network(n_classes=2), [make_features(make_noise(shape))], CLASSES, has_context=True)
     assert np.isfinite(score.loss)
+
+
+class TestManyVolumes:
+    def paints(self, n):
+        return [prepare_paint(make_annotation(halves()), CLASSES, share=0.2, balance=0.0, seed=k) for k in range(n)]
+
+    def patches(self, paints):
+        return HeldOutSet(paints, PATCHES, [SHAPE] * len(paints))._patches
+
+    @pytest.mark.parametrize("n", [4, 10, 60])
+    def test_the_patches_of_a_long_time_series_are_few_and_spread_over_its_frames(self, n):
+        frames = [patch.volume for patch in self.patches(self.paints(n))]
+        assert len(frames) == 24
+        counts = np.bincount(frames, minlength=n)
+        assert counts.max() - counts.min() <= 1
+        assert frames[0] == 0
+        assert frames[-1] == n - 1
+
+    def test_frames_with_few_patches_leave_their_turn_to_others(self):
+        few = prepare_paint(make_annotation(halves()), CLASSES, share=0.01, balance=0.0, seed=0)
+        counts = np.bincount([patch.volume for patch in self.patches([few, *self.paints(5)])])
+        assert 0 < counts[0] < 4
+        assert counts.sum() == 24
+
+    @pytest.mark.parametrize("n", [1, 2, 3])
+    def test_those_of_few_volumes_are_all_scored(self, n):
+        frames = [patch.volume for patch in self.patches(self.paints(n))]
+        assert np.bincount(frames).tolist() == [8] * n
+
+    def test_every_frame_of_a_short_time_series_has_a_say(self):
+        paints = self.paints(10)
+        held_out = HeldOutSet(paints, PATCHES, [SHAPE] * 10)
+        right, wrong = (
+            make_features(image_of(halves()), scales=(1.0,)),
+            make_features(-image_of(halves()), scales=(1.0,)),
+        )
+        network = FixedHeads(pixel_is_right=True, unet_is_right=True)
+        for frame in range(10):
+            maps = [wrong if number == frame else right for number in range(10)]
+            assert held_out.score(network, maps, CLASSES, has_context=True).dice < 1

@@ -22,7 +22,8 @@ _MIXES = (0.0, 0.25, 0.5, 0.75)  # the U-Net alone was nowhere better than with 
 # Held-out squares lie beside what was learnt, which flatters the pixel head: to win it must be clearly likelier.
 _DOUBT_OF_PIXELS = 0.6
 _FEWEST_TO_CHOOSE = 100  # held-out voxels of each class
-_MOST_PATCHES = 8
+_MOST_PATCHES = 8  # of a volume
+_MOST_IN_ALL = 24  # else the checks of a long time series would take longer than the steps between them
 # For the mix where held-out paint cannot choose it:
 _GROWN_UP = 200  # steps after which the U-Net has its full say
 _MOST_OF_PUPIL = 0.8  # share of a U-Net that learns from the pixel head, and has learnt
@@ -68,6 +69,7 @@ class HeldOutSet:
                 members = inside[open_voxels[inside]]
                 open_voxels[members] = False
                 self._patches.append(_Patch(volume, box, members))
+        self._patches = _in_turn(self._patches)
 
     def __bool__(self) -> bool:
         return bool(self._patches)
@@ -197,6 +199,19 @@ class _OverlappingTruth:
     def is_enough(self, classes: ClassTable) -> bool:  # noqa: ARG002 - as of classes that exclude each other
         """Whether there are enough voxels of each class to choose by."""
         return int(self.present.sum(0).min()) >= _FEWEST_TO_CHOOSE
+
+
+def _in_turn(patches: Sequence[_Patch]) -> list[_Patch]:
+    """At most `_MOST_IN_ALL`: the first of each volume, then the second, and so on, the last turn evenly spread."""
+    volumes = np.array([patch.volume for patch in patches])
+    turn = np.arange(len(patches)) - np.searchsorted(volumes, volumes)
+    kept: list[int] = []
+    for number in range(_MOST_IN_ALL):
+        room, of_turn = _MOST_IN_ALL - len(kept), np.flatnonzero(turn == number)
+        if not room or not len(of_turn):
+            break
+        kept += of_turn[np.linspace(0, len(of_turn) - 1, min(room, len(of_turn))).round().astype(np.intp)].tolist()
+    return [patches[number] for number in sorted(kept)]
 
 
 def _slice_by_slice(paint: Paint) -> npt.NDArray[np.intp]:
