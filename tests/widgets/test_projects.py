@@ -341,7 +341,8 @@ class TestComingBack:
         other = dock_of(second)
         np.testing.assert_array_equal(other.session.live.codes, codes)
         assert state_text(other).startswith("Read-only")
-        assert sum("open in another window" in text for text in messages()) == 1
+        (told,) = [text for text in messages() if "open in another window" in text]
+        assert told.startswith(dock.session.project.path.name)  # as it is written
         assert state_text(dock).startswith("Saved")
         picture(second, "read-only")
 

@@ -137,6 +137,10 @@ class TestStatus:
         panel.show_status(replace(BUSY, activity="Training, step 7"))
         assert panel._state._text.text() == "Training, step 7"
 
+    def test_one_tile_is_no_tiles(self, panel):
+        panel.show_status(replace(BUSY, n_tiles=1, n_fresh=1))
+        assert panel._figures._tiles.text() == "1 of 1 tile fresh"
+
     def test_when_all_is_fresh_no_time_is_left(self, panel):
         panel.show_status(replace(BUSY, n_fresh=1200, seconds_left=0.0))
         assert panel._figures._tiles.text() == "All 1\u202f200 tiles fresh"

@@ -331,7 +331,8 @@ class Session(QObject):
         """Tell the user something, as a notification of napari's and in the dock; GUI thread."""
         if not text or self._is_closed or self._ending.is_under_way:
             return
-        sentence = text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+        is_file_name = "." in text.split(maxsplit=1)[0].rstrip(".!?")  # which is written as it is
+        sentence = (text[0] if is_file_name else text[0].upper()) + text[1:] + ("" if text[-1] in ".!?" else ".")
         (show_error if is_error else show_info)(sentence)
         self.told.emit(sentence, is_error)
 

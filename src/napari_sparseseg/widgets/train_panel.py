@@ -293,6 +293,8 @@ def _state_text(status: LiveStatus) -> str:
 def _tiles_text(n_fresh: int, n_tiles: int) -> str:
     if not n_tiles:
         return "No prediction yet"
+    if n_tiles == 1:
+        return f"{n_fresh} of 1 tile fresh"
     if n_fresh >= n_tiles:
         return f"All {count_text(n_tiles)} tiles fresh"
     return f"{count_text(n_fresh)} of {count_text(n_tiles)} tiles fresh"
