@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from napari_sparseseg.distributed import job as job_module
 from napari_sparseseg.distributed import plan as plan_module
 from napari_sparseseg.distributed.predict import Amendment, make_request, predict_volume
 from napari_sparseseg.errors import InputTypeError, InputWarning
+from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.formats import open_image
 from napari_sparseseg.storage.unfinished import Unfinished
 
@@ -174,6 +176,64 @@ class TestResuming:
             done = segmenter.predict_to(image, tmp_path / "a.zarr", spacing=(2, 2, 2) if what == "settings" else None)
         assert done.n_resumed == 0
         np.testing.assert_array_equal(level(done.labels), segmenter.predict(image))
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_killed_between_probabilities_and_labels_it_puts_the_labels_in_their_place(
+        self, segmenter, whole, tmp_path, monkeypatch, overwrite
+    ):
+        outputs = {"store": tmp_path / "labels.ome.zarr", "probabilities": True}
+        replace = Unfinished._replace
+
+        def replace_or_fail(self, source, target):
+            if target.name == "labels.ome.zarr":
+                raise KeyboardInterrupt
+            replace(self, source, target)
+
+        monkeypatch.setattr(Unfinished, "_replace", replace_or_fail)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.predict_to(make_image(), **outputs)
+        monkeypatch.undo()
+        done = segmenter.predict_to(make_image(), **outputs, overwrite=overwrite)
+        assert (done.n_resumed, done.n_voxels) == (N_SHARDS, whole.n_voxels)
+        assert digest(done.labels) == digest(whole.labels)
+        assert sorted(names_in(tmp_path)) == ["labels.ome.zarr", "labels_probabilities.ome.zarr"]
+
+    def test_where_what_was_begun_is_gone_it_begins_anew(self, segmenter, whole, tmp_path, interrupted, monkeypatch):
+        outputs = {"store": tmp_path / "labels.ome.zarr", "probabilities": True}
+        interrupted(3)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.predict_to(make_image(), **outputs)
+        monkeypatch.undo()
+        shutil.rmtree(tmp_path / "labels.ome.zarr.unfinished" / "probabilities.zarr")
+        done = segmenter.predict_to(make_image(), **outputs)
+        assert done.n_resumed == 0
+        np.testing.assert_array_equal(level(done.probabilities), level(whole.probabilities))
+
+    def test_what_a_run_that_was_killed_at_its_end_has_left_is_removed(self, segmenter, tmp_path, monkeypatch):
+        segmenter.predict_to(make_image(seed=1), tmp_path / "a.zarr")
+        remove = RealDisk.remove
+
+        def remove_or_fail(self, path):
+            if path.name.endswith(".old") and path.exists():
+                raise KeyboardInterrupt
+            remove(self, path)
+
+        monkeypatch.setattr(RealDisk, "remove", remove_or_fail)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.predict_to(make_image(), tmp_path / "a.zarr", overwrite=True)
+        monkeypatch.undo()
+        assert len(names_in(tmp_path)) == 3
+        assert segmenter.predict_to(make_image(), tmp_path / "a.zarr").n_resumed == N_SHARDS
+        assert names_in(tmp_path) == ["a.zarr"]
+
+    def test_what_is_under_way_of_something_else_stays(self, segmenter, tmp_path, interrupted, monkeypatch):
+        segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        interrupted(3)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.predict_to(make_image(seed=1), tmp_path / "a.zarr", overwrite=True)
+        monkeypatch.undo()
+        assert segmenter.predict_to(make_image(), tmp_path / "a.zarr").n_resumed == N_SHARDS
+        assert segmenter.predict_to(make_image(seed=1), tmp_path / "a.zarr", overwrite=True).n_resumed == 3
 
     def test_on_wish_it_begins_anew(self, segmenter, tmp_path, interrupted, monkeypatch):
         interrupted(3)

@@ -188,8 +188,9 @@ def predict_volume(
     volume = ArrayVolume(request.image, request.channel_axis)
     identity = identity_of(request.image)
     fingerprint = _fingerprint(request, fitted, intensity, volume, identity)
-    done = _finished_before(request, fingerprint)
+    done = _finished_before(request, fingerprint) or _published_now(request, fingerprint)
     if done is not None:
+        _remove_leftovers(request, fingerprint)
         _tell_if_unsure(request, identity)
         return done
     for output in request.outputs:
@@ -253,14 +254,49 @@ def _hash(values: Any) -> str:
 
 def _finished_before(request: Request, fingerprint: Mapping[str, str]) -> Prediction | None:
     """What an earlier run completed; None if there is nothing, or something else."""
-    if not request.resume or not all(is_zarr(output) for output in request.outputs):
+    if not request.resume:
         return None
-    notes = [zarr.open(output, mode="r").attrs.asdict().get(_ATTRIBUTE) for output in request.outputs]
+    notes = [_note_in(output, fingerprint) for output in request.outputs]
     noted = notes[-1]
-    if not isinstance(noted, dict) or noted.get("fingerprint") != dict(fingerprint) or notes[0] != noted:
+    if noted is None or notes[0] != noted:
         return None
     n_voxels = {int(class_id): int(n) for class_id, n in noted["n_voxels"].items()}
     return Prediction(request.target, request.probabilities, n_voxels, noted["n_shards"], noted["n_shards"], 0.0)
+
+
+def _note_in(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any] | None:
+    """What was noted in a result once it was complete; None if it is not, or that of something else."""
+    noted = zarr.open(path, mode="r").attrs.asdict().get(_ATTRIBUTE) if is_zarr(path) else None
+    return noted if isinstance(noted, dict) and noted.get("fingerprint") == dict(fingerprint) else None
+
+
+def _published_now(request: Request, fingerprint: Mapping[str, str]) -> Prediction | None:
+    """What a run completed that was killed with only the probabilities in their place; puts the labels in theirs."""
+    folder = Unfinished.folder_of(request.target)
+    if not request.resume or request.probabilities is None or not folder.is_dir():
+        return None
+    with closing(Unfinished(request.target)) as unfinished:
+        noted = _note_in(unfinished.labels, fingerprint)
+        is_half_way = noted is not None and not unfinished.probabilities.exists()
+        if not is_half_way or _note_in(request.probabilities, fingerprint) != noted:
+            return None
+        checked_target(request.target, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
+        with writable(request.target):
+            unfinished.publish(None, request.target)
+    return _finished_before(request, fingerprint)
+
+
+def _remove_leftovers(request: Request, fingerprint: Mapping[str, str]) -> None:
+    """Remove what a run has left that was killed once all was in its place."""
+    if not (Unfinished.folder_of(request.target).is_dir() or Unfinished.left_of(request.outputs)):
+        return
+    try:
+        with closing(Unfinished(request.target)) as unfinished, writable(request.target):
+            manifest = unfinished.manifest()
+            if manifest is None or manifest.fingerprint == fingerprint:  # else something else is under way
+                unfinished.leave(request.outputs)
+    except InputError:
+        return  # another process is at it, or nothing may be removed there: the result is complete
 
 
 def _tell_if_unsure(request: Request, identity: Identity) -> None:
@@ -305,7 +341,7 @@ def _resumed(unfinished: Unfinished, fingerprint: Mapping[str, str]) -> Manifest
         return None
     changed = [text for part, text in _PARTS.items() if found.fingerprint.get(part) != fingerprint[part]]
     if not changed:
-        return found
+        return found if unfinished.holds_arrays_of(found) else None
     warnings.warn(
         f"{' and '.join(changed)} changed since {unfinished.folder.name} was begun: its "
         f"{len(unfinished.finished())} finished shards are dropped, and prediction starts anew",

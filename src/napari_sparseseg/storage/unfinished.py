@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,11 +133,26 @@ class Unfinished:
         """Finished shards with the voxels of each class; a line that was cut short does not count."""
         return _finished_in(self.folder)
 
+    def holds_arrays_of(self, manifest: Manifest) -> bool:
+        """Whether all that is written is here; not once some of it was put in its place."""
+        return self.labels.is_dir() and (not manifest.probabilities or self.probabilities.is_dir())
+
     def publish(self, probabilities: Path | None, labels: Path) -> None:
         """Put the results in their places, the labels last, and remove the folder; what lies there is replaced."""
         if probabilities is not None:
             self._replace(self.probabilities, probabilities)
         self._replace(self.labels, labels)
+        self.leave()
+
+    @staticmethod
+    def left_of(outputs: Iterable[Path]) -> list[Path]:
+        """What a run that was killed while it replaced these has set aside."""
+        return [aside for aside in map(_aside, outputs) if aside.exists()]
+
+    def leave(self, outputs: Iterable[Path] = ()) -> None:
+        """Remove the folder, and what was set aside of these."""
+        for aside in self.left_of(outputs):
+            self._disk.remove(aside)
         self.clear()
         self.close()
         self._disk.remove(self.folder / _LOCK)
@@ -155,13 +170,18 @@ class Unfinished:
     def _replace(self, source: Path, target: Path) -> None:
         if not source.exists():  # a run that was killed came as far as this
             return
-        aside = target.with_name(f".{target.name}.old")
+        aside = _aside(target)
         self._disk.remove(aside)
         if target.exists():
             target.rename(aside)
         shutil.move(source, target)
         self._disk.sync_folder(target.parent)
         self._disk.remove(aside)
+
+
+def _aside(target: Path) -> Path:
+    """Where what is replaced lies until something else is in its place."""
+    return target.with_name(f".{target.name}.old")
 
 
 def _read_manifest(folder: Path) -> Manifest | None:
