@@ -22,7 +22,8 @@ from qtpy.QtWidgets import QApplication, QLabel, QMenu, QProgressDialog, QPushBu
 
 from napari_sparseseg._types import Box, Region
 from napari_sparseseg.config import PaintConfig, TrainingConfig
-from napari_sparseseg.live.events import ObjectsChange, SavingStatus
+from napari_sparseseg.live.events import LiveState, LiveStatus, ObjectsChange, SavingStatus
+from napari_sparseseg.live.loop import PAUSED_WITH_NEWS
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.strokes import AnnotationStore
 from napari_sparseseg.widgets import extras, history, home, opening, project_wishes
@@ -391,6 +392,23 @@ class TestComingBack:
         QTest.qWait(50)
         np.testing.assert_array_equal(dock.session.live.codes, codes)
         assert dock.session.project.path == path
+
+
+def test_hints_and_state_are_read_at_the_width_at_which_the_dock_opens(open_viewer: Any, image: Any) -> None:
+    viewer = open_viewer()
+    viewer.window._qt_window.resize(1280, 860)
+    viewer.add_image(image)
+    dock = open_dock(viewer)
+    dock.session.live.auto_start = False
+    QTest.qWait(50)
+    hint, state = dock.paint_panel._hint, dock.train_panel._state._text
+    for mode, is_read_only in (("paint", False), ("correct", False), ("paint", True)):
+        dock.paint_panel.show_read_only(is_read_only)
+        dock.paint_panel.show_mode(mode)
+        assert hint.sizeHint().width() <= hint.width(), hint.text()
+    dock.train_panel.show_status(LiveStatus(LiveState.PAUSED, PAUSED_WITH_NEWS))
+    assert state.sizeHint().width() <= state.width(), state.text()
+    picture(viewer, "hints")
 
 
 class TestLayersThatAreSwitchedOn:

@@ -37,6 +37,8 @@ from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.live.switchboard import Find, Tabulate, Wishes
 from napari_sparseseg.storage.sparse import is_large
 
+PAUSED_WITH_NEWS = "Paused; Train learns the latest paint"
+"""What is said to have been left to do; it must fit into one line of the dock."""
 _PIECE_SECONDS = 0.15  # of training between two looks at what else is wanted
 _TRAINING_FOR_SCREEN = 0.7  # seconds of training for each second of predicting what is on screen
 _GROWTH = 1.2  # of the steps since paint was last learnt, between two generations
@@ -409,7 +411,7 @@ class LiveLoop:
         elif not has_model:
             self.reporter.at_rest(LiveState.WAITING, "Press Train")
         elif is_trainable and self._learnt_revision != self._store.revision:
-            self.reporter.at_rest(LiveState.PAUSED, "Paused; Train or Update once learns the latest paint")
+            self.reporter.at_rest(LiveState.PAUSED, PAUSED_WITH_NEWS)
         elif self.reporter.is_all_fresh:
             self.reporter.at_rest(LiveState.UP_TO_DATE, "Everything is predicted")
         elif self.predictor.is_full and wishes.is_live:

@@ -28,7 +28,7 @@ _ROW_HEIGHT = 20
 _MAX_ROWS = 6
 _HINTS = {
     "paint": "Paint a little of every class (keys 1 to 9).",
-    "correct": "Paint over mistakes; erase to say “not this class”.",
+    "correct": "Paint over mistakes; erase for “not this”.",
 }
 _HINT_IN_3D = "Painting works in 2D; leave the 3D view first."
 _HINT_READ_ONLY = "Read-only; to paint: Project > Save as…"
