@@ -202,6 +202,22 @@ class TestComingBack:
         wait_for(lambda: not project.manifest.checkpoints)
         close(live, project)
 
+    def test_a_prediction_of_a_model_that_was_dropped_does_not_come_back(self, opened):
+        live, project = opened()
+        live.look_at(view_of())
+        paint_both(live)
+        live.heard.wait_for_step(3)
+        rest(live)
+        live.save()
+        wait_for(lambda: project.images[0].prediction() is not None)
+        wait_for(lambda: not live._saver._has_new_tiles)
+        live.reset_model()
+        wait_for(lambda: not project.manifest.checkpoints)
+        assert project.images[0].prediction() is None
+        assert not live._saver._parts()
+        assert not list((project.images[0].folder / "prediction").iterdir())
+        close(live, project)
+
     def test_a_model_that_a_class_was_removed_from_does_not_take_a_newer_one_for_it(self, opened):
         live, project = opened()
         live.look_at(view_of())

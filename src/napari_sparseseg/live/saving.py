@@ -102,8 +102,9 @@ class Saver:
         self._n_models += 1
 
     def forget_model(self) -> None:
-        """The user began anew: models that were saved do not come back."""
+        """The user began anew: neither models nor a prediction that were saved come back."""
         self._has_forgotten = True
+        self._has_new_tiles, self._tiles = False, set()
         self._wake(everything=False)
 
     def hold(self) -> bool:
@@ -200,6 +201,7 @@ class Saver:
 
     def _save_settings(self) -> bool:
         if self._has_forgotten:
+            self._image.drop_prediction()
             self._image.project.drop_checkpoints()
             self._has_forgotten, self._saved_model = False, None
         settings = self._settings()

@@ -332,6 +332,12 @@ class ProjectImage:
             with self.project.writing():
                 self.project.commit(self.project.manifest.with_image(self.number, prediction=number))
 
+    def drop_prediction(self) -> None:
+        """Forget the labels that were written, since the user began anew. The saving thread; raises OSError."""
+        with self._cleaning(), self.project.writing():
+            if self.entry.prediction is not None:
+                self.project.commit(self.project.manifest.with_image(self.number, prediction=None))
+
     def prediction(self) -> zarr.Array[Any] | None:
         """The labels that were written last, (frames, z, y, x), as an array to be read piece by piece; None if none.
 
