@@ -17,6 +17,7 @@ from napari_sparseseg.config import PaintConfig, PredictionConfig
 from napari_sparseseg.distributed.cluster import local_client
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.live import remote
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.learner import Learner
 from napari_sparseseg.live.remote import Question, RemoteLearner, teach
@@ -40,6 +41,7 @@ def client():
 def one_thread():
     before = torch.get_num_threads()
     yield
+    remote._learners.clear()  # those of questions that were answered in this process
     torch.set_num_threads(before)
 
 
@@ -50,9 +52,9 @@ def annotation_of(*planes):
     return read_annotation(codes, ArrayVolume(np.zeros(codes.shape)))
 
 
-def make(address, notice=pytest.fail, **options):
+def make(address, notice=pytest.fail, paint=None, **options):
     image = LiveImage.of(IMAGE, channel_axis=None, time_axis=None, spacing=None)
-    settings = Settings(SMALL, QUICK, PredictionConfig(), address)
+    settings = Settings(SMALL, QUICK, PredictionConfig(), address, paint or PaintConfig())
     learner = (
         RemoteLearner(image, settings, notice=notice, seconds=0, **options)
         if is_address(address)
@@ -101,6 +103,18 @@ def test_an_answer_is_not_over_before_the_unet_has_made_a_step():
     list(learner.learn(annotations, TWO))
     answer = teach(Question("a", settings, learner.encoded(()), annotations, is_fresh=True, seconds=0), image)
     assert [step.phase for step in answer.steps][-3:] == ["warm-up", "warm-up", "unet"]
+
+
+def test_a_worker_takes_the_features_of_a_model_that_was_loaded():
+    image = LiveImage.of(IMAGE, channel_axis=None, time_axis=None, spacing=None)
+    settings = Settings(SMALL, QUICK, PredictionConfig(), "cpu")
+    annotations = {0: annotation_of()}
+    for model in (SMALL, SMALL.with_changes(scales=(1.0, 2.0))):
+        learner = Learner(image, replace(settings, model=model))
+        list(learner.learn(annotations, TWO))
+        question = Question("a", settings, learner.encoded(()), annotations, is_fresh=True, seconds=0)
+        assert teach(question, image).steps[-1].phase == "unet"
+        assert remote._learners["a"].map(0).bank == learner.spec.bank
 
 
 def test_a_stroke_meanwhile_keeps_what_the_worker_has_learnt(client):

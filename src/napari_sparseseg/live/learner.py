@@ -160,6 +160,7 @@ class Learner:
 
         `annotations` are those it was learning from; with `is_fresh` it has not trained since `learn`, the first time.
         """
+        self._drop_maps_unless(fitted.spec)
         self._painted = frozenset(annotations)
         trainer = self._use(fitted)
         trainer.restore(*training)
