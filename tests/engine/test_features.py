@@ -158,15 +158,27 @@ class TestAtAGlance:
         make_features(volume, scales=(1.0,)).prepare()
         assert volume.boxes == []
 
-    def test_less_cache_can_be_allowed_later(self, small_blocks):
+    def test_less_cache_can_be_allowed_later_and_frees_memory_at_once(self, small_blocks):
+        image = make_noise((7, 20, 13))
+        feature_map = make_features(image)
+        expected = feature_map.read(whole(image.shape))
+        used = sum(block.nbytes for block in feature_map._blocks.values())
+        feature_map.cache_bytes = used // 2
+        left = sum(block.nbytes for block in feature_map._blocks.values())
+        assert used // 4 < left <= used // 2
+        assert left == feature_map._cached_bytes
+        assert torch.equal(feature_map.read(whole(image.shape)), expected)
+        feature_map.cache_bytes = 1
+        assert len(feature_map._blocks) == 1
+
+    def test_without_a_cache_what_was_kept_before_is_still_used(self, small_blocks):
         volume = Recorder(make_noise((7, 20, 13)))
         feature_map = make_features(volume)
         feature_map.read(whole(volume.shape))
-        feature_map.cache_bytes = 1
-        feature_map.read(whole(volume.shape))  # all from the cache
-        feature_map._blocks.popitem()
+        n_reads = len(volume.boxes)
+        feature_map.cache_bytes = 0
         feature_map.read(whole(volume.shape))
-        assert len(feature_map._blocks) == 1
+        assert len(volume.boxes) == n_reads
 
 
 class TestSingleVoxels:

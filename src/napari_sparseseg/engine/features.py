@@ -107,8 +107,8 @@ def _usual_length(length: float) -> float:
 class FeatureMap:
     """The features of one volume, computed block by block when they are asked for, and cached.
 
-    `cache_bytes` bounds the memory of the cached blocks, 0 keeps none; the least recently used go first. The coarse
-    lattice of a volume with more than some 200 million voxels is not kept as a whole either. Not thread-safe.
+    `cache_bytes` bounds the memory of the cached blocks, 0 keeps no more of them; the least recently used go first. The
+    coarse lattice of a volume with more than some 200 million voxels is not kept as a whole either. Not thread-safe.
     """
 
     def __init__(
@@ -125,11 +125,22 @@ class FeatureMap:
         self.intensity = intensity
         self.shape = volume.shape
         self.device = device or torch.device("cpu")
-        self.cache_bytes = cache_bytes
+        self._cache_bytes = cache_bytes
         self._block_shape = _BLOCK_SHAPE if self.device.type == "cpu" else _BLOCK_SHAPE_OF_GPU
         self._blocks: OrderedDict[Shape3D, Tensor] = OrderedDict()
         self._cached_bytes = 0
         self._lattice = CoarseLattice(self.shape, bank, self._intensities, self.device)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Less of it frees memory at once, in a map that is not read from as well; 0 only lets no more be kept."""
+        return self._cache_bytes
+
+    @cache_bytes.setter
+    def cache_bytes(self, n_bytes: int) -> None:
+        self._cache_bytes = n_bytes
+        if n_bytes:
+            self._trim()
 
     def prepare(self, region: Box | None = None) -> None:
         """Read a small volume once, or a region, for the coarse features: see `CoarseLattice.prepare`."""
@@ -202,10 +213,14 @@ class FeatureMap:
         block = block.reshape(-1, block.shape[-1]).contiguous().reshape(block.shape)
         self._blocks[index] = block
         self._cached_bytes += block.nbytes
+        self._trim()
+        return block
+
+    def _trim(self) -> None:
+        """Drop the blocks used longest ago that are too many; the last one stays for what is read next to it."""
         while len(self._blocks) > 1 and self._cached_bytes > self.cache_bytes:
             _, oldest = self._blocks.popitem(last=False)
             self._cached_bytes -= oldest.nbytes
-        return block
 
     def _compute(self, box: Box) -> Tensor:
         bank = self.bank
