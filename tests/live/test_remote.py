@@ -195,6 +195,20 @@ def test_without_the_cluster_training_goes_on_here():
     assert not learner.trains_elsewhere
 
 
+def test_without_workers_training_goes_on_here(monkeypatch):
+    monkeypatch.setattr(remote, "_LOOK", 0.5)
+    told = []
+    with local_client(1) as emptied:
+        learner = make(address_of(emptied), notice=told.append)
+        list(learner.learn({0: annotation_of()}, TWO))
+        train(learner, 2)
+        emptied.cluster.scale(0)
+        train(learner, 6)
+    assert len(told) == 1
+    assert "has no workers any more; training goes on here" in told[0]
+    assert not learner.trains_elsewhere
+
+
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
     monkeypatch.setattr("napari_sparseseg.distributed.cluster._PATIENCE", 0.5)
     with pytest.raises(InputError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 3.0  # of training for each question
 _PAUSE = 0.01  # seconds between two looks whether an answer is there
+_LOOK = 5.0  # seconds between two looks whether a cluster that does not answer has workers
 _GOODBYE = 2.0  # seconds that a client is given to end
 _SESSIONS = 2  # of which a worker keeps features
 
@@ -96,8 +97,8 @@ class RemoteLearner(Learner):
     """A learner whose U-Net is trained by a worker of a Dask cluster.
 
     What follows a stroke at once, the short burst of the pixel head and the prediction, happens here. Where a stroke
-    comes while the worker computes, its answer still brings the U-Net further. If the cluster is lost, training goes on
-    here, and `notice` is told a sentence.
+    comes while the worker computes, its answer still brings the U-Net further. If the cluster is lost, or the last of
+    its workers, training goes on here, and `notice` is told a sentence.
 
     Raises `InputError` if the scheduler does not answer, or has no workers.
     """
@@ -120,6 +121,7 @@ class RemoteLearner(Learner):
         self._meaning = settings.paint  # of these annotations
         self._is_fresh = False
         self._asked: tuple[Future, Mapping[int, Annotation]] | None = None
+        self._looked_at, self._has_workers = 0.0, True
         client = connect(self._address)
         self._close = weakref.finalize(self, client.close, _GOODBYE)
         size_of(client)
@@ -151,7 +153,7 @@ class RemoteLearner(Learner):
             yield from super().train(seconds)
             return
         self._asked = self._asked or self._ask(self._client)
-        answer = self._wait(seconds)
+        answer = self._wait(self._client, seconds)
         if answer is not None:
             (_, learnt), self._asked = self._asked, None
             self._take(answer, is_latest=learnt is self._annotations)
@@ -179,26 +181,39 @@ class RemoteLearner(Learner):
             self._is_fresh,
             self._seconds,
         )
+        self._looked_at, self._has_workers = time.perf_counter(), True
         return client.submit(teach, question, self._image, pure=False), self._annotations
 
-    def _wait(self, seconds: float) -> Answer | None:
+    def _wait(self, client: Client, seconds: float) -> Answer | None:
         """The answer, if it comes within so many seconds."""
         assert self._asked is not None  # noqa: S101 - train has asked
         future = self._asked[0]
         started = time.perf_counter()
-        while not future.done():
-            if time.perf_counter() - started >= seconds:
-                return None
-            time.sleep(_PAUSE)
         try:
+            while not future.done():
+                if self._is_deserted(client):
+                    self._come_home("has no workers any more")
+                    return None
+                if time.perf_counter() - started >= seconds:
+                    return None
+                time.sleep(_PAUSE)
             answer: Answer = future.result()
         except SparseSegError:
             self._asked = None
             raise
         except Exception as error:  # noqa: BLE001 - whatever has happened to a cluster, it is of no more use
-            self._come_home(error)
+            reason = str(error).partition("\n")[0][:200] or type(error).__name__
+            self._come_home(f"does not answer any more ({reason})")
             return None
         return answer
+
+    def _is_deserted(self, client: Client) -> bool:
+        """Whether there were no workers twice in a row, since one that died may soon be replaced."""
+        if time.perf_counter() - self._looked_at < _LOOK:
+            return False
+        had_workers, self._has_workers = self._has_workers, bool(client.nthreads())
+        self._looked_at = time.perf_counter()
+        return not (had_workers or self._has_workers)
 
     def _take(self, answer: Answer, *, is_latest: bool) -> None:
         """Go on from where the worker has come to; the pixel head stays if it has seen later paint."""
@@ -222,11 +237,10 @@ class RemoteLearner(Learner):
             self._asked[0].cancel()
             self._asked = None
 
-    def _come_home(self, error: Exception) -> None:
+    def _come_home(self, what: str) -> None:
         self._asked, self._client = None, None
         self._close()
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        self._notice(f"The cluster at {self._address} does not answer any more ({reason}); training goes on here")
+        self._notice(f"The cluster at {self._address} {what}; training goes on here")
 
 
 def _given(image: LiveImage) -> LiveImage:
