@@ -218,8 +218,8 @@ class _Figures(QWidget):
         self._tiles = ElidedLabel(role="muted")
         self._left = ElidedLabel(role="muted", side="right")
         top, bottom = row(self._quality, self._device), row(self._tiles, self._left)
-        for line in (top, bottom):
-            line.setStretch(0, 3)
+        for line, share in ((top, 6), (bottom, 3)):
+            line.setStretch(0, share)
             line.setStretch(1, 2)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
