@@ -16,6 +16,7 @@ from napari_sparseseg import LiveSegmenter
 from napari_sparseseg.config import PaintConfig, PredictionConfig
 from napari_sparseseg.distributed.cluster import local_client
 from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.headstate import HeadState
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.live import remote
 from napari_sparseseg.live.image import LiveImage
@@ -79,10 +80,15 @@ def assert_equal(a, b):
     first, second = a.weights().state_dict(), b.weights().state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert a.weights().context == b.weights().context
+    assert HeadState.of(a.weights()) == HeadState.of(b.weights())
+    assert a.score == b.score
 
 
-def test_the_worker_learns_bit_for_bit_what_would_be_learnt_here(client):
-    learners = make("cpu"), make(address_of(client))
+@pytest.mark.parametrize(
+    "paint", [PaintConfig(), PaintConfig(novelty="embedding", candidates=1.5)], ids=["plain", "further heads"]
+)
+def test_the_worker_learns_bit_for_bit_what_would_be_learnt_here(client, paint):
+    learners = make("cpu", paint=paint), make(address_of(client), paint=paint)
     for learner in learners:
         list(learner.learn({0: annotation_of()}, TWO))
         train(learner, 7)
@@ -92,6 +98,7 @@ def test_the_worker_learns_bit_for_bit_what_would_be_learnt_here(client):
         list(learner.learn({0: annotation_of(3, 6)}, TWO))
         train(learner, 12)
     assert [learner.step for learner in learners] == [12, 12]
+    assert learners[0].score is not None
     assert_equal(*learners)
 
 

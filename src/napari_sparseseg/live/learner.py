@@ -25,6 +25,7 @@ from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.normalise import IntensityRange, warn_of_image
 from napari_sparseseg.engine.sharpness import lengths_of
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
+from napari_sparseseg.engine.validation import HeldOutScore
 from napari_sparseseg.engine.weak.transfer import check_start, started_from
 from napari_sparseseg.errors import InputError, NotFittedError, TrainingError
 from napari_sparseseg.live.image import LiveImage, Watched
@@ -112,6 +113,11 @@ class Learner:
     def dice(self) -> float | None:
         return self._trainer.dice if self._trainer else None
 
+    @property
+    def score(self) -> HeldOutScore | None:
+        """What held-out paint told last, which the model's mix and `dice` are by."""
+        return self._trainer.score if self._trainer else None
+
     def configure(self, settings: Settings) -> None:
         """Take other settings of training and prediction; model and device stay what they are."""
         self._settings = settings
@@ -155,10 +161,12 @@ class Learner:
         annotations: Mapping[int, Annotation],
         *,
         is_fresh: bool,
+        score: HeldOutScore | None = None,
     ) -> None:
         """Take over from another learner of this image, exactly as it would have gone on; `train` comes next.
 
-        `annotations` are those it was learning from; with `is_fresh` it has not trained since `learn`, the first time.
+        `annotations` are those it was learning from, `score` is what it last had of them; with `is_fresh` it has not
+        trained since `learn`, the first time.
         """
         self._drop_maps_unless(fitted.spec)
         self._painted = frozenset(annotations)
@@ -166,6 +174,7 @@ class Learner:
         trainer.restore(*training)
         maps = [self.map(frame) for frame in annotations]
         trainer.learn_from(maps, list(annotations.values()), is_known=True)
+        trainer.score = score
         self._settled_at = trainer.step
         self._steps = trainer.steps() if is_fresh else trainer.steps(burst=0)
 

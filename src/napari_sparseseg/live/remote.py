@@ -22,8 +22,10 @@ from napari_sparseseg._types import Annotation
 from napari_sparseseg.distributed.cluster import connect, size_of
 from napari_sparseseg.engine.checkpoint import decode_model
 from napari_sparseseg.engine.classes import ClassTable
+from napari_sparseseg.engine.headstate import HeadState
 from napari_sparseseg.engine.model import FittedModel
 from napari_sparseseg.engine.trainer import Trainer, TrainingStep
+from napari_sparseseg.engine.validation import HeldOutScore
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.learner import Learner
@@ -44,7 +46,8 @@ class Question:
     """Go on with training for so many seconds: all that it takes, but for the image.
 
     `model` is the content of a model file with the state of training, `annotations` the paint of each frame that it was
-    learning from. With `is_fresh` its pixel head has seen this paint in a short burst only.
+    learning from. With `is_fresh` its pixel head has seen this paint in a short burst only. `score` is what held-out
+    paint told last.
     """
 
     session: str
@@ -53,14 +56,16 @@ class Question:
     annotations: Mapping[int, Annotation]
     is_fresh: bool
     seconds: float
+    score: HeldOutScore | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The model with its state after some more steps, as the content of a model file."""
+    """The model with its state after some more steps, as the content of a model file, and its latest score."""
 
     model: bytes
     steps: tuple[TrainingStep, ...]
+    score: HeldOutScore | None
 
 
 _learners: OrderedDict[str, Learner] = OrderedDict()  # of this worker, by session
@@ -73,13 +78,14 @@ def teach(question: Question, image: LiveImage) -> Answer:
     """
     learner = _learner_of(question, image)
     fitted, header, tensors = decode_model(question.model)
-    learner.go_on(fitted, (header["training"], tensors), question.annotations, is_fresh=question.is_fresh)
+    training = header["training"], tensors
+    learner.go_on(fitted, training, question.annotations, is_fresh=question.is_fresh, score=question.score)
     steps: list[TrainingStep] = []
     started = time.perf_counter()
     # what comes before the first step of the U-Net begins anew with each question
     while not steps or steps[-1].phase != "unet" or time.perf_counter() - started < question.seconds:
         steps.extend(learner.train(0))
-    return Answer(learner.encoded(()), tuple(steps))
+    return Answer(learner.encoded(()), tuple(steps), learner.score)
 
 
 def _learner_of(question: Question, image: LiveImage) -> Learner:
@@ -180,6 +186,7 @@ class RemoteLearner(Learner):
             self._annotations,
             self._is_fresh,
             self._seconds,
+            self.score,
         )
         self._looked_at, self._has_workers = time.perf_counter(), True
         return client.submit(teach, question, self._image, pure=False), self._annotations
@@ -230,6 +237,8 @@ class RemoteLearner(Learner):
         if is_latest:
             trainer.averaged.context = fitted.network.context
             trainer.averaged.shift.copy_(fitted.network.shift)
+            HeadState.of(fitted.network).give_to(trainer.averaged)
+            trainer.score = answer.score
             self._is_fresh = False
 
     def _cancel(self) -> None:
