@@ -34,6 +34,7 @@ from napari_sparseseg.engine.network import SparseNet
 from napari_sparseseg.engine.objects.offsets import default_offsets
 from napari_sparseseg.engine.optimiser import AdamW
 from napari_sparseseg.engine.paint import Paint, share_of_rarest
+from napari_sparseseg.engine.painted import PaintedFeatures
 from napari_sparseseg.engine.pixelfit import fit_pixel_head
 from napari_sparseseg.engine.sampler import PatchLocation
 from napari_sparseseg.engine.validation import HeldOutScore
@@ -106,6 +107,7 @@ class Trainer:
         self._rng = np.random.default_rng(seed)
         self._optimiser = self._new_optimiser()
         self._maps: Sequence[FeatureMap] = ()
+        self._painted_features = PaintedFeatures()
 
     def learn_from(
         self, maps: Sequence[FeatureMap], annotations: Sequence[Annotation], *, is_known: bool = False
@@ -117,6 +119,7 @@ class Trainer:
         With `is_known` it is the paint that the state was about that was restored: the same voxels are held out again.
         """
         self._maps = maps
+        self._painted_features.keep_only(maps)
         classes = self.classes.with_objects_of(annotations)
         self._become(classes, self._wanted_heads(classes))
         self._annotations = _of_mean_weight_one(annotations)
@@ -290,7 +293,7 @@ class Trainer:
         for volume, (feature_map, paint) in enumerate(self._volumes()):
             rows = np.flatnonzero(paint.learnt)
             rows = rows[_spread(len(rows))]
-            features.append(feature_map.at(paint.coordinates[rows]))
+            features.append(self._painted_features.at(feature_map, paint, rows))
             members.append((volume, rows))
         losses = fit_pixel_head(
             self.network.pixel,
