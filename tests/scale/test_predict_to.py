@@ -204,7 +204,8 @@ class TestResuming:
         with pytest.raises(KeyboardInterrupt):
             segmenter.predict_to(make_image(), **outputs)
         monkeypatch.undo()
-        shutil.rmtree(tmp_path / "labels.ome.zarr.unfinished" / "probabilities.zarr")
+        (begun,) = tmp_path.glob("labels.ome.zarr.unfinished/probabilities*.zarr")
+        shutil.rmtree(begun)
         done = segmenter.predict_to(make_image(), **outputs)
         assert done.n_resumed == 0
         np.testing.assert_array_equal(level(done.probabilities), level(whole.probabilities))
@@ -234,6 +235,29 @@ class TestResuming:
         monkeypatch.undo()
         assert segmenter.predict_to(make_image(), tmp_path / "a.zarr").n_resumed == N_SHARDS
         assert segmenter.predict_to(make_image(seed=1), tmp_path / "a.zarr", overwrite=True).n_resumed == 3
+
+    def test_what_workers_of_a_run_that_was_stopped_still_write_gets_nowhere(self, segmenter, tmp_path, monkeypatch):
+        run, stopped = job_module.Job.run, []
+
+        def run_and_stop(self, task, *on_tile):
+            stopped.append(self)
+            run(self, task, *on_tile)
+            raise KeyboardInterrupt
+
+        def run_beside_the_other(self, task, *on_tile):
+            n_voxels = run(self, task, *on_tile)
+            with pytest.raises(InputError, match="could not be written"):
+                run(stopped[0], task)
+            return n_voxels
+
+        monkeypatch.setattr(job_module.Job, "run", run_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        monkeypatch.setattr(job_module.Job, "run", run_beside_the_other)
+        with pytest.warns(InputWarning, match="the image changed"):
+            done = segmenter.predict_to(make_image(seed=1), tmp_path / "a.zarr")
+        np.testing.assert_array_equal(level(done.labels), segmenter.predict(make_image(seed=1)))
+        assert names_in(tmp_path) == ["a.zarr"]
 
     def test_on_wish_it_begins_anew(self, segmenter, tmp_path, interrupted, monkeypatch):
         interrupted(3)

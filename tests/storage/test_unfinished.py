@@ -35,6 +35,28 @@ def test_manifest_comes_back_to_the_last_bit(unfinished):
     assert unfinished.manifest() == MANIFEST
 
 
+def test_arrays_have_a_name_of_their_own_each_time_something_is_begun(unfinished, tmp_path):
+    assert unfinished.labels.name == "labels.zarr"  # as older programs call it
+    unfinished.labels.mkdir()
+    unfinished.clear()
+    first = unfinished.labels
+    first.mkdir()
+    unfinished.begin(MANIFEST)
+    unfinished.close()
+    again = Unfinished(tmp_path / "a.zarr")
+    assert again.labels == first
+    again.clear()
+    assert again.labels != first
+    assert [path.name for path in again.folder.iterdir()] == ["lock"]
+    again.close()
+
+
+def test_no_manifest_leads_out_of_its_folder(unfinished):
+    text = MANIFEST.model_dump_json().replace('"run":""', '"run":"/../../b"')
+    (unfinished.folder / "manifest.json").write_text(text)
+    assert unfinished.manifest() is None
+
+
 def test_finished_shards_come_back_whatever_was_cut_short(unfinished):
     unfinished.finish((0, 0, 64, 0), {1: 5, 7: 2})
     path = unfinished.folder / "finished.jsonl"

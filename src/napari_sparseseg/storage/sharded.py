@@ -6,6 +6,7 @@ whoever has been given it.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,12 @@ class ShardedImage:
         return cls(path, frame, "mean")
 
     def write(self, level: int, box: Box, values: npt.NDArray[Any]) -> None:
-        """Write a whole shard, shape (channels, z, y, x), so that it lasts."""
+        """Write a whole shard, shape (channels, z, y, x), so that it lasts.
+
+        Raises `FileNotFoundError` if the image was removed or moved; zarr would make folders for it anew.
+        """
+        if not (self.path / "zarr.json").is_file():
+            raise FileNotFoundError(errno.ENOENT, "the image that was begun is not there any more", str(self.path))
         path = self._file(level, box)
         path.unlink(missing_ok=True)  # of a shard at the volume's end zarr would read first what is there
         index = on_disk(self._axes, (slice(None), *box.slices))

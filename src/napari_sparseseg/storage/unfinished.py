@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from napari_sparseseg._types import Spacing
 from napari_sparseseg.errors import InputError
@@ -26,7 +28,7 @@ Task = tuple[int, int, int, int]
 """Level, and the shard's first voxel there along z, y, x."""
 
 _MANIFEST, _FINISHED, _LOCK = "manifest.json", "finished.jsonl", "lock"
-_ARRAYS = ("labels.zarr", "probabilities.zarr")
+_LABELS, _PROBABILITIES = "labels", "probabilities"
 _FILES = ("model.safetensors", "image.npy", "image.partial.npy")
 
 
@@ -36,7 +38,8 @@ _Edges = tuple[PositiveInt, PositiveInt, PositiveInt]
 class Manifest(BaseModel):
     """What is predicted and how: all that the bytes of the result depend on.
 
-    `fingerprint` has one hash each for the model, the image and the settings.
+    `fingerprint` has one hash each for the model, the image and the settings. `run` is in the names of the arrays:
+    workers of a run that was stopped may still write into theirs.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,6 +56,7 @@ class Manifest(BaseModel):
     probabilities: bool
     intensity_offset: tuple[float, ...]
     intensity_scale: tuple[float, ...]
+    run: str = Field("", pattern="^[0-9a-f]*$")
 
     @property
     def frame(self) -> Frame:
@@ -67,7 +71,6 @@ class Unfinished:
 
     def __init__(self, target: Path) -> None:
         self.folder = self.folder_of(target)
-        self.labels, self.probabilities = (self.folder / name for name in _ARRAYS)
         self.model, self.image = (self.folder / name for name in _FILES[:2])
         self._disk = RealDisk()
         try:
@@ -82,6 +85,18 @@ class Unfinished:
             raise InputError(
                 f"{self.folder} cannot be written to ({error.strerror or error}); choose another folder"
             ) from error
+        manifest = self.manifest()
+        self._run = manifest.run if manifest else ""
+
+    @property
+    def labels(self) -> Path:
+        """Where the labels are written."""
+        return self._array(_LABELS)
+
+    @property
+    def probabilities(self) -> Path:
+        """Where the probabilities are written."""
+        return self._array(_PROBABILITIES)
 
     @staticmethod
     def folder_of(target: Path) -> Path:
@@ -113,12 +128,18 @@ class Unfinished:
         return sum(not level for level, *_ in _finished_in(folder)) / n_shards
 
     def clear(self) -> None:
-        """Forget what is under way."""
-        for name in (_MANIFEST, _FINISHED, *_FILES, *_ARRAYS):  # the manifest first: without it nothing counts
+        """Forget what is under way; arrays have other names from now on."""
+        for name in (_MANIFEST, _FINISHED, *_FILES):  # the manifest first: without it nothing counts
             self._disk.remove(self.folder / name)
+        for name in (_LABELS, _PROBABILITIES):
+            for path in self.folder.glob(f"{name}*.zarr"):
+                with suppress(OSError):  # somebody may still write there; removed another time
+                    self._disk.remove(path)
+        self._run = uuid.uuid4().hex[:8]
 
     def begin(self, manifest: Manifest) -> None:
         """Note what is predicted; the arrays must be there."""
+        manifest = manifest.model_copy(update={"run": self._run})
         replace_file(self._disk, self.folder / _MANIFEST, manifest.model_dump_json(indent=1).encode())
 
     def finish(self, task: Task, n_voxels: Mapping[int, int]) -> None:
@@ -158,6 +179,9 @@ class Unfinished:
         self._disk.remove(self.folder / _LOCK)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+    def _array(self, name: str) -> Path:
+        return self.folder / (f"{name}-{self._run}.zarr" if self._run else f"{name}.zarr")
 
     def _note(self, entry: list[Any]) -> None:
         # a line of its own, whatever a process that was killed has left
