@@ -694,14 +694,14 @@ class TestExtras:
     def test_painting_while_everything_goes_on_breaks_nothing(self, live, image):
         train(live, image)
         rng = np.random.default_rng(0)
-        live.add_class()
+        third = live.add_class().class_id
         for number in range(60):
             low = rng.integers(0, (10, 34, 34))
             box = Box(tuple(low.tolist()), tuple((low + np.array([1, 5, 5])).tolist()))
-            shown = live.labels(0, box)
+            shown, ids = live.labels(0, box), (0, 1, 2, third)
             actions = (
-                lambda box=box: live.annotate(Region(0, box), int(rng.integers(0, 4))),
-                lambda box=box, shown=shown: live.correct(Region(0, box), int(rng.integers(0, 4)), shown=shown),
+                lambda box=box, ids=ids: live.annotate(Region(0, box), int(rng.choice(ids))),
+                lambda box=box, ids=ids, shown=shown: live.correct(Region(0, box), int(rng.choice(ids)), shown=shown),
                 live.undo,
                 live.redo,
                 lambda: live.look_at(view_of(axis=int(rng.integers(0, 3)))),
@@ -712,8 +712,8 @@ class TestExtras:
             actions[rng.integers(len(actions))]()
             if number % 20 == 19:
                 live.heard.wait_for_tiles()
-                live.remove_class(3)
-                live.add_class()
+                live.remove_class(third)
+                third = live.add_class().class_id
         assert live.heard.failures == []
 
 
