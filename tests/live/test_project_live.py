@@ -118,6 +118,14 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
+def learn_a_little(live):
+    """Paint and train, so that there is a model and a prediction; then rest, which saves them."""
+    live.look_at(view_of())
+    paint_both(live)
+    live.heard.wait_for_step(3)
+    rest(live)
+
+
 def close(live, project):
     live.close()
     project.close()
@@ -193,10 +201,7 @@ class TestComingBack:
 
     def test_a_model_that_was_dropped_does_not_come_back(self, opened):
         live, project = opened()
-        live.look_at(view_of())
-        paint_both(live)
-        live.heard.wait_for_step(3)
-        rest(live)
+        learn_a_little(live)
         wait_for(lambda: project.manifest.checkpoints)
         live.reset_model()
         wait_for(lambda: not project.manifest.checkpoints)
@@ -204,10 +209,7 @@ class TestComingBack:
 
     def test_a_prediction_of_a_model_that_was_dropped_does_not_come_back(self, opened):
         live, project = opened()
-        live.look_at(view_of())
-        paint_both(live)
-        live.heard.wait_for_step(3)
-        rest(live)
+        learn_a_little(live)
         live.save()
         wait_for(lambda: project.images[0].prediction() is not None)
         wait_for(lambda: not live._saver._has_new_tiles)
@@ -220,10 +222,7 @@ class TestComingBack:
 
     def test_a_model_that_a_class_was_removed_from_does_not_take_a_newer_one_for_it(self, opened):
         live, project = opened()
-        live.look_at(view_of())
-        paint_both(live)
-        live.heard.wait_for_step(3)
-        rest(live)
+        learn_a_little(live)
         wait_for(lambda: project.manifest.checkpoints)
         live.add_class("third")
         live.remove_class(2)
@@ -238,10 +237,7 @@ class TestComingBack:
 
     def test_a_damaged_model_is_told_and_the_one_before_used(self, opened, path):
         live, project = opened()
-        live.look_at(view_of())
-        paint_both(live)
-        live.heard.wait_for_step(3)
-        rest(live)
+        learn_a_little(live)
         wait_for(lambda: len(project.manifest.checkpoints) == 1)
         live.start()
         live.heard.wait_for_step(3)
@@ -575,10 +571,7 @@ class TestBeginningInVain:
     def learnt(self, opened):
         """The step at which the model of a project was left, and the points of its curve."""
         live, project = opened()
-        live.look_at(view_of())
-        paint_both(live)
-        live.heard.wait_for_step(3)
-        rest(live)
+        learn_a_little(live)
         close(live, project)
         return live.status.step, [point.step for point in live.heard.points]
 
