@@ -1,9 +1,9 @@
 """A person who corrects objects by merging and splitting, simulated: how many clicks until most of them are right.
 
-Greedy: the largest true object that nothing matches is seen to first, then parts that are left over. Where what was
-found there is mostly something else, it is split between the two true objects that it covers most of, by two clicks
-amid them, with the cut that the window makes; where it is a part of the true one, it is merged with the next largest
-part, by two clicks as well. What neither can mend (missing, or fused with the background) is left.
+The person is greedy: the largest true object that nothing matches comes first, then parts that are left over. If the
+object found there is mostly something else, it is split between the two true objects that it covers most of, by two
+clicks inside them, with the cut that the window makes. If it is a part of the true one, it is merged with the next
+largest part, also by two clicks. What neither can mend (missing, or fused with the background) is left.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Kills the program while it is painted at, cuts its power, and looks for every stroke that was acknowledged.
+"""Kills the program while somebody paints, cuts its power, and looks for every stroke that was acknowledged.
 
     python benchmarks/crash.py --kills 100
 
-A child process paints through `LiveSegmenter` on a project, with folds, models and predictions written all the time. It
-is killed with SIGKILL at random moments, from its start on; now and then it is killed while it migrates a project of
-an older version. The project is opened after each kill and compared with all that had been acknowledged. Then the
-writes of whole runs are recorded and played up to random moments with everything dropped that had not been synced, or
-with a random part of that kept. The last line is JSON; `strokes_lost` and `projects_unopenable` should be 0.
+A child process paints through `LiveSegmenter` on a project, while folds, models and predictions are written all the
+time. It is killed with SIGKILL at random moments, from its start on; now and then it is killed while it migrates a
+project of an older version. After each kill the project is opened and compared with everything that was acknowledged.
+Then the writes of whole runs are recorded and replayed up to random moments, with everything dropped that had not been
+synced, or with a random part of it kept. The last line is JSON; `strokes_lost` and `projects_unopenable` should be 0.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a GPU brings: every device does the same work, and answers as the CPU does; one JSON object at the end.
+"""What a GPU gains: every device does the same work and is compared with the CPU; one JSON object at the end.
 
     python benchmarks/devices.py [--edge 128] [--steps 100]
 
-A prediction's time is the best of some repeats after a first one. The first answer is that of the pixel head, from an
-image that was never seen before.
+The time of a prediction is the best of several repeats after a first one. The first answer is that of the pixel head,
+for an image that was never seen before.
 """
 
 from __future__ import annotations

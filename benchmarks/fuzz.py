@@ -1,11 +1,11 @@
-"""Opens files that strangers may have made; one JSON object at the end, in which all but `inputs` should be 0.
+"""Opens files that strangers may have made; one JSON object at the end.
 
     python benchmarks/fuzz.py --seconds 60
     python benchmarks/fuzz.py --replay fuzz-failures/1234-tiff/input/plain.tif
 
-Valid model files, journals, images, annotations and projects are damaged, or changed by somebody who knows the format,
-then opened and used. That happens in a child process with little memory and a watchdog: it may die or hang. The same
-seed gives the same inputs. Inputs that fail are kept.
+Valid model files, journals, images, annotations and projects are damaged, or changed as somebody would who knows the
+format, then opened and used. This happens in a child process with little memory and a watchdog, since it may die or
+hang. The same seed gives the same inputs. Inputs that fail are kept. These figures should be 0:
 
 - `crashes`: the process died, or took memory for what a small file claims to hold, or opened a file that it was led to
 - `hangs`: it took longer than 10 s of computing

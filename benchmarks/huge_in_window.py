@@ -4,12 +4,12 @@
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/huge_in_window.py --gigabytes 0.2
 
 The image is an OME-Zarr 0.5 of 16 bits with levels of resolution. It has its nominal size and takes 130 MB of disk:
-one shard holds texture, all others are links to the same file. Reading them costs what it would cost anyway.
+one shard holds texture, all others are links to the same file. Reading them costs as much as reading separate files.
 
 Each place is visited as a user would: another slice, another part of it, another zoom. `longest_stall_s` is how late a
-timer of 10 ms on the GUI thread was at worst, while strokes were made and predictions arrived; `opening_stall_s` the
-same while the image was opened. `peak_rss_mb` is that of the process, napari and torch included; `budget_mb` half of
-what was free when it began.
+timer of 10 ms on the GUI thread was at worst, while strokes were made and predictions arrived; `opening_stall_s` is the
+same while the image was opened. `peak_rss_mb` is the memory of the process, napari and torch included; `budget_mb` is
+half of what was free at the start.
 """
 
 from __future__ import annotations

@@ -3,20 +3,20 @@
     python benchmarks/instances.py
     python benchmarks/instances.py --quick --volume nuclei neuropil --out rows.jsonl
 
-On three slices of each volume a cluster of neighbours is filled, each with an id of its own, and what lies within a few
-voxels around them is painted with the other class: 20 objects in all, never more than half of a volume's. Scored are
-the other objects, on the slices without paint. What a method found and overlaps most with a painted object is left out
-as well, and so is what is smaller than 50 voxels, true or found.
+On three slices of each volume a cluster of neighbours is filled, each with its own id, and everything within a few
+voxels around them is painted with the other class: 20 objects in all, never more than half of a volume's. The other
+objects are scored, on the slices without paint. Found objects that overlap most with a painted one are left out as
+well, and so are objects smaller than 50 voxels, true or found.
 
 `ap50`, `ap75`: matched objects among all (TP / (TP + FP + FN)) at these overlaps. `voi_split`, `voi_merge` and
 `rand_error`: over the voxels of scored objects. `_components`: touching voxels of the object class on the class map of
 the same model. `_forest`: seeded watershed on the probabilities of a random forest that learnt from the same paint, the
-best by the truth itself of two kinds of features and several kinds of seeds. `margin` is `ap50` less the better of the
-two, `worst` the volume where it is least. --quick takes a fixed number of steps instead of seconds.
+best, by the truth itself, of two kinds of features and several kinds of seeds. `margin` is `ap50` minus the better of
+the two, `worst` the volume where it is smallest. --quick takes a fixed number of steps instead of seconds.
 
 `clicks`: merges and splits by a simulated person (see corrections.py) until `ap50` is 0.9, two clicks each;
-`ap50_corrected`: where that ended, which may be before, since missing objects cannot be merged or split. `reached`:
-share of the volumes where 0.9 was reached.
+`ap50_corrected`: where that ended, possibly below, since missing objects cannot be merged or split. `reached`: share of
+the volumes where 0.9 was reached.
 """
 
 from __future__ import annotations

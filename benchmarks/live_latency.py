@@ -2,9 +2,9 @@
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/live_latency.py
 
-What is late is a timer of 10 ms on the GUI thread, while a stroke is painted by mouse events every 50 ms: first
-without, then with training and live prediction, in turns, so that both see the same machine. Reported are medians over
-the turns. Nothing else should run on the machine.
+Lateness is that of a timer of 10 ms on the GUI thread, while a stroke is painted by mouse events every 50 ms: first
+without, then with training and live prediction, in turns, so that both see the same machine. Medians over the turns are
+reported. Nothing else should run on the machine.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What paint costs before it is learnt; the last line is a JSON object of seconds by the edge of the slice.
+"""What paint costs before it is learnt; the last line is a JSON object of seconds by the edge length of the slice.
 
     python benchmarks/paint_cost.py
 
 One slice of a volume is painted all over with two classes, as *complete* does in the dock, and brought into the order
-in which it is learnt (`prepare_paint`, after each stroke). `ratio` is to sorting its voxels once in the same run: that
-does not grow with the slice unless something is quadratic. CPU time of one thread.
+in which it is learnt (`prepare_paint`, after each stroke). `ratio` compares this with sorting the voxels once in the
+same run: it does not grow with the slice unless something is quadratic. Times are CPU time of one thread.
 """
 
 from __future__ import annotations

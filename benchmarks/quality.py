@@ -1,9 +1,9 @@
-"""Tables and pictures of docs/performance.md from what benchmarks/sparsebench.py has written.
+"""Tables and pictures of docs/performance.md, from the rows that benchmarks/sparsebench.py wrote.
 
     python benchmarks/quality.py benchmarks/results/runs.jsonl benchmarks/results/corrections.jsonl
 
 The first file comes from `sparsebench.py run --out`, the second from `sparsebench.py correct --out`. Prints tables in
-Markdown, and draws Dice against seconds and against strokes, for ours and the forest, in docs/images.
+Markdown, and draws Dice against seconds and against strokes, for ours and the forest, into docs/images.
 """
 
 from __future__ import annotations

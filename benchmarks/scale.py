@@ -1,12 +1,12 @@
-"""Volumes larger than memory: speed of one and two workers, peak of memory, growth; one JSON object at the end.
+"""Volumes larger than memory: speed of one and two workers, peak memory, growth; one JSON object at the end.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --quick
 
-A volume of 20 GB, of which each voxel (float32) is computed when it is read, is predicted for some minutes by one
-worker and by two, of one thread each; then one of 0.25 GB and one of 4 GB as a whole by two. Memory is that of all
-processes together, looked at ten times a second; budget_mb is what they were allowed. The efficiency of two workers is
-their speed-up over one, divided by that of two processes that do nothing but convolutions over one such process,
+A volume of 20 GB, whose voxels (float32) are computed when they are read, is predicted for some minutes by one worker
+and by two, of one thread each. Then one of 0.25 GB and one of 4 GB are predicted as a whole by two. Memory is that of
+all processes together, sampled ten times a second; budget_mb is what they were allowed. The efficiency of two workers
+is their speed-up over one, divided by that of two processes that do nothing but convolutions over one such process,
 measured before and after. Growth is the time per voxel at 4 GB divided by that at 0.25 GB. Nothing else should run.
 """
 

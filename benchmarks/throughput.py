@@ -2,10 +2,11 @@
 
     python benchmarks/throughput.py
 
-While a volume is predicted, and while a step is trained, every convolution and matrix product is noted with the shapes
-and strides of what it gets. Replaying just these, on memory that is there already, is the *bare* computation: what the
-machine cannot do without. A ratio is the time of that against the time of all; the best of five repeats each, in turns.
-The forest has 100 trees on skimage's features of the same scales, as in sparsebench. Nothing else should run.
+While a volume is predicted, and while a step is trained, every convolution and matrix product is recorded with the
+shapes and strides of its inputs. Replaying just these, on memory that is already allocated, is the *bare* computation:
+the least that the machine has to do. A ratio is the time of that over the time of everything; the best of five repeats
+each, in turns. The forest has 100 trees on skimage's features of the same scales, as in sparsebench. Nothing else
+should run.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     python benchmarks/weak_labels.py --only label_smoothing orientations --volumes nuclei walls --out rows.jsonl
     python benchmarks/weak_labels.py --fill docs/weak-labels.md rows.jsonl
 
-Real volumes are painted sparsely, wrongly, or half-heartedly, as the method is made for; then the same network learns
-from that paint for a fixed number of steps without and with the method. The metric is Dice (mean over all classes but
+Real volumes are painted sparsely, wrongly, or half-heartedly, as suits the method; then the same network learns from
+that paint for a fixed number of steps without and with the method. The metric is Dice (mean over all classes but
 the first, on planes without paint) where the table names no other; more is better. Gains and losses are printed as they
 are. With --out the rows are kept as JSON lines, and those that are there already are not measured again. --fill writes
 the tables of a file of rows into a page, between "<!-- table: METHOD -->" and "<!-- end -->", and measures nothing.
