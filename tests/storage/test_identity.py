@@ -45,6 +45,27 @@ def test_shape_and_type_count():
     assert len(found) == 4
 
 
+NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 50 40 6\nencoding: raw\ndata file: a.raw\n\n"
+SET = """<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{own}">
+<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="50" SizeY="40" SizeZ="6" SizeC="1"
+SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels></Image></OME>"""
+
+
+def several_tiffs(folder: Path) -> Path:
+    """An OME-TIFF of two files of three planes, of which the first is opened."""
+    planes = [
+        f'<TiffData IFD="{z % 3}" FirstZ="{z}" PlaneCount="1"><UUID FileName="{z // 3}.ome.tif">urn:uuid:{z // 3}</UUID>'
+        "</TiffData>"
+        for z in range(6)
+    ]
+    for number in range(2):
+        description = SET.format(own=number, planes="".join(planes))
+        voxels = image()[3 * number : 3 * number + 3]
+        file = folder / f"{number}.ome.tif"
+        tifffile.imwrite(file, voxels, description=description, metadata=None, photometric="minisblack")
+    return folder / "0.ome.tif"
+
+
 def stored(kind: str, path: Path) -> object:
     """An image in files, opened by its path or by zarr, maybe behind what the dock puts before it."""
     if kind == "tiff":
@@ -53,6 +74,12 @@ def stored(kind: str, path: Path) -> object:
     if kind == "series":
         tifffile.imwrite(path / "a.tif", np.stack([image(), image()]), metadata={"axes": "TZYX"})
         return time_points(open_image(path / "a.tif").array, "TZYX")[0]
+    if kind == "several tiffs":
+        return open_image(several_tiffs(path)).array
+    if kind == "nrrd":
+        image().tofile(path / "a.raw")
+        (path / "a.nhdr").write_text(NRRD)
+        return open_image(path / "a.nhdr").array
     group = zarr.create_group(path / "a.zarr")
     array = group.create_array("0", data=image(), chunks=(3, 20, 50))
     opened = open_image(path / "a.zarr" / "0").array
@@ -66,15 +93,34 @@ def stored(kind: str, path: Path) -> object:
     return {"zarr": array, "opened zarr": opened, **wrapped}[kind]
 
 
-@pytest.mark.parametrize("kind", ["tiff", "series", "zarr", "opened zarr", "cached", "frame", "region", "channels"])
-def test_files_that_were_written_anew_are_others(tmp_path, kind):
+KINDS = ("tiff", "series", "several tiffs", "nrrd", "zarr", "opened zarr", "cached", "frame", "region", "channels")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_file_that_was_written_to_makes_another_image(tmp_path, kind):
     array = stored(kind, tmp_path)
     before = identity_of(array)
     assert before.is_certain
     assert identity_of(array) == before
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "zarr.json"]
-    os.utime(files[-1], ns=(0, max(path.stat().st_mtime_ns for path in files) + 1))
+    for file in files_in(tmp_path):
+        written = file.stat().st_mtime_ns
+        os.utime(file, ns=(0, written - 1))  # older too: that of a copy which keeps its time
+        changed = identity_of(array) != before
+        assert changed or (kind == "frame" and "c/0" in file.as_posix()), file
+        os.utime(file, ns=(0, written))
+        assert identity_of(array) == before
+
+
+def test_a_chunk_that_is_gone_makes_another_image(tmp_path):
+    array = stored("zarr", tmp_path)
+    before = identity_of(array)
+    files_in(tmp_path)[0].unlink()
     assert identity_of(array) != before
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Those that hold voxels."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".json")
 
 
 def test_each_look_at_a_file_is_another():

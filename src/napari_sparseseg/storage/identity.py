@@ -1,8 +1,8 @@
 """Whether an image is that of an earlier run, whose result may then be kept.
 
 Unlike the fingerprint by which a project recognises its image, it changes with every voxel: all of an array in memory
-count, and of a file or folder when it was last written to. Of others, on the network or behind a graph of tasks, only
-some voxels can be compared.
+count, and of an image in files the size of each file and when it was last written to. Of others, on the network or
+behind a graph of tasks, only some voxels can be compared.
 """
 
 from __future__ import annotations
@@ -55,20 +55,22 @@ def _sources_of(array: object, views: list[Any]) -> Iterator[object]:
         yield from _sources_of(source, views)
 
 
-def _state(source: object) -> list[int] | None:
-    """Number and size of all files of an array or path on this computer, and when the last one was written; or None."""
+def _state(source: object) -> str | None:
+    """A hash of name, size and time of all files of an array or path on this computer; None for what lies elsewhere."""
     place = source
     if isinstance(source, zarr.Array):
         store = source.store
         place = Path(store.root, source.path) if isinstance(store, LocalStore) else None
     if not isinstance(place, Path):
         return None
-    below = (Path(folder, name) for folder, _, names in os.walk(place) for name in names)
-    found = []
+    below = sorted(Path(folder, name) for folder, _, names in os.walk(place) for name in names)
+    digest = hashlib.sha256()
     for file in [place] if place.is_file() else below:
-        with suppress(FileNotFoundError):  # somebody writes them anew
-            found.append(file.stat())
-    return [len(found), sum(file.st_size for file in found), max((file.st_mtime_ns for file in found), default=0)]
+        with suppress(FileNotFoundError):  # somebody is writing it
+            found = file.stat()
+            told = [file.relative_to(place).as_posix(), found.st_size, found.st_mtime_ns]
+            digest.update(json.dumps(told).encode())
+    return digest.hexdigest()
 
 
 def _hash(image: ArrayLike) -> str:

@@ -92,7 +92,8 @@ class Opened:
     """What the reader of a format found.
 
     `axes` holds one letter for each axis of `array`, "?" where the file does not say; `steps` the distance between
-    neighbours along each axis in `unit`, None where that is not known; `offset` the position of the first voxel.
+    neighbours along each axis in `unit`, None where that is not known; `offset` the position of the first voxel. `files`
+    are those in which voxels lie besides the one that was opened.
     """
 
     array: Any
@@ -104,6 +105,7 @@ class Opened:
     n_levels: int = 1
     class_names: Mapping[int, str] = field(default_factory=dict)
     offset: Steps | None = None
+    files: tuple[Path, ...] = ()
 
 
 Reader = Callable[[Path | str, ReadOptions], Opened]
@@ -118,7 +120,7 @@ def presented(opened: Opened, path: Path | str, reader: Reader, options: ReadOpt
     _check_voxels(shape, opened.array.dtype, path)
     letters = named_axes(opened.axes, shape, options.axes, path)
     order = reading_order(letters, shape)
-    array = LazyArray(opened.array, Source(path, reader, options), order, {})
+    array = LazyArray(opened.array, Source(path, reader, options, files=opened.files), order, {})
     spacing = _spacing(letters, order, opened.steps, opened.unit)
     return ImageFile(
         path=path,

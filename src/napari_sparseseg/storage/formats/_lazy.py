@@ -16,12 +16,16 @@ from napari_sparseseg.storage.formats._errors import readable
 
 
 class Source(NamedTuple):
-    """How to open an array again in another process, `reopen(path, options)`, and what to do if it is damaged."""
+    """How to open an array again in another process, `reopen(path, options)`, and what to do if it is damaged.
+
+    `files` are those in which voxels lie besides the one at `path`.
+    """
 
     path: Path | str
     reopen: Callable[[Path | str, Any], Any]
     options: Any
     remedy: str = "it is damaged: copy it anew from its source"
+    files: tuple[Path, ...] = ()
 
 
 class LazyArray:
@@ -44,12 +48,12 @@ class LazyArray:
 
     @property
     def origin(self) -> Origin:
-        """The file that holds the voxels, or the folder of this array within a zarr."""
+        """The files that hold the voxels, or the folder of this array within a zarr."""
         place = self._source.path
         if isinstance(place, Path) and place.is_dir():
             place /= getattr(self._base, "path", "")
         view = [list(self._order), sorted(self._fixed.items()), repr(self._source.options)]
-        return Origin((place,), view)
+        return Origin((place, *self._source.files), view)
 
     @property
     def ndim(self) -> int:

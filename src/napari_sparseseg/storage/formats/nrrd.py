@@ -69,7 +69,8 @@ def open_nrrd(path: Path | str, _options: ReadOptions) -> Opened:
     dtype = _dtype(header, path)
     array = _array(path, header, shape, dtype, offset)
     steps, unit = _steps(header, len(shape))
-    return Opened(array, _axes(header, len(shape)), "NRRD", steps=steps, unit=unit)
+    files = (beside(path, name),) if (name := _data_file(header)) is not None else ()
+    return Opened(array, _axes(header, len(shape)), "NRRD", steps=steps, unit=unit, files=files)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -94,12 +95,18 @@ def _array(
     return LoadedOnce(shape, dtype, lambda: place.load(shape, dtype))
 
 
+def _data_file(header: Mapping[str, Any]) -> str | None:
+    """Name of the file that holds the voxels; None if they follow the header."""
+    name: str | None = header.get("data file", header.get("datafile"))
+    return name
+
+
 class _Place:
     """Where the voxels are and how they are packed. Nothing is opened outside the folder of the header."""
 
     def __init__(self, path: Path | str, header: Mapping[str, Any], offset: int) -> None:
         self._header = path
-        name = header.get("data file", header.get("datafile"))
+        name = _data_file(header)
         self._path = Path(path) if name is None else beside(path, name)
         self._start = offset if name is None else 0
         self._n_lines = int(header.get("line skip", header.get("lineskip", 0)))

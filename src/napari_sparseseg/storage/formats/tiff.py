@@ -56,6 +56,7 @@ def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
         level = _chosen(series.levels, "level", "level", options.level, path)
         _check_complete(level, path, complaints)
         array = _array(level, path, options)
+        files = _other_files(level, path)
         axes = _axes(level, path)
         steps, unit, names = _calibration(tiff, options.series)
     zoom = [full / size for full, size in zip(series.shape, level.shape, strict=True)]
@@ -65,7 +66,7 @@ def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
     # voxels of a coarser level are means, whose centres lie between those of the finest
     offset = tuple(_times(step, (1 - 1 / factor) / 2) for step, factor in zip(by_axis, zoom, strict=True))
     kind = "OME-TIFF" if tiff.is_ome else "ImageJ TIFF" if tiff.is_imagej else "TIFF"
-    return Opened(array, axes, kind, by_axis, unit, names, n_levels=len(series.levels), offset=offset)
+    return Opened(array, axes, kind, by_axis, unit, names, len(series.levels), offset=offset, files=files)
 
 
 def _check_names(tiff: Any, path: Path | str) -> None:
@@ -143,6 +144,13 @@ def _array(level: Any, path: Path | str, options: ReadOptions) -> Any:
     if level.nbytes <= _HELD_BYTES:
         return LoadedOnce(level.shape, level.dtype, _Loader(path, options))
     return _Pieces(path, options)
+
+
+def _other_files(level: Any, path: Path | str) -> tuple[Path, ...]:
+    """Files of a set in which planes lie, besides the one that was opened."""
+    pages = [level.keyframe] if level.dataoffset is not None else level.pages
+    found = {Path(page.parent.filehandle.path) for page in pages}
+    return tuple(sorted(found - {Path(path).resolve()}))
 
 
 def _check_pieces(level: Any, path: Path | str) -> None:
