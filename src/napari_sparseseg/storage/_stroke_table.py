@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,15 @@ class StrokeAuthor(StrEnum):
 
 NewStroke = tuple[StrokeKind, float, Plane | None, int, StrokeAuthor, int]
 """A stroke without its number."""
+
+
+class StrokeHead(NamedTuple):
+    """What is known of a stroke before it is made; erasures and rejections belong to no object."""
+
+    kind: StrokeKind
+    plane: Plane | None = None
+    by: StrokeAuthor = StrokeAuthor.HUMAN
+    object_id: int = NO_OBJECT
 
 
 @dataclass(frozen=True, slots=True)

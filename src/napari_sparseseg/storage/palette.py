@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from napari_sparseseg._types import MAX_CLASSES, MAX_CODE, UNPAINTED, Statement
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage._edits import Codes, Mask
 
 FIRST_SET = MAX_CLASSES + 1
 
@@ -117,6 +120,44 @@ class Palette:
             narrowed = none_of((shown,))
             possible = narrowed.within(class_ids)
         return next(iter(possible)) if len(possible) == 1 else narrowed
+
+    def narrowed_codes(
+        self,
+        before: Codes,
+        shown: Codes,
+        within: Mask,
+        class_ids: frozenset[int],
+        background: int | None,
+        codes_in_use: Callable[[], Container[int]],
+    ) -> tuple[Codes, Palette]:
+        """Codes after erasing on the labels that were `shown`, and the palette that holds them, as of `recoded`."""
+
+        def narrowed(code: int, label: int) -> int | ClassSet:
+            return self.narrowed(code, UNPAINTED if label == background else label, class_ids)
+
+        return self.recoded(before, shown, within, narrowed, codes_in_use)
+
+    def recoded(
+        self,
+        before: Codes,
+        labels: Codes,
+        within: Mask,
+        becomes: Callable[[int, int], int | ClassSet],
+        codes_in_use: Callable[[], Container[int]],
+    ) -> tuple[Codes, Palette]:
+        """What `becomes` of each code and its label `within` a mask, and a palette in which new sets have their code.
+
+        Codes outside the mask mean nothing. Raises `InputError` if there are more sets than codes, as `with_sets` does.
+        """
+        pairs = before.astype(np.uint16) << 8 | labels
+        found = np.flatnonzero(np.bincount(pairs[within], minlength=2**16)).tolist()
+        after = {pair: becomes(*divmod(pair, 256)) for pair in found}
+        palette = self.with_sets([target for target in after.values() if isinstance(target, ClassSet)], codes_in_use)
+        table = np.arange(2**16) >> 8
+        for pair, target in after.items():
+            table[pair] = palette.code_of(target) if isinstance(target, ClassSet) else target
+        codes: Codes = table.astype(np.uint8)[pairs]
+        return codes, palette
 
     def statement(self, code: int, class_ids: Collection[int]) -> Statement:
         """What a code says of overlapping classes."""

@@ -35,7 +35,7 @@ from napari_sparseseg.storage._records import (
     undo_of,
 )
 from napari_sparseseg.storage._snapshot import annotation_of
-from napari_sparseseg.storage._stroke_table import Objects, StrokeTable
+from napari_sparseseg.storage._stroke_table import Objects, StrokeHead, StrokeTable
 from napari_sparseseg.storage._stroke_table import Stroke as Stroke
 from napari_sparseseg.storage._stroke_table import StrokeAuthor as StrokeAuthor
 from napari_sparseseg.storage._stroke_table import StrokeKind as StrokeKind
@@ -47,8 +47,6 @@ MAX_STROKES = 2**16 - 1
 MAX_MARK = 255
 MAX_EDITS = 200
 MAX_HISTORY_BYTES = 2**28
-
-_WITHOUT_OBJECT = (StrokeKind.ERASURE, StrokeKind.REJECTION)
 
 
 class PaintEdit(NamedTuple):
@@ -320,8 +318,8 @@ class AnnotationStore:
                 changed |= (wanted != UNPAINTED) & self.is_suggested(region.frame, box)
             if mask is not None:
                 changed &= mask
-            erases, kinds = wanted == UNPAINTED, (StrokeKind.PAINT, StrokeKind.ERASURE)
-            return self._edit(region.frame, box, changed, wanted, erases, kinds, plane, by, object_id)
+            heads = StrokeHead(StrokeKind.PAINT, plane, by, object_id), StrokeHead(StrokeKind.ERASURE, plane, by)
+            return self._write(region.frame, box, changed, wanted, wanted == UNPAINTED, heads)
 
     def correct(
         self,
@@ -350,14 +348,16 @@ class AnnotationStore:
             is_pinned = (before != UNPAINTED) & (before < FIRST_SET)
             if class_id == UNPAINTED:
                 within = np.ones(box.shape, np.bool_) if mask is None else mask
-                wanted = self._narrowed(before, labels, within, frozenset(class_ids), background)
-                second, kinds = is_pinned, (StrokeKind.REJECTION, StrokeKind.ERASURE)
+                allowed, in_use = frozenset(class_ids), self._codes_in_use
+                wanted, palette = self._palette.narrowed_codes(before, labels, within, allowed, background, in_use)
+                self._take(palette)
+                is_second = is_pinned
+                heads = StrokeHead(StrokeKind.REJECTION, plane), StrokeHead(StrokeKind.ERASURE, plane)
             else:
                 check_class(class_id)
                 wanted = np.array(class_id, np.uint8)
-                # corrections come last, so that they are the newest
-                second = (labels != class_id) | (is_pinned & (before != class_id))
-                kinds = (StrokeKind.CONFIRMATION, StrokeKind.CORRECTION)
+                is_second = (labels != class_id) | (is_pinned & (before != class_id))
+                heads = _answers(plane, object_id)
                 self._check_object(object_id, wanted)
             changed = before != wanted
             if object_id != NO_OBJECT and class_id != UNPAINTED:
@@ -366,7 +366,7 @@ class AnnotationStore:
                 changed |= self.is_suggested(region.frame, box)
             if mask is not None:
                 changed &= mask
-            return self._edit(region.frame, box, changed, wanted, second, kinds, plane, object_id=object_id)
+            return self._write(region.frame, box, changed, wanted, is_second, heads)
 
     def say(
         self,
@@ -398,19 +398,22 @@ class AnnotationStore:
                 )
 
             before = self._voxels.codes[region.frame][box.slices]
-            wanted = self._recoded(before, classes, within, said)
+            wanted, palette = self._palette.recoded(before, classes, within, said, self._codes_in_use)
+            self._take(palette)
             changed = (before != wanted) & within
             if object_id != NO_OBJECT:
                 self._check_object(object_id, np.zeros(1, np.uint8))
                 changed |= within & (self.objects(region.frame, box) != object_id)
+            heads: tuple[StrokeHead, ...]
+            is_second: Mask = np.zeros((), np.bool_)
             if not is_present:
-                second, kinds = before < 0, (StrokeKind.REJECTION, StrokeKind.REJECTION)
+                heads = (StrokeHead(StrokeKind.REJECTION, plane),)
             elif shown is None:
-                second, kinds = before < 0, (StrokeKind.PAINT, StrokeKind.PAINT)
+                heads = (StrokeHead(StrokeKind.PAINT, plane, object_id=object_id),)
             else:
-                # corrections come last, so that they are the newest
-                second, kinds = checked_shown(shown, box) != classes, (StrokeKind.CONFIRMATION, StrokeKind.CORRECTION)
-            return self._edit(region.frame, box, changed, wanted, second, kinds, plane, object_id=object_id)
+                heads = _answers(plane, object_id)
+                is_second = checked_shown(shown, box) != classes
+            return self._write(region.frame, box, changed, wanted, is_second, heads)
 
     def annotate_objects(
         self, region: Region, codes: npt.ArrayLike, objects: Objects, plane: Plane | None = None
@@ -428,28 +431,15 @@ class AnnotationStore:
                 self.objects(region.frame, box) != objects
             )
             changed &= (wanted != UNPAINTED) if mask is None else (wanted != UNPAINTED) & mask
-            if not changed.any():
-                return None
-            bounds = bounds_of(changed)
-            inner = changed[bounds]
-            ids, numbers = np.unique(objects[bounds][inner], return_inverse=True)
+            ids, found = np.unique(objects[changed], return_inverse=True)
             if len(ids) > MAX_MARK:
                 raise InputError(f"{len(ids)} objects were painted at once; paint at most {MAX_MARK}")
             for object_id in ids.tolist():
                 self._check_object(object_id, wanted)
-            self._make_room(len(ids))
-            sizes, now, kind, by = (
-                np.bincount(numbers).tolist(),
-                self._clock(),
-                StrokeKind.CONFIRMATION,
-                StrokeAuthor.HUMAN,
-            )
-            strokes = self._table.numbered(
-                (kind, now, plane, n, by, object_id) for n, object_id in zip(sizes, ids.tolist(), strict=True)
-            )
-            marks = (numbers + 1).astype(np.uint8)
-            codes_inside = _single(wanted[bounds][inner])
-            return self._commit(region.frame, box_within(box, bounds), inner, codes_inside, _single(marks), strokes)
+            numbers = np.zeros(box.shape, np.uint8)
+            numbers[changed] = found
+            heads = [StrokeHead(StrokeKind.CONFIRMATION, plane, object_id=object_id) for object_id in ids.tolist()]
+            return self._write(region.frame, box, changed, wanted, numbers, heads)
 
     def bring_back(self, frame: int, box: Box, codes: Codes, old: AnnotationStore) -> list[PaintEdit]:
         """Make a box as it is in an `old` store: `codes`, of its shape, and to which objects and authors they belong.
@@ -463,39 +453,22 @@ class AnnotationStore:
             owners_changed = owners != self.objects(frame, box)
             owners_changed |= old.is_suggested(frame, box) != self.is_suggested(frame, box)
             changed |= owners_changed & (codes != UNPAINTED)
-            if not changed.any():
-                return []
-            wanted = codes[changed]
-            check_known(wanted, self._palette)
+            check_known(codes[changed], self._palette)
             suggested = np.broadcast_to(old.is_suggested(frame, box), box.shape)[changed]
-            keys = np.where(wanted == UNPAINTED, -1, 2 * owners[changed].astype(np.int64) + suggested)
+            # twice the object, and 1 more for a suggestion; -1 where nothing is painted
+            keys = np.where(codes[changed] == UNPAINTED, -1, 2 * owners[changed].astype(np.int64) + suggested)
             found, numbers = np.unique(keys, return_inverse=True)
             edits = []
             for first in range(0, len(found), MAX_MARK):
+                heads = [_head_of(key) for key in found[first : first + MAX_MARK].tolist()]
+                for head in heads:
+                    self._check_object(head.object_id, np.zeros(1, np.uint8))
                 chosen = (numbers >= first) & (numbers < first + MAX_MARK)
-                mask = changed.copy()
+                of_head, mask = np.zeros(box.shape, np.uint8), changed.copy()
                 mask[changed] = chosen
-                of_group = found[first : first + MAX_MARK].tolist()
-                edits.append(self._own(frame, box, mask, wanted[chosen], numbers[chosen] - first, of_group))
-            return edits
-
-    def _own(
-        self, frame: int, box: Box, mask: Mask, codes: Codes, numbers: npt.NDArray[np.intp], owners: list[int]
-    ) -> PaintEdit:
-        """Make an edit with a stroke for each owner: twice its object, and 1 more for a suggestion; -1 for none."""
-        for owner in owners:
-            self._check_object(max(owner, 0) // 2, np.zeros(1, np.uint8))
-        self._make_room(len(owners))
-        authors, now = (StrokeAuthor.HUMAN, StrokeAuthor.SUGGESTION), self._clock()
-        strokes = self._table.numbered(
-            (StrokeKind.ERASURE, now, None, n, StrokeAuthor.HUMAN, NO_OBJECT)
-            if owner < 0
-            else (StrokeKind.PAINT, now, None, n, authors[owner % 2], owner // 2)
-            for n, owner in zip(np.bincount(numbers).tolist(), owners, strict=True)
-        )
-        marks = np.where(codes == UNPAINTED, 0, numbers + 1).astype(np.uint8)
-        bounds = bounds_of(mask)
-        return self._commit(frame, box_within(box, bounds), mask[bounds], _single(codes), _single(marks), strokes)
+                of_head[mask] = numbers[chosen] - first
+                edits.append(self._write(frame, box, mask, codes, of_head, heads))
+            return [edit for edit in edits if edit is not None]
 
     def is_suggested(self, frame: int, box: Box) -> Mask:
         """Which voxels of a box the program suggested; a single one where it suggested nothing at all."""
@@ -570,7 +543,7 @@ class AnnotationStore:
         if not wanted.is_forbidding and len(wanted.class_ids) == 1:
             return next(iter(wanted.class_ids))
         with self._lock:
-            self._add_sets([wanted])
+            self._take(self._palette.with_sets([wanted], self._codes_in_use))
             return self._palette.code_of(wanted)
 
     def remove_class(self, class_id: int, *, class_ids: Collection[int] | None = None) -> tuple[PaintEdit, ...]:
@@ -687,36 +660,12 @@ class AnnotationStore:
 
     # --- inside ---
 
-    def _narrowed(
-        self, before: Codes, shown: Codes, within: Mask, class_ids: frozenset[int], background: int | None
-    ) -> Codes:
-        """Codes after erasing on the prediction; sets that are new get their code."""
-
-        def narrowed(code: int, label: int) -> int | ClassSet:
-            return self._palette.narrowed(code, UNPAINTED if label == background else label, class_ids)
-
-        return self._recoded(before, shown, within, narrowed)
-
-    def _recoded(
-        self, before: Codes, labels: Codes, within: Mask, becomes: Callable[[int, int], int | ClassSet]
-    ) -> Codes:
-        """Codes after a stroke: what `becomes` of each pair of code and label; sets that are new get their code."""
-        pairs = before.astype(np.uint16) << 8 | labels
-        found = np.flatnonzero(np.bincount(pairs[within], minlength=2**16)).tolist()
-        after = {pair: becomes(*divmod(pair, 256)) for pair in found}
-        self._add_sets([target for target in after.values() if isinstance(target, ClassSet)])
-        table = np.arange(2**16) >> 8
-        for pair, target in after.items():
-            table[pair] = self._palette.code_of(target) if isinstance(target, ClassSet) else target
-        codes: Codes = table.astype(np.uint8)[pairs]
-        return codes
-
     def _check_object(self, object_id: int, wanted: Codes) -> None:
         check_object(object_id, wanted)
         self._table.check_room_for(object_id, self._voxels.n_of_id, MAX_STROKES)
 
-    def _add_sets(self, wanted: Iterable[ClassSet]) -> None:
-        palette = self._palette.with_sets(wanted, self._codes_in_use)
+    def _take(self, palette: Palette) -> None:
+        """Go on with a palette in which there may be new sets."""
         if palette.sets != self._palette.sets:
             self._note(record_of_palette(palette))
             self._palette = palette
@@ -729,36 +678,37 @@ class AnnotationStore:
             is_used[array] = True
         return set(np.flatnonzero(is_used).tolist())
 
-    def _edit(
+    def _write(
         self,
         frame: int,
         box: Box,
         changed: Mask,
-        wanted: Codes,
-        is_second: Mask,
-        kinds: tuple[StrokeKind, StrokeKind],
-        plane: Plane | None,
-        by: StrokeAuthor = StrokeAuthor.HUMAN,
-        object_id: int = NO_OBJECT,
+        codes: Codes,
+        numbers: npt.NDArray[Any],
+        heads: Sequence[StrokeHead],
     ) -> PaintEdit | None:
-        """Make an edit of one or two strokes: those of the voxels that are `is_second`, and of the others."""
+        """Make an edit of the `changed` voxels of a box: one stroke for each of the heads that any of them has.
+
+        `numbers` are the voxels' places in `heads`, of which there are at most 255. They and the codes are arrays of
+        the box's shape, or single values. None if nothing changes.
+        """
         if not changed.any():
             return None
         bounds = bounds_of(changed)
         mask = changed[bounds]
-        codes = np.broadcast_to(wanted, changed.shape)[bounds][mask]
-        second = np.broadcast_to(is_second, changed.shape)[bounds][mask]
-        numbers = [int(len(second) - second.sum()), int(second.sum())]
-        present = [(kind, n) for kind, n in zip(kinds, numbers, strict=True) if n]
-        self._make_room(len(present))
+        codes = np.broadcast_to(codes, changed.shape)[bounds][mask]
+        numbers = np.broadcast_to(numbers, changed.shape)[bounds][mask].astype(np.intp)
+        sizes = np.bincount(numbers, minlength=len(heads))
+        self._make_room(int(np.count_nonzero(sizes)))
         now = self._clock()
         strokes = self._table.numbered(
-            (kind, now, plane, n, by, NO_OBJECT if kind in _WITHOUT_OBJECT else object_id) for kind, n in present
+            (head.kind, now, head.plane, n, head.by, head.object_id)
+            for head, n in zip(heads, sizes.tolist(), strict=True)
+            if n
         )
-        marks = np.where(second, len(present), 1).astype(np.uint8)
+        marks = np.cumsum(sizes > 0).astype(np.uint8)[numbers]
         marks[codes == UNPAINTED] = 0
-        tight = box_within(box, bounds)
-        return self._commit(frame, tight, mask, _single(codes), _single(marks), strokes)
+        return self._commit(frame, box_within(box, bounds), mask, _single(codes), _single(marks), strokes)
 
     def _commit(
         self, frame: int, box: Box, mask: Mask, codes: Codes, marks: Codes, strokes: tuple[Stroke, ...]
@@ -792,6 +742,21 @@ class AnnotationStore:
 def largest_record(shape: tuple[int, int, int, int]) -> int:
     """Bytes of voxels in a record of a whole frame: a bit, a code and an id for each; `shape` is frames, z, y, x."""
     return 4 * math.prod(shape[1:]) + 64
+
+
+def _answers(plane: Plane | None, object_id: int) -> tuple[StrokeHead, StrokeHead]:
+    """Strokes that agree with what was shown, and those that do not: these come last, so that they are the newest."""
+    confirmation = StrokeHead(StrokeKind.CONFIRMATION, plane, object_id=object_id)
+    return confirmation, confirmation._replace(kind=StrokeKind.CORRECTION)
+
+
+def _head_of(key: int) -> StrokeHead:
+    """What is said again of an object and author, told by twice the object and 1 more for a suggestion; -1 for none."""
+    if key < 0:
+        return StrokeHead(StrokeKind.ERASURE)
+    object_id, is_suggested = divmod(key, 2)
+    author = StrokeAuthor.SUGGESTION if is_suggested else StrokeAuthor.HUMAN
+    return StrokeHead(StrokeKind.PAINT, None, author, object_id)
 
 
 def _single(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
