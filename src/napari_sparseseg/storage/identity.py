@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, WrapperStore
 
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.storage._arrays import to_numpy
-from napari_sparseseg.storage._origin import Origin
+from napari_sparseseg.storage._origin import Origin, Ranges
 from napari_sparseseg.storage.project.reference import fingerprint_of
+
+_DESCRIPTIONS = ("zarr.json", ".zarray")
 
 
 class Identity(NamedTuple):
@@ -35,8 +37,9 @@ class Identity(NamedTuple):
 def identity_of(image: ArrayLike) -> Identity:
     """The identity of an image of any kind; reads all of an array in memory or mapped there, some voxels of others."""
     views: list[Any] = []
-    sources = list(_sources_of(image, views))
-    states = [_state(source) for source in sources if not isinstance(source, np.ndarray)]
+    whole = tuple((0, int(size)) for size in image.shape)
+    sources = list(_sources_of(image, whole, views))
+    states = [_state(source, ranges) for source, ranges in sources if not isinstance(source, np.ndarray)]
     told = [fingerprint_of(image, None).model_dump(mode="json"), views, states]
     if len(states) < len(sources):
         told.append(_hash(image))
@@ -44,33 +47,45 @@ def identity_of(image: ArrayLike) -> Identity:
     return Identity(digest, all(state is not None for state in states))
 
 
-def _sources_of(array: object, views: list[Any]) -> Iterator[object]:
-    """What an array reads in the end; notes how it is looked at."""
+def _sources_of(array: object, ranges: Ranges, views: list[Any]) -> Iterator[tuple[object, Ranges]]:
+    """What an array reads in the end for a block, and which voxels of it; notes how it is looked at."""
     origin = getattr(array, "origin", None)
     if not isinstance(origin, Origin):
-        yield array
+        yield array, ranges
         return
     views.append(origin.view)
     for source in origin.sources:
-        yield from _sources_of(source, views)
+        yield from _sources_of(source, origin.part(ranges), views)
 
 
-def _state(source: object) -> str | None:
-    """A hash of name, size and time of all files of an array or path on this computer; None for what lies elsewhere."""
-    place = source
-    if isinstance(source, zarr.Array):
-        store = source.store
-        place = Path(store.root, source.path) if isinstance(store, LocalStore) else None
+def _state(source: object, ranges: Ranges) -> str | None:
+    """A hash of name, size and time of the files that hold voxels of a file or zarr; None if it is not on this disk."""
+    place = _folder_of(source) if isinstance(source, zarr.Array) else source
     if not isinstance(place, Path):
         return None
-    below = sorted(Path(folder, name) for folder, _, names in os.walk(place) for name in names)
+    names = _names(source, ranges) if isinstance(source, zarr.Array) else ("",)
     digest = hashlib.sha256()
-    for file in [place] if place.is_file() else below:
-        with suppress(FileNotFoundError):  # somebody is writing it
-            found = file.stat()
-            told = [file.relative_to(place).as_posix(), found.st_size, found.st_mtime_ns]
-            digest.update(json.dumps(told).encode())
+    for name in names:
+        with suppress(FileNotFoundError):  # a chunk that holds nothing, or is being written
+            found = (place / name).stat()
+            digest.update(json.dumps([name, found.st_size, found.st_mtime_ns]).encode())
     return digest.hexdigest()
+
+
+def _folder_of(array: zarr.Array[Any]) -> Path | None:
+    store = array.store
+    while isinstance(store, WrapperStore):
+        store = store._store  # noqa: SLF001 - there is no other way to what is wrapped
+    return Path(store.root, array.path) if isinstance(store, LocalStore) else None
+
+
+def _names(array: zarr.Array[Any], ranges: Ranges) -> Iterator[str]:
+    """Of the files of a zarr in which a block of voxels lies, and of what describes it."""
+    yield from _DESCRIPTIONS
+    sizes = array.shards or array.chunks
+    grid = (range(a // size, -(-b // size)) for (a, b), size in zip(ranges, sizes, strict=True))
+    for chunk in product(*grid):
+        yield array.metadata.encode_chunk_key(chunk)
 
 
 def _hash(image: ArrayLike) -> str:

@@ -21,7 +21,7 @@ from napari_sparseseg.storage._arrays import (
     shape_of,
     to_numpy,
 )
-from napari_sparseseg.storage._origin import Origin
+from napari_sparseseg.storage._origin import Origin, Ranges
 from napari_sparseseg.storage.formats._stack import Stack
 from napari_sparseseg.storage.volume import ArrayVolume
 from napari_sparseseg.storage.whole import is_zarr, written_whole
@@ -75,7 +75,18 @@ class Arranged:
         self.shape = tuple(int(array.shape[axis]) for axis in order)
         self.dtype = array.dtype
         self.source_name: str | None = getattr(array, "source_name", None)
-        self.origin = Origin((array,), [list(order), sorted(self._fixed.items())])
+
+    @property
+    def origin(self) -> Origin:
+        """The array, and how it is looked at."""
+        return Origin((self._array,), [list(self._order), sorted(self._fixed.items())], self._part)
+
+    def _part(self, ranges: Ranges) -> Ranges:
+        fixed = (self._fixed.get(axis, 0) for axis in range(len(self._array.shape)))
+        full = [(index, index + 1) for index in fixed]
+        for axis, bounds in zip(self._order, ranges, strict=True):
+            full[axis] = bounds
+        return tuple(full)
 
     @property
     def chunks(self) -> tuple[Any, ...] | None:

@@ -17,7 +17,7 @@ from napari_sparseseg.storage._arrays import (
     shape_of,
     to_numpy,
 )
-from napari_sparseseg.storage._origin import Origin
+from napari_sparseseg.storage._origin import Origin, Ranges
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike, Box, Shape3D
@@ -120,9 +120,17 @@ class Frame:
         self._array = array
         self._axis = axis
         self._frame = index
-        self.origin = Origin((array,), [axis, index])
         self.shape = _without(tuple(array.shape), axis)
         self.dtype = array.dtype
+
+    @property
+    def origin(self) -> Origin:
+        """The array, and how it is looked at."""
+        return Origin((self._array,), [self._axis, self._frame], self._part)
+
+    def _part(self, ranges: Ranges) -> Ranges:
+        index = self._frame % self._array.shape[self._axis]
+        return (*ranges[: self._axis], (index, index + 1), *ranges[self._axis :])
 
     def __getitem__(self, index: tuple[slice, ...]) -> Any:
         """Read a box, one slice for each axis."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._arrays import check_array_like, real_dtype_of, shape_of, to_numpy
 from napari_sparseseg.storage._derived import DerivedArray, Range
-from napari_sparseseg.storage._origin import Origin
+from napari_sparseseg.storage._origin import Origin, Ranges
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike, Box, Shape3D
@@ -50,16 +50,22 @@ class WorkingArray(DerivedArray):
         spatial = tuple(sizes[axis] for axis in axes)
         self._bounds = _scattered(_checked_region(region, spatial, name), axes, [(0, size) for size in sizes])
         self._steps = _scattered(_checked_step(step, len(axes)), axes, [1] * len(sizes))
-        self.origin = Origin((array,), [self._bounds, self._steps])
         self.shape = tuple(-(-(b - a) // s) for (a, b), s in zip(self._bounds, self._steps, strict=True))
         self.dtype = self._dtype if max(self._steps) == 1 else _mean_dtype(self._dtype)
 
-    def _read(self, ranges: tuple[Range, ...]) -> npt.NDArray[Any]:
-        index = tuple(
-            slice(low + a * step, min(low + b * step, high))
+    @property
+    def origin(self) -> Origin:
+        """The array, and how it is looked at."""
+        return Origin((self._array,), [self._bounds, self._steps], self._part)
+
+    def _part(self, ranges: Ranges) -> Ranges:
+        return tuple(
+            (low + a * step, min(low + b * step, high))
             for (a, b), (low, high), step in zip(ranges, self._bounds, self._steps, strict=True)
         )
-        block = to_numpy(self._array[index], self._name)
+
+    def _read(self, ranges: tuple[Range, ...]) -> npt.NDArray[Any]:
+        block = to_numpy(self._array[tuple(slice(a, b) for a, b in self._part(ranges))], self._name)
         return block if max(self._steps) == 1 else _block_means(block, self._steps, self.dtype)
 
 
@@ -71,7 +77,6 @@ class StackedChannels(DerivedArray):
             raise InputError("there is no channel to stack; pass at least one array")
         self._names = list(names or (f"channel {number}" for number in range(len(arrays))))
         self._arrays = list(arrays)
-        self.origin = Origin(tuple(arrays))
         for array, name in zip(self._arrays, self._names, strict=True):
             check_array_like(array, name)
         shapes = [shape_of(array, name) for array, name in zip(self._arrays, self._names, strict=True)]
@@ -85,6 +90,11 @@ class StackedChannels(DerivedArray):
         self.dtype = np.result_type(*dtypes)
         self.shape = (len(self._arrays), *shapes[0])
 
+    @property
+    def origin(self) -> Origin:
+        """The arrays of all channels."""
+        return Origin(tuple(self._arrays), part=_behind_channels)
+
     def _read(self, ranges: tuple[Range, ...]) -> npt.NDArray[Any]:
         (first, last), *rest = ranges
         index = tuple(slice(a, b) for a, b in rest)
@@ -92,6 +102,10 @@ class StackedChannels(DerivedArray):
         for channel in range(first, last):
             block[channel - first] = to_numpy(self._arrays[channel][index], self._names[channel])
         return block
+
+
+def _behind_channels(ranges: Ranges) -> Ranges:
+    return ranges[1:]
 
 
 # ---------------------------------------------------------------- checks

@@ -92,8 +92,8 @@ class Opened:
     """What the reader of a format found.
 
     `axes` holds one letter for each axis of `array`, "?" where the file does not say; `steps` the distance between
-    neighbours along each axis in `unit`, None where that is not known; `offset` the position of the first voxel. `files`
-    are those in which voxels lie besides the one that was opened.
+    neighbours along each axis in `unit`, None where that is not known; `offset` the position of the first voxel.
+    `files` are those in which voxels lie besides the one that was opened.
     """
 
     array: Any

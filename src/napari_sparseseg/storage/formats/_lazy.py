@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg.storage._arrays import full_index, plain_int, to_numpy
-from napari_sparseseg.storage._origin import Origin
+from napari_sparseseg.storage._origin import Origin, Ranges
 from napari_sparseseg.storage.formats._errors import readable
 
 
@@ -48,12 +48,18 @@ class LazyArray:
 
     @property
     def origin(self) -> Origin:
-        """The files that hold the voxels, or the folder of this array within a zarr."""
+        """The files that hold the voxels, or this array within a zarr."""
         place = self._source.path
-        if isinstance(place, Path) and place.is_dir():
-            place /= getattr(self._base, "path", "")
         view = [list(self._order), sorted(self._fixed.items()), repr(self._source.options)]
-        return Origin((place, *self._source.files), view)
+        is_zarr = isinstance(place, Path) and place.is_dir()
+        return Origin((self._base,) if is_zarr else (place, *self._source.files), view, self._part)
+
+    def _part(self, ranges: Ranges) -> Ranges:
+        fixed = (self._fixed.get(axis, 0) for axis in range(len(self._base.shape)))
+        full = [(index, index + 1) for index in fixed]
+        for axis, bounds in zip(self._order, ranges, strict=True):
+            full[axis] = bounds
+        return tuple(full)
 
     @property
     def ndim(self) -> int:
