@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import shlex
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ import torch
 from typer.testing import CliRunner
 
 import napari_sparseseg
-from napari_sparseseg import SparseSegmenter, samples
+from napari_sparseseg import Project, SparseSegmenter, samples
 from napari_sparseseg.cli import app
+from napari_sparseseg.live.events import LiveEvents
 from napari_sparseseg.storage.formats import open_annotation
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -163,16 +166,56 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
     assert f"napari_sparseseg.{name}" in documented()
 
 
+def members(value: type) -> dict[str, Any]:
+    """Public methods and properties that a class itself defines."""
+    found = {name: m.__func__ if isinstance(m, classmethod) else m for name, m in vars(value).items()}
+    return {
+        name: m
+        for name, m in found.items()
+        if not name.startswith("_") and (callable(m) or isinstance(m, property | cached_property))
+    }
+
+
+def unnamed_parameters(function: Any, text: str) -> set[str]:
+    """Parameters that a docstring with a section on them leaves out."""
+    _, heading, rest = text.partition("\nParameters\n----------\n")
+    section = re.split(r"\n\w+\n---", rest)[0]
+    named = {name for line in re.findall(r"^\w.*$", section, re.MULTILINE) for name in re.findall(r"\w+", line)}
+    return set(inspect.signature(function).parameters) - {"self", "cls"} - named if heading else set()
+
+
 @pytest.mark.parametrize("path", sorted(documented()))
 def test_everything_in_the_reference_has_docstrings(path: str) -> None:
     value = resolve(path)
     assert inspect.getdoc(value)
-    if inspect.isclass(value):
-        methods = {name: m for name, m in vars(value).items() if callable(m) or isinstance(m, classmethod)}
-        assert [name for name, m in methods.items() if not name.startswith("_") and not inspect.getdoc(m)] == []
+    found = [c for c in vars(value).values() if inspect.isclass(c) and c.__module__ == path]
+    for each in found if inspect.ismodule(value) else [value] if inspect.isclass(value) else []:
+        assert [name for name, member in members(each).items() if not inspect.getdoc(member)] == []
 
 
-@pytest.mark.parametrize("name", ["ModelConfig", "TrainingConfig", "PredictionConfig", "ObjectConfig"])
+@pytest.mark.parametrize("path", sorted(path for path in documented() if inspect.isclass(resolve(path))))
+def test_every_parameter_of_a_class_is_described(path: str) -> None:
+    value = resolve(path)
+    assert unnamed_parameters(value.__init__, inspect.getdoc(value) or "") == set()
+
+
+@pytest.mark.parametrize("method", [Project.create, Project.open, Project.add_image])
+def test_every_parameter_of_a_method_is_described(method: Any) -> None:
+    text = inspect.getdoc(method) or ""
+    assert "Parameters" in text
+    assert unnamed_parameters(method, text) == set()
+
+
+def test_every_signal_is_described() -> None:
+    (body,) = (
+        node.body for node in ast.walk(ast.parse(inspect.getsource(LiveEvents))) if isinstance(node, ast.ClassDef)
+    )
+    for statement, after in pairwise([*body, None]):
+        if isinstance(statement, ast.Assign):
+            assert isinstance(after, ast.Expr), ast.unparse(statement)
+
+
+@pytest.mark.parametrize("name", ["ModelConfig", "TrainingConfig", "PaintConfig", "PredictionConfig", "ObjectConfig"])
 def test_every_setting_is_described(name: str) -> None:
     for setting, field in getattr(napari_sparseseg, name).model_fields.items():
         assert field.title, setting

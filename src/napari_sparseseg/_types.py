@@ -35,11 +35,13 @@ class Box:
 
     @property
     def shape(self) -> Shape3D:
+        """Size along z, y, x, in voxels."""
         z, y, x = (b - a for a, b in zip(self.start, self.stop, strict=True))
         return z, y, x
 
     @property
     def n_voxels(self) -> int:
+        """How many voxels the box has."""
         z, y, x = self.shape
         return z * y * x
 
@@ -124,7 +126,8 @@ class Volume(Protocol):
         """Size along z, y, x."""
 
     @property
-    def n_channels(self) -> int: ...
+    def n_channels(self) -> int:
+        """How many channels there are."""
 
     def read(self, box: Box) -> npt.NDArray[Any]:
         """Voxels of a box that lies within the volume, shape (channels, z, y, x), finite, native byte order."""

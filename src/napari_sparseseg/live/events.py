@@ -268,10 +268,11 @@ class LiveEvents(SignalGroup):
     curve_extended = Signal(CurvePoint)
     """After a training step; compute thread."""
     curve_cleared = Signal()
+    """When the learning curve starts again: for another image (caller's thread) or a new model (compute thread)."""
     saving_changed = Signal(SavingStatus, reemission="queued")
     """When something was saved or could not be; on the thread that saves, or that of the journal."""
     whole_changed = Signal(WholeStatus, reemission="queued")
-    """While all of the image is predicted into its project, some times a second; on the thread that does it."""
+    """While all of the image is predicted into its project, several times a second; on the thread that does it."""
     noticed = Signal(str)
     """Something that the user should know, though all goes on: one sentence; any thread."""
     failed = Signal(str)

@@ -70,6 +70,8 @@ class LiveSegmenter:
         Shape of the network; None takes the defaults.
     training
         How it learns; None takes the defaults.
+    paint
+        How much paint counts, and how strokes grow; None takes the defaults.
     prediction
         How it predicts; None takes the defaults.
     journal

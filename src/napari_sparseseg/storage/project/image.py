@@ -90,6 +90,7 @@ class ProjectImage:
 
     @property
     def folder(self) -> Path:
+        """The image's folder within that of the project."""
         return self.project.path / "images" / str(self.number)
 
     @property

@@ -86,10 +86,31 @@ class Project:
         settings: ProjectSettings | None = None,
         disk: Disk | None = None,
     ) -> Self:
-        """Make a new project, in which there is no image yet.
+        """Make a new project, without images, and open it for writing.
 
-        Raises `ProjectError` if something lies at the path, if its name does not end in ".sparseseg", or if it cannot
-        be written.
+        Parameters
+        ----------
+        path
+            Folder to make; its name must end in ".sparseseg", and the folder around it must exist.
+        classes
+            Classes that can be painted; none by default.
+        settings
+            Settings of model, training, paint and prediction; None takes the defaults.
+        disk
+            How files are written; None takes the real disk. For tests.
+
+        Returns
+        -------
+        Project
+            The open project; `close` it, or use it in a `with` statement.
+
+        Raises
+        ------
+        ProjectError
+            If something lies at the path already, its name does not end in ".sparseseg", or it cannot be written.
+        InputTypeError
+            If `path` is no path.
+
         """
         folder, disk = _checked_path(path), disk or RealDisk()
         if folder.exists():
@@ -114,10 +135,35 @@ class Project:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, read_only: bool = False, disk: Disk | None = None) -> Self:
-        """Open a project; `is_read_only` and `reason` say whether it can be written to, and why not.
+        """Open a project; one of an older version is migrated on a copy beside it, which is opened.
 
-        A project of an older version is migrated on a copy beside it, which is opened. Raises `ProjectVersionError`
-        for a newer version, `ProjectError` for what is no project or is damaged beyond use.
+        Only one program at a time can write to a project. If another one does, or the folder cannot be written to, the
+        project is opened for reading only: see `is_read_only` and `reason`.
+
+        Parameters
+        ----------
+        path
+            The project's folder, whose name ends in ".sparseseg".
+        read_only
+            True opens it for reading even if it could be written to, so that another process may write; False by
+            default.
+        disk
+            How files are written; None takes the real disk. For tests.
+
+        Returns
+        -------
+        Project
+            The open project. `problems` says what was damaged and has been worked around.
+
+        Raises
+        ------
+        ProjectVersionError
+            If the project was made by a newer version of the program.
+        ProjectError
+            If there is no project at the path, or it is damaged beyond use or cannot be migrated.
+        InputTypeError
+            If `path` is no path.
+
         """
         folder, disk = _checked_path(path), disk or RealDisk()
         if not folder.is_dir():
@@ -170,10 +216,12 @@ class Project:
 
     @property
     def name(self) -> str:
+        """Name of the folder, without ".sparseseg"."""
         return self.path.stem
 
     @property
     def is_read_only(self) -> bool:
+        """Whether the project can only be read: opened so, locked by another writer, not writable, or closed."""
         return self._lock is None or bool(self._lock.reason)
 
     @property
@@ -188,6 +236,7 @@ class Project:
 
     @property
     def classes(self) -> tuple[ProjectClass, ...]:
+        """The classes that can be painted."""
         return self._manifest.classes
 
     @property
@@ -197,10 +246,12 @@ class Project:
 
     @property
     def settings(self) -> ProjectSettings:
+        """Settings of model, training, paint and prediction, and the device that is asked for."""
         return self._manifest.settings
 
     @property
     def images(self) -> tuple[ProjectImage, ...]:
+        """The images, in the order in which they were added."""
         return tuple(self._images)
 
     # --- changing ---
@@ -220,13 +271,52 @@ class Project:
         series: int = 0,
         place: LayerPlace | None = None,
     ) -> ProjectImage:
-        """Add an image; it is referred to by its `path` or URL, or is only in memory.
+        """Add an image. Its voxels are not copied: the project refers to its file or URL.
 
-        `shape` is frames, z, y, x, by default that of the array; `spacing` the voxel size along z, y, x; `axes`,
-        `level` and `series` are what `open_image` was told, `place` how napari shows it. Reads a few voxels, by which
-        the image is recognised.
+        Reads a few voxels, by which the image is recognised when it is opened again.
 
-        Raises OSError if the project cannot be written, `ProjectReadOnlyError` if it must not be.
+        Parameters
+        ----------
+        array
+            The image, of any numeric dtype: (Z, Y, X) or (Y, X), besides axes of channels and time if these are named.
+        shape
+            Shape of the annotation: frames, z, y, x. None takes it from the array.
+        path
+            File, folder or URL that the array was opened from. None, if it is only in memory: then it must be passed
+            again whenever the project is opened.
+        title
+            Name to show; by default the last part of the path, or "image". Cut after 1000 characters.
+        channel_axis
+            Position of the channel axis in the array; None if it has none.
+        time_axis
+            Position of the time axis in the array; None if it has none, which makes one frame.
+        spacing
+            Voxel size along z, y, x, in any unit; 1 by default.
+        axes
+            Letters of the axes in the file, as they were passed to `open_image`; None lets the file say.
+        level
+            Level of resolution that was opened; 0, the finest, by default.
+        series
+            Which image of the file was opened; the first, 0, by default.
+        place
+            How the image was shown in napari; None if it was not.
+
+        Returns
+        -------
+        ProjectImage
+            The image, which is also the last of `images`.
+
+        Raises
+        ------
+        ProjectReadOnlyError
+            If the project is only open for reading.
+        InputError
+            If the array is empty, or has more or fewer than 2 or 3 spatial axes.
+        ValueError
+            If shape, spacing or the position of an axis is impossible.
+        OSError
+            If the project cannot be written.
+
         """
         reference = refer_to(path, array, self.path, axes=axes, level=level, series=series)
         name = title or (Path(str(path)).name if path is not None else "image")
