@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -9,10 +12,11 @@ import zarr
 from command_line import write_tiff
 
 from napari_sparseseg.cli import _prediction
+from napari_sparseseg.cli._images import open_model
 from napari_sparseseg.distributed.job import Job
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.segmenter import SparseSegmenter
-from napari_sparseseg.storage.formats import open_image
+from napari_sparseseg.storage.formats import open_image, write_labels
 
 
 def test_interrupted_the_same_command_goes_on(invoke, files, tmp_path, monkeypatch):
@@ -81,6 +85,62 @@ class TestOtherFormats:
         done = invoke(*arguments)
         assert done.exit_code == 0, done.output
         assert [path.name for path in tmp_path.iterdir()] == ["l.nii"]
+
+    def test_killed_while_the_pieces_are_removed_it_takes_none_that_is_half_removed(
+        self, invoke, files, tmp_path, monkeypatch
+    ):
+        remove = shutil.rmtree
+
+        def remove_some_of_it(path, *args, **options):
+            chunks = list(Path(path).rglob("c"))
+            if not chunks:  # nothing that was predicted
+                return remove(path, *args, **options)
+            for folder in chunks:
+                remove(folder)
+            raise KeyboardInterrupt
+
+        arguments = ["predict", files.model, files.image, "-o", tmp_path / "l.tif", "--memory", "3GB", "--overwrite"]
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "rmtree", remove_some_of_it)
+            assert invoke(*arguments).exit_code == 130
+        expected = tifffile.imread(tmp_path / "l.tif")
+        done = invoke(*arguments)
+        assert done.exit_code == 0, done.output
+        assert expected.any()
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / "l.tif"), expected)
+        assert [path.name for path in tmp_path.iterdir()] == ["l.tif"]
+
+    def test_one_command_at_a_time_writes_an_output(self, invoke, files, tmp_path, monkeypatch):
+        others = []
+
+        def write_while_another_tries(*args, **options):
+            monkeypatch.undo()
+            others.append(invoke(*arguments))
+            write_labels(*args, **options)
+
+        arguments = ["predict", files.model, files.image, "-o", tmp_path / "l.tif", "--memory", "3GB", "--overwrite"]
+        monkeypatch.setattr("napari_sparseseg.storage.formats.write_labels", write_while_another_tries)
+        done = invoke(*arguments)
+        assert others[0].exit_code == 1
+        assert "being predicted by another process" in " ".join(others[0].output.split())
+        assert done.exit_code == 0, done.output
+        assert tifffile.imread(tmp_path / "l.tif").any()
+        assert [path.name for path in tmp_path.iterdir()] == ["l.tif"]
+
+    def test_what_another_command_has_written_meanwhile_is_refused_at_once(self, invoke, files, tmp_path, monkeypatch):
+        def write_and_open(*args, **options):
+            (tmp_path / "l.tif").touch()
+            return open_model(*args, **options)
+
+        def fail(*_, **__):
+            raise InputError("nothing is to be predicted")
+
+        monkeypatch.setattr("napari_sparseseg.cli._images.open_model", write_and_open)
+        monkeypatch.setattr(Job, "run", fail)
+        result = invoke("predict", files.model, files.image, "-o", tmp_path / "l.tif", "--memory", "3GB")
+        assert result.exit_code == 1
+        assert "l.tif exists" in " ".join(result.output.split())
+        assert [path.name for path in tmp_path.iterdir()] == ["l.tif"]
 
     @pytest.mark.parametrize("name", ["l.ome.tif", "l.npy", "l.ome.zarr"])
     def test_so_are_time_series(self, invoke, files, tmp_path, name):

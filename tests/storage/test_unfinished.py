@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from napari_sparseseg import InputError
+from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.unfinished import Manifest, Unfinished
 
 MANIFEST = Manifest(
@@ -98,6 +101,28 @@ def test_one_holds_it(unfinished, tmp_path):
         Unfinished(tmp_path / "a.zarr")
     unfinished.close()
     Unfinished(tmp_path / "a.zarr").close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no lock that is held")
+def test_nobody_takes_a_lock_that_is_about_to_be_removed(unfinished, tmp_path, monkeypatch):
+    refused, remove = [], RealDisk.remove
+
+    def remove_while_another_tries(disk, path):
+        if path.name == "lock":
+            with pytest.raises(InputError, match="being predicted by another process"):
+                Unfinished(tmp_path / "a.zarr")
+            refused.append(path)
+        remove(disk, path)
+
+    monkeypatch.setattr(RealDisk, "remove", remove_while_another_tries)
+    unfinished.leave()
+    assert refused
+    assert not unfinished.folder.exists()
+
+
+def test_nothing_is_left_where_nothing_was_begun(unfinished):
+    unfinished.close()
+    assert not unfinished.folder.exists()
 
 
 def test_clearing_leaves_what_is_not_ours(unfinished):

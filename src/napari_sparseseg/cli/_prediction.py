@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from napari_sparseseg.distributed.predict import Prediction
     from napari_sparseseg.segmenter import SparseSegmenter
     from napari_sparseseg.storage.table import ClassAmount
+    from napari_sparseseg.storage.unfinished import HeldFolder
 
 _LEARNT_WITH = {
     "candidates": ("candidate classes", "paint.candidates=1.2"),
     "novelty": ("what is new", "paint.novelty=features"),
 }
+_PIECE = ".ome.zarr"
 MANY_VOXELS = 1 << 28  # minutes of work on a CPU, which nobody likes to lose
 
 
@@ -187,29 +189,31 @@ class Work:
 
     def _predict_piecewise(self, image: Image, output: Path, probabilities: Path | None, started: float) -> Done:
         """Segment into an OME-Zarr beside the output for each time point, and write the output from these."""
+        from napari_sparseseg.cli._outputs import check_labels
+        from napari_sparseseg.storage.unfinished import HeldFolder
+
+        with closing(HeldFolder(output)) as held:
+            # another process may have written it until now
+            check_labels(output, overwrite=self._overwrite, inputs=())
+            done = [self._predict_piece(image, number, held.folder, probabilities) for number in image.times]
+            note(f"Writing {output}")
+            self._write_pieces(image, output, [each.labels for each in done])
+            _remove_pieces(held)
+        written = [output] if probabilities is None else [output, probabilities]
+        return Done(image, written, [each.n_voxels for each in done], time.perf_counter() - started)
+
+    def _write_pieces(self, image: Image, output: Path, pieces: Sequence[Path]) -> None:
+        """Write the output from the OME-Zarrs of its time points."""
         import zarr
 
         from napari_sparseseg.storage.formats import write_labels
         from napari_sparseseg.storage.series import write_series
-        from napari_sparseseg.storage.whole import writable
 
-        folder = output.with_name(f"{output.name}.unfinished")
-        with writable(output):
-            folder.mkdir(exist_ok=True)
-        try:
-            done = [self._predict_piece(image, number, folder, probabilities) for number in image.times]
-        finally:
-            with suppress(OSError):  # it stays where there is something in it
-                folder.rmdir()
-        note(f"Writing {output}")
-        frames = [zarr.open_array(each.labels / "0", mode="r") for each in done]
+        frames = [zarr.open_array(piece / "0", mode="r") for piece in pieces]
         if image.file.time_axis is None:
             write_labels(output, frames[0], **image.place(), overwrite=self._overwrite)
         else:
             write_series(output, frames, len(frames), dtype=frames[0].dtype, **image.place(), overwrite=self._overwrite)
-        shutil.rmtree(folder)
-        written = [output] if probabilities is None else [output, probabilities]
-        return Done(image, written, [each.n_voxels for each in done], time.perf_counter() - started)
 
     def _predict_piece(self, image: Image, number: int, folder: Path, probabilities: Path | None) -> Prediction:
         """Segment one time point into an OME-Zarr in a folder of ours."""
@@ -217,7 +221,7 @@ class Work:
             note(f"Time point {number + 1} of {len(image.times)}")
         return self._segmenter.predict_to(
             image.volume(number),
-            folder / f"{number}.ome.zarr",
+            folder / f"{number}{_PIECE}",
             probabilities=probabilities or False,
             **image.place(),
             overwrite=True,  # the outputs have been checked
@@ -239,6 +243,14 @@ class Work:
                 labels = _most_likely(likely[-1], self._segmenter)
             n_voxels.append(_counts(labels))
             yield labels
+
+
+def _remove_pieces(held: HeldFolder) -> None:
+    """Remove the OME-Zarrs of time points, and what is left of earlier ones."""
+    for piece in held.folder.glob(f"*{_PIECE}"):
+        held.drop(piece)
+    for leftover in held.folder.glob(f"*{_PIECE}.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _most_likely(probabilities: npt.NDArray[np.float32], segmenter: SparseSegmenter) -> npt.NDArray[Any]:

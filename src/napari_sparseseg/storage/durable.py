@@ -15,6 +15,9 @@ from typing import IO, Protocol
 PARTIAL = ".partial"
 """Ending of what is being written and not yet in its place; may be removed by whoever finds it."""
 
+DROPPED = ".dropped"
+"""Ending of a folder that is being removed."""
+
 
 class DiskFile(Protocol):
     """An open file that grows: the journal's."""
@@ -117,6 +120,17 @@ def replace_file(disk: Disk, path: Path, content: bytes) -> None:
     disk.sync(partial)
     disk.rename(partial, path)
     disk.sync_folder(path.parent)
+
+
+def drop_folder(disk: Disk, path: Path) -> None:
+    """Remove a folder, which may be gone already, so that nobody ever finds a part of it under its name."""
+    dropped = path.with_name(path.name + DROPPED)
+    disk.remove(dropped)
+    if not os.path.lexists(path):
+        return
+    disk.rename(path, dropped)
+    disk.sync_folder(path.parent)
+    disk.remove(dropped)
 
 
 def write_folder(disk: Disk, path: Path, files: Mapping[str, bytes]) -> None:

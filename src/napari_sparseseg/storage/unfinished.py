@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from napari_sparseseg._types import Spacing
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage.durable import RealDisk, replace_file
+from napari_sparseseg.storage.durable import RealDisk, drop_folder, replace_file
 from napari_sparseseg.storage.sharded import Frame
 
 Task = tuple[int, int, int, int]
@@ -63,15 +64,14 @@ class Manifest(BaseModel):
         return Frame(self.shape, self.axes, self.shard, self.spacing, self.offset, self.unit)
 
 
-class Unfinished:
-    """The folder of a prediction under way, held by one process at a time.
+class HeldFolder:
+    """The folder `NAME.unfinished` beside a target, held by one process at a time.
 
     Raises `InputError` if another process holds it, or if the folder cannot be written to.
     """
 
     def __init__(self, target: Path) -> None:
         self.folder = self.folder_of(target)
-        self.model, self.image = (self.folder / name for name in _FILES[:2])
         self._disk = RealDisk()
         try:
             self.folder.mkdir(exist_ok=True)
@@ -85,6 +85,36 @@ class Unfinished:
             raise InputError(
                 f"{self.folder} cannot be written to ({error.strerror or error}); choose another folder"
             ) from error
+
+    @staticmethod
+    def folder_of(target: Path) -> Path:
+        """Where what is under way lies: beside its target."""
+        return target.with_name(f"{target.name}.unfinished")
+
+    def drop(self, path: Path) -> None:
+        """Remove a folder in this one; interrupted, none of it is left under its name."""
+        drop_folder(self._disk, path)
+
+    def close(self) -> None:
+        """Let others have the folder, and remove it if nothing is in it."""
+        if not self._lock.is_locked:
+            return
+        # no other process may take the file as a lock that is about to go; Windows removes no file that is open
+        if os.name == "nt":
+            self._lock.release()
+        with suppress(OSError):
+            self._disk.remove(self.folder / _LOCK)
+        self._lock.release()
+        with suppress(OSError):
+            self.folder.rmdir()
+
+
+class Unfinished(HeldFolder):
+    """The folder of a prediction under way."""
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(target)
+        self.model, self.image = (self.folder / name for name in _FILES[:2])
         manifest = self.manifest()
         self._run = manifest.run if manifest else ""
 
@@ -99,19 +129,10 @@ class Unfinished:
         return self._array(_PROBABILITIES)
 
     @staticmethod
-    def folder_of(target: Path) -> Path:
-        """Where what is under way lies: beside its target."""
-        return target.with_name(f"{target.name}.unfinished")
-
-    @staticmethod
     def files_of(target: Path) -> list[Path]:
         """That folder, and what `share_of` reads in it."""
         folder = Unfinished.folder_of(target)
         return [folder, folder / _MANIFEST, folder / _FINISHED]
-
-    def close(self) -> None:
-        """Let others go on."""
-        self._lock.release()
 
     def manifest(self) -> Manifest | None:
         """What is under way; None if that is nothing yet, or nothing that can be read."""
@@ -176,9 +197,6 @@ class Unfinished:
             self._disk.remove(aside)
         self.clear()
         self.close()
-        self._disk.remove(self.folder / _LOCK)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
 
     def _array(self, name: str) -> Path:
         return self.folder / (f"{name}-{self._run}.zarr" if self._run else f"{name}.zarr")
