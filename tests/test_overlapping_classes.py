@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 from napari_sparseseg import InputError, ModelConfig, PaintConfig, SparseSegmenter, TrainingConfig
+from napari_sparseseg.engine.checkpoint import save_model
 
 SHAPE = (8, 40, 40)
 MODEL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
@@ -68,6 +69,13 @@ class TestPredicting:
 
 
 class TestModel:
+    def test_a_file_that_calls_no_class_the_background_0_is_gone_on_with(self, fitted, nested, tmp_path):
+        settings = fitted._settings() | {"background": 0}
+        save_model(tmp_path / "model", fitted._fitted, settings=settings, history=fitted.history_)
+        loaded = SparseSegmenter.load(tmp_path / "model", progress=False)
+        assert loaded.background is None
+        assert loaded.partial_fit(nested[0], nested[2], max_steps=1).background_ == 0
+
     def test_loaded_predicts_and_learns_the_same(self, nested, tmp_path):
         image, _, annotation = nested
         unbroken = make_segmenter().fit(image, annotation, max_steps=8)

@@ -45,7 +45,8 @@ def arguments_in(
     """
     try:
         settings = header["settings"]
-        arguments = {name: settings[name] for name in ("spacing", "channel_axis", "random_state", "background")}
+        arguments = {name: settings[name] for name in ("spacing", "channel_axis", "random_state")}
+        arguments["background"] = settings["background"] or None  # the window wrote 0 where no class is it
         # absent from models of older programs: paint and objects
         paint = settings.get("paint", {}) | {"overlapping": fitted.classes.overlapping}
         groups = {

@@ -11,6 +11,7 @@ from livekit import rest, view_of
 from napari_sparseseg import SparseSegmenter
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import PaintConfig
+from napari_sparseseg.engine.checkpoint import load_model
 from napari_sparseseg.live.events import LiveState
 from napari_sparseseg.storage.project.project import Project
 
@@ -104,6 +105,22 @@ def test_the_model_is_one_of_overlapping_classes(live, make_live, tmp_path):
     other.open(nested()[1])
     other.load_model(tmp_path / "model")
     assert other.is_overlapping
+
+
+def test_a_model_without_the_background_is_gone_on_with(live, tmp_path):
+    truth, image = nested()
+    for z, structure, class_id in ((2, truth[0], OUTER), (7, truth[1], INNER)):
+        live.say(on_slice(z, ~structure[z]), class_id, is_present=False, plane=Plane(0, 0, z))
+        live.annotate(on_slice(z, structure[z]), class_id, plane=Plane(0, 0, z))
+    live.heard.wait_for_step(2)
+    rest(live)
+    live.save_model(tmp_path / "model")
+    assert load_model(tmp_path / "model")[1]["settings"]["background"] is None
+    loaded = SparseSegmenter.load(tmp_path / "model", progress=False)
+    assert (loaded.background, loaded.background_) == (None, 0)
+    annotation = np.zeros((3, *SHAPE), np.uint8)
+    annotation[1, 2], annotation[2, 7] = 1 + truth[0, 2], 1 + truth[1, 7]
+    assert loaded.partial_fit(image, annotation, max_steps=1).background_ == 0
 
 
 def test_a_mode_that_was_changed_takes_hold_with_the_next_model(make_live):

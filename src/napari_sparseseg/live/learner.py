@@ -330,7 +330,7 @@ class Learner:
             "spacing": list(self.image.spacing)[-self.image.n_spatial :],
             "channel_axis": self.image.volume(0).channel_axis,
             "random_state": None,
-            "background": self.fitted.classes.background if self.fitted else None,
+            "background": (self.fitted.classes.background or None) if self.fitted else None,
             "training": self._settings.training.model_dump(),
             "paint": self._settings.paint.model_dump(),
             "prediction": self._settings.prediction.model_dump(),
