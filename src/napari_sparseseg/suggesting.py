@@ -183,7 +183,7 @@ def slices_to_paint(
     advisor = Advisor(
         shape,
         spacing,
-        advice.painted_slices(annotation),
+        advice.painted_slices_by_axis(annotation),
         axes=advice.paintable_axes(shape, spacing) if axes is None else sorted(axes),
         method=method,
         predictor=predictor,

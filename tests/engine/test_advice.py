@@ -20,7 +20,7 @@ from napari_sparseseg.engine.weak.advice import (
     by_intervals,
     by_uncertainty,
     paintable_axes,
-    painted_slices,
+    painted_slices_by_axis,
     spread_tiles,
     uncertainty,
     worth_of_slices,
@@ -277,7 +277,7 @@ def test_painted_slices_are_told_by_their_orientation():
     truth = np.ones(SHAPE, np.uint8)
     annotation = make_annotation(paint_planes(truth, (0, 4), (2, 11)))
 
-    assert painted_slices(annotation) == {0: {4}, 1: set(), 2: {11}}
+    assert painted_slices_by_axis(annotation) == {0: {4}, 1: set(), 2: {11}}
 
 
 @pytest.mark.parametrize(

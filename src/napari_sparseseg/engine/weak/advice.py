@@ -70,7 +70,7 @@ def uncertainty(probabilities: Tensor, *, overlapping: bool = False) -> Tensor:
     return found
 
 
-def painted_slices(annotation: Annotation) -> dict[int, set[int]]:
+def painted_slices_by_axis(annotation: Annotation) -> dict[int, set[int]]:
     """Slices that carry paint, by axis; each painted voxel counts for the orientation that holds most paint there."""
     axis = painted_axis(annotation.coordinates, annotation.shape)
     return {a: set(np.unique(annotation.coordinates[axis == a, a]).tolist()) for a in range(3)}
