@@ -263,11 +263,6 @@ class PaintConfig(_Config):
         "been overlooked.",
     )
 
-    @property
-    def learns_unlabelled(self) -> bool:
-        """Whether unpainted voxels say something."""
-        return self.unlabelled != "ignore" and not self.overlapping
-
     suggestion_weight: float = Field(
         0.3,
         gt=0,
@@ -313,6 +308,11 @@ class PaintConfig(_Config):
         "artefacts, debris, another tissue. Measured among filter features, or in an embedding that is learnt to keep "
         "the classes apart, which finds less but for classes that differ little.",
     )
+
+    @property
+    def learns_unlabelled(self) -> bool:
+        """Whether unpainted voxels say something."""
+        return self.unlabelled != "ignore" and not self.overlapping
 
     @field_validator("candidates")
     @classmethod
