@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,19 @@ from napari_sparseseg.errors import ProjectError
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project.manifest import LayerPlace
 from napari_sparseseg.storage.project.whole import WholeFolder
+
+
+def complete(target: Path) -> None:
+    """What a prediction leaves that came to its end."""
+    (target / "0" / "c").mkdir(parents=True)
+    (target / "zarr.json").write_text('{"attributes": {"napari-sparseseg": {"n_shards": 1}}}')
+
+
+def remove_by_halves(path: Path) -> None:
+    """Remove the voxels, and be killed before the rest is removed."""
+    for chunks in list(path.rglob("c")):
+        chunks.rmdir()
+        raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -22,15 +37,56 @@ def test_what_is_complete_stays_until_what_is_under_way_is(whole: WholeFolder) -
     for round_number in range(2):
         whole.begin(b"a model")
         assert whole.share == 0
-        whole.targets[0].mkdir()
+        complete(whole.targets[0])
         assert whole.share == 0.5
+        assert whole.left == [1]
         assert bool(whole.complete) == bool(round_number)
-        whole.targets[1].mkdir()
+        complete(whole.targets[1])
         whole.finish()
         assert (len(whole.complete), whole.share) == (2, None)
         assert all(path.is_dir() for path in whole.complete)
     whole.check()
     whole.check_unfinished()
+
+
+def test_a_folder_without_a_note_is_not_complete(whole: WholeFolder) -> None:
+    whole.begin(b"a model")
+    for target, text in zip(whole.targets, ("", '{"attributes": {}}'), strict=True):
+        complete(target)
+        (target / "zarr.json").write_text(text)
+    assert (whole.share, whole.left) == (0, [0, 1])
+    whole.finish()
+    assert whole.complete == ()
+
+
+def test_killed_while_what_was_under_way_is_dropped_it_goes_on_with_none_of_it(
+    whole: WholeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole.begin(b"a model")
+    complete(whole.targets[0])
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", remove_by_halves)
+        with pytest.raises(KeyboardInterrupt):
+            whole.begin(b"another model")
+    assert whole.share is None
+    whole.begin(b"another model")
+    assert (whole.share, whole.left) == (0, [0, 1])
+    assert [path.name for path in whole.path.iterdir()] == ["next"]
+
+
+def test_killed_while_the_older_one_is_removed_the_newer_one_is_in_its_place(
+    whole: WholeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        whole.begin(b"a model")
+        for target in whole.targets:
+            complete(target)
+        with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+            patched.setattr(shutil, "rmtree", remove_by_halves)
+            whole.finish()
+    assert len(whole.complete) == 2
+    assert all((path / "0" / "c").is_dir() for path in whole.complete)
+    assert whole.share is None
 
 
 @pytest.mark.parametrize(
@@ -40,6 +96,7 @@ def test_what_is_complete_stays_until_what_is_under_way_is(whole: WholeFolder) -
         "done",
         "next",
         "done/0001.ome.zarr",
+        "done/0001.ome.zarr/zarr.json",
         "next/0000.ome.zarr",
         "next/model.safetensors",
         "next/0000.ome.zarr.unfinished",

@@ -151,9 +151,8 @@ class WholePrediction:
                 run.folder.check_unfinished()
             else:
                 _begin_with_model(run, checkpoint)
-            for number, target in enumerate(run.folder.targets):
-                if not target.is_dir():
-                    self._predict_frame(run, number)
+            for number in run.folder.left:
+                self._predict_frame(run, number)
             run.folder.finish()
             is_new = True
         except _StoppedError:
@@ -175,7 +174,7 @@ class WholePrediction:
         from napari_sparseseg.predicting import VolumePrediction
 
         image, settings, folder = run.opened.image, run.settings, run.folder
-        told_at, before = 0.0, sum(target.is_dir() for target in folder.targets)
+        told_at, before = 0.0, folder.n_frames - len(folder.left)
 
         def report(share: float, text: str) -> None:
             nonlocal told_at

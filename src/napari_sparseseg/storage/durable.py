@@ -124,13 +124,17 @@ def replace_file(disk: Disk, path: Path, content: bytes) -> None:
 
 def drop_folder(disk: Disk, path: Path) -> None:
     """Remove a folder, which may be gone already, so that nobody ever finds a part of it under its name."""
-    dropped = path.with_name(path.name + DROPPED)
-    disk.remove(dropped)
-    if not os.path.lexists(path):
-        return
-    disk.rename(path, dropped)
-    disk.sync_folder(path.parent)
-    disk.remove(dropped)
+    disk.remove(set_aside(disk, path))
+
+
+def set_aside(disk: Disk, path: Path) -> Path:
+    """Give a folder, if it is there, a name by which nobody looks for it; that is returned, for it to be removed."""
+    aside = path.with_name(path.name + DROPPED)
+    disk.remove(aside)
+    if os.path.lexists(path):
+        disk.rename(path, aside)
+        disk.sync_folder(path.parent)
+    return aside
 
 
 def write_folder(disk: Disk, path: Path, files: Mapping[str, bytes]) -> None:

@@ -32,6 +32,9 @@ _MANIFEST, _FINISHED, _LOCK = "manifest.json", "finished.jsonl", "lock"
 _LABELS, _PROBABILITIES = "labels", "probabilities"
 _FILES = ("model.safetensors", "image.npy", "image.partial.npy")
 
+RESULT_NOTE = "zarr.json"
+"""The file of a result with what is noted in it once it is complete, under `ATTRIBUTE`."""
+ATTRIBUTE = "napari-sparseseg"
 
 _Edges = tuple[PositiveInt, PositiveInt, PositiveInt]
 
@@ -219,6 +222,18 @@ class Unfinished(HeldFolder):
         shutil.move(source, target)
         self._disk.sync_folder(target.parent)
         self._disk.remove(aside)
+
+
+def result_note(path: Path) -> dict[str, Any] | None:
+    """What was noted in a result once it was complete; None if it is not, or cannot be read."""
+    file = path / RESULT_NOTE
+    if not file.is_file():  # a pipe would be waited for
+        return None
+    try:
+        noted = json.loads(file.read_bytes())["attributes"][ATTRIBUTE]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return noted if isinstance(noted, dict) else None
 
 
 def _aside(target: Path) -> Path:

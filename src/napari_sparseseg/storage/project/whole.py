@@ -9,11 +9,12 @@ What is complete stays until what is under way is complete, too.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from napari_sparseseg.errors import ProjectError
-from napari_sparseseg.storage.durable import Disk, replace_file
-from napari_sparseseg.storage.unfinished import Unfinished
+from napari_sparseseg.storage.durable import Disk, drop_folder, replace_file, set_aside
+from napari_sparseseg.storage.unfinished import RESULT_NOTE, Unfinished, result_note
 
 _DONE, _NEXT, _MODEL = "done", "next", "model.safetensors"
 
@@ -39,14 +40,19 @@ class WholeFolder:
     def complete(self) -> tuple[Path, ...]:
         """The OME-Zarrs of all time points; none if they are not complete."""
         found = self._frames(_DONE)
-        return tuple(found) if all(path.is_dir() for path in found) else ()
+        return tuple(found) if all(map(result_note, found)) else ()
+
+    @property
+    def left(self) -> list[int]:
+        """Numbers of the time points of what is under way that are not complete."""
+        return [number for number, path in enumerate(self.targets) if not result_note(path)]
 
     @property
     def share(self) -> float | None:
         """How much of what is under way is finished, 0..1; None if nothing is."""
         if not self.model.is_file():
             return None
-        shares = [1.0 if path.is_dir() else Unfinished.share_of(path) or 0.0 for path in self.targets]
+        shares = [1.0 if result_note(path) else Unfinished.share_of(path) or 0.0 for path in self.targets]
         return sum(shares) / self.n_frames
 
     def check(self) -> None:
@@ -55,6 +61,8 @@ class WholeFolder:
         for part in (_DONE, _NEXT):
             for path in (self.path / part, self.path / part / _MODEL, *self._frames(part)):
                 _refuse_link(path)
+            for path in self._frames(part):
+                _refuse_link(path / RESULT_NOTE)
         for target in self.targets:
             for path in Unfinished.files_of(target):
                 _refuse_link(path)
@@ -66,17 +74,19 @@ class WholeFolder:
                 _refuse_link(Path(folder, name))
 
     def begin(self, model: bytes) -> None:
-        """Begin anew, with this model; what was under way is dropped."""
-        self._disk.remove(self.path / _NEXT)
+        """Begin again, with this model; what was under way is dropped."""
+        drop_folder(self._disk, self.path / _NEXT)
         for folder in (self.path, self.path / _NEXT):
             self._disk.make_folder(folder)
         replace_file(self._disk, self.model, model)
 
     def finish(self) -> None:
         """Put what was under way, which is complete, in the place of what was complete before."""
-        self._disk.remove(self.path / _DONE)
+        older = set_aside(self._disk, self.path / _DONE)
         self._disk.rename(self.path / _NEXT, self.path / _DONE)
         self._disk.sync_folder(self.path)
+        with suppress(OSError):  # somebody may still read it; removed another time
+            self._disk.remove(older)
 
     def _frames(self, part: str) -> list[Path]:
         return [self.path / part / f"{number:04}.ome.zarr" for number in range(self.n_frames)]
