@@ -163,6 +163,15 @@ class TestResuming:
         assert segmenter.predict_to(make_image(), tmp_path / "a.zarr", **options).n_resumed == 0
         assert level(tmp_path / "p.zarr").shape[1:] == SHAPE
 
+    @pytest.mark.parametrize("n_bytes", [0, 100])
+    def test_a_result_whose_metadata_was_cut_short_counts_as_another_one(self, segmenter, whole, tmp_path, n_bytes):
+        shutil.copytree(whole.labels, tmp_path / "a.zarr")
+        metadata = tmp_path / "a.zarr" / "zarr.json"
+        metadata.write_bytes(metadata.read_bytes()[:n_bytes])
+        with pytest.raises(InputError, match="exists; pass overwrite=True"):
+            segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+        assert segmenter.predict_to(make_image(), tmp_path / "a.zarr", overwrite=True).n_resumed == 0
+
     @pytest.mark.parametrize("what", ["image", "settings", "model"])
     def test_whatever_changed_begins_anew(self, segmenter, tmp_path, interrupted, monkeypatch, what):
         interrupted(3)

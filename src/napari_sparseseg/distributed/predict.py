@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from napari_sparseseg._types import ArrayLike, Box, Spacing
 from napari_sparseseg.config import PredictionConfig
@@ -37,7 +36,7 @@ from napari_sparseseg.storage._arrays import checked_spacing, plain_int, real_dt
 from napari_sparseseg.storage.identity import Identity, identity_of
 from napari_sparseseg.storage.ome import checked_offset
 from napari_sparseseg.storage.sharded import ShardedImage
-from napari_sparseseg.storage.unfinished import Manifest, Task, Unfinished
+from napari_sparseseg.storage.unfinished import ATTRIBUTE, Manifest, Task, Unfinished, result_note
 from napari_sparseseg.storage.volume import ArrayVolume
 from napari_sparseseg.storage.whole import check_folder, checked_target, is_zarr, writable
 from napari_sparseseg.storage.window import MappedArray, save_mapped
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from napari_sparseseg.engine.model import FittedModel
     from napari_sparseseg.engine.normalise import IntensityRange
 
-_ATTRIBUTE = "napari-sparseseg"
 _MOST_SENT = 1 << 22  # bytes of voxels that are sent to each worker
 _PARTS = {"model": "the model", "image": "the image", "settings": "the settings"}
 
@@ -227,7 +225,7 @@ def predict_volume(
         note = {"fingerprint": fingerprint, "n_voxels": {str(k): n for k, n in n_voxels.items()}, "n_shards": n_shards}
         with writable(request.target):
             for image in job.images:
-                image.note({_ATTRIBUTE: note})
+                image.note({ATTRIBUTE: note})
             unfinished.publish(request.probabilities, request.target)
     seconds = time.perf_counter() - started
     return Prediction(request.target, request.probabilities, n_voxels, n_shards, n_resumed, seconds)
@@ -266,8 +264,8 @@ def _finished_before(request: Request, fingerprint: Mapping[str, str]) -> Predic
 
 def _note_in(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any] | None:
     """What was noted in a result once it was complete; None if it is not, or that of something else."""
-    noted = zarr.open(path, mode="r").attrs.asdict().get(_ATTRIBUTE) if is_zarr(path) else None
-    return noted if isinstance(noted, dict) and noted.get("fingerprint") == dict(fingerprint) else None
+    noted = result_note(path)
+    return noted if noted is not None and noted.get("fingerprint") == dict(fingerprint) else None
 
 
 def _published_now(request: Request, fingerprint: Mapping[str, str]) -> Prediction | None:
