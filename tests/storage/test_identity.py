@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_sparseseg._types import Box
+from napari_sparseseg.storage import identity as module
 from napari_sparseseg.storage.cached import with_cache
 from napari_sparseseg.storage.formats import ImageFile, open_image
 from napari_sparseseg.storage.identity import identity_of
@@ -40,6 +42,21 @@ def test_every_voxel_in_memory_counts(place):
 @pytest.mark.parametrize("view", [np.asfortranarray, lambda a: np.flip(np.flip(a, 1), 1), lambda a: a.copy()])
 def test_equal_arrays_are_one_however_they_lie_in_memory(view):
     assert identity_of(view(image())) == identity_of(image())
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (2, 1, 0)])
+def test_a_large_array_is_read_in_blocks_of_any_size_without_copies_of_its_slices(tmp_path, monkeypatch, axes):
+    voxels = np.random.default_rng(0).integers(0, 9, (2, 300, 400)).astype(np.uint16)  # 240 kB in each slice
+    np.save(tmp_path / "a.npy", voxels.transpose(np.argsort(axes)))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r").transpose(axes)
+    expected = identity_of(voxels.copy())
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 10_000)
+    tracemalloc.start()
+    try:
+        assert identity_of(mapped) == expected
+        assert tracemalloc.get_traced_memory()[1] < 150_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_shape_and_type_count():
@@ -164,6 +181,17 @@ def test_a_chunk_that_is_gone_makes_another_image(tmp_path):
 def files_in(folder: Path) -> list[Path]:
     """Those that hold voxels."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".json")
+
+
+def test_only_what_is_looked_at_of_an_array_in_memory_counts():
+    array = image()
+    region = WorkingArray(array, region=Box((0, 0, 0), (6, 40, 25)))
+    before = identity_of(region)
+    assert before.is_certain
+    array[3, 20, 25] += 1
+    assert identity_of(region) == before
+    array[3, 20, 24] += 1
+    assert identity_of(region) != before
 
 
 def test_each_look_at_a_file_is_another():

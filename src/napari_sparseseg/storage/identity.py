@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import product
@@ -16,14 +17,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 from zarr.storage import LocalStore, WrapperStore
 
 from napari_sparseseg._types import ArrayLike
-from napari_sparseseg.storage._arrays import to_numpy
 from napari_sparseseg.storage._origin import Origin, Ranges
 from napari_sparseseg.storage.project.reference import fingerprint_of
 
+_BLOCK_BYTES = 1 << 24  # of an array that is copied at a time where it does not lie in C order
 _DESCRIPTIONS = ("zarr.json", ".zarray")
 
 
@@ -39,10 +41,8 @@ def identity_of(image: ArrayLike) -> Identity:
     views: list[Any] = []
     whole = tuple((0, int(size)) for size in image.shape)
     sources = list(_sources_of(image, whole, views))
-    states = [_state(source, ranges) for source, ranges in sources if not isinstance(source, np.ndarray)]
+    states = [_state(source, ranges) for source, ranges in sources]
     told = [fingerprint_of(image, None).model_dump(mode="json"), views, states]
-    if len(states) < len(sources):
-        told.append(_hash(image))
     digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     return Identity(digest, all(state is not None for state in states))
 
@@ -59,7 +59,9 @@ def _sources_of(array: object, ranges: Ranges, views: list[Any]) -> Iterator[tup
 
 
 def _state(source: object, ranges: Ranges) -> str | None:
-    """A hash of name, size and time of the files that hold voxels of a file or zarr; None if it is not on this disk."""
+    """A hash of an array in memory, or of name, size and time of the files in which voxels lie; None for others."""
+    if isinstance(source, np.ndarray):
+        return _hash(source[tuple(slice(a, b) for a, b in ranges)])
     place = _folder_of(source) if isinstance(source, zarr.Array) else source
     if not isinstance(place, Path):
         return None
@@ -88,10 +90,19 @@ def _names(array: zarr.Array[Any], ranges: Ranges) -> Iterator[str]:
         yield array.metadata.encode_chunk_key(chunk)
 
 
-def _hash(image: ArrayLike) -> str:
-    """Of all voxels, slice by slice."""
+def _hash(array: npt.NDArray[Any]) -> str:
+    """Of all voxels in C order, however they lie in memory."""
     digest = hashlib.sha256()
-    rest = [slice(0, size) for size in image.shape[1:]]
-    for first in range(image.shape[0]):
-        digest.update(to_numpy(image[(slice(first, first + 1), *rest)], "image").tobytes())
+    for index in _blocks(array.shape, array.itemsize):
+        digest.update(np.ascontiguousarray(array[index]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _blocks(shape: tuple[int, ...], n_bytes: int) -> Iterator[tuple[slice, ...]]:
+    """Blocks that follow each other in C order, of `n_bytes` a voxel and about `_BLOCK_BYTES` at most."""
+    below = [n_bytes * math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    cut = next(axis for axis, size in enumerate(below) if size <= _BLOCK_BYTES or axis == len(shape) - 1)
+    step = max(1, _BLOCK_BYTES // below[cut])
+    for outer in np.ndindex(shape[:cut]):
+        for first in range(0, shape[cut], step):
+            yield (*(slice(i, i + 1) for i in outer), slice(first, first + step))
