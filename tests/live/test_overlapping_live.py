@@ -160,3 +160,25 @@ def test_a_project_keeps_the_mode_and_the_paint(make_live, tmp_path):
         assert again.presence(OUTER, 0, box).all()
         assert again.presence(INNER, 0, box).all()
         again.close()
+
+
+def test_the_table_of_objects_counts_the_labels_that_are_shown(make_live):
+    live, tables = make_live(paint=OVERLAPPING), []
+    live.events.objects_measured.connect(lambda table: live.heard._hear("table", tables, table))
+    truth, image = nested()
+    live.open(image)
+    live.look_at(view_of(SHAPE, index=5))
+    live.annotate(on_slice(2, ~truth[0, 2]), 1, plane=Plane(0, 0, 2))
+    live.annotate(on_slice(2, truth[0, 2]), OUTER, plane=Plane(0, 0, 2))
+    live.heard.wait_for_step(5)
+    live.pause()
+    rest(live)
+    live.found.find_all()
+    live.heard.wait_until(lambda: not live.found.is_empty, "for objects")
+    live.say(Region(0, Box.whole(SHAPE)), OUTER, is_present=False)
+    live.found.keep_table(0)
+    live.heard.wait_until(lambda: tables, "for the table")
+    ids, labels, rows = live.found.ids(0, Box.whole(SHAPE)), live.labels(0), tables[-1].rows
+    assert len(rows)
+    for object_id, class_id in zip(rows["id"], rows["class"], strict=True):
+        assert class_id == np.bincount(labels[ids == object_id]).argmax() == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,10 @@ from napari_sparseseg.live.found_objects import FoundObjects
 from napari_sparseseg.live.history import classes_at
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.opened import Opened
-from napari_sparseseg.live.overlap import learnable, shown_presence
+from napari_sparseseg.live.overlap import learnable_classes, shown_presence
 from napari_sparseseg.live.saving import Saver, class_infos, settings_of
 from napari_sparseseg.live.settings import Settings
-from napari_sparseseg.live.shown import with_paint
+from napari_sparseseg.live.shown import Allowed, labels_left_possible, with_paint
 from napari_sparseseg.live.suggestions import Suggestions
 from napari_sparseseg.live.switchboard import Advise, Switchboard, Wishes
 from napari_sparseseg.live.whole import WholePrediction
@@ -767,17 +767,8 @@ class LiveSegmenter:
 
     # --- between ---
 
-    def _left_possible(self, work: Opened) -> Callable[[int], frozenset[int]]:
-        """Labels that a code leaves possible; where classes may overlap nothing, too, if none was said to be there."""
-        ids, background, is_overlapping = self._classes.ids, self._classes.background, self.is_overlapping
-
-        def possible(code: int) -> frozenset[int]:
-            allowed = work.store.allowed(code, ids)
-            if not is_overlapping:
-                return allowed
-            return work.store.meanings([code], ids, background)[code].present or allowed | {UNPAINTED}
-
-        return possible
+    def _left_possible(self, work: Opened) -> Allowed:
+        return labels_left_possible(work.store, self._classes, is_overlapping=self.is_overlapping)
 
     def _opened(self) -> Opened:
         if self._work is None:
@@ -807,12 +798,8 @@ class LiveSegmenter:
         wishes = self._switch.wishes
         if not self.auto_start or self._was_paused or wishes.is_training or wishes.is_halted:
             return
-        if self.is_overlapping:
-            is_enough = bool(learnable(self._store, self._classes, self._settings.paint))
-        else:
-            painted = self._store.painted_classes(self._classes.background)
-            is_enough = bool(self._classes.learnable(painted, self._settings.paint))
-        if is_enough:
+        paint, is_overlapping = self._settings.paint, self.is_overlapping
+        if learnable_classes(self._store, self._classes, paint, is_overlapping=is_overlapping):
             self._switch.wish(is_training=True)
 
     def _predicted_where_unpainted(self, region: Region) -> npt.NDArray[np.uint8] | None:

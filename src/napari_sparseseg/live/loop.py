@@ -29,11 +29,11 @@ from napari_sparseseg.live.image import AbandonedError
 from napari_sparseseg.live.learner import Learner, TrainingState, table_of
 from napari_sparseseg.live.object_table import ObjectTables
 from napari_sparseseg.live.opened import Opened
-from napari_sparseseg.live.overlap import learnable, missing_paint
+from napari_sparseseg.live.overlap import learnable_classes, missing_paint
 from napari_sparseseg.live.predictor import LivePredictor
 from napari_sparseseg.live.reporter import TRAINING_FOR_TILES, Reporter
 from napari_sparseseg.live.search import ObjectSearch
-from napari_sparseseg.live.shown import with_paint
+from napari_sparseseg.live.shown import labels_left_possible, with_paint
 from napari_sparseseg.live.switchboard import Find, Tabulate, Wishes
 from napari_sparseseg.storage.sparse import is_large
 
@@ -202,10 +202,7 @@ class LiveLoop:
         """Classes that are painted or were learnt before; None if there is too little paint to learn from."""
         background = self._classes.background
         overlapping = self.learner.is_overlapping
-        if overlapping:
-            painted = learnable(self._store, self._classes, self.learner.paint)
-        else:
-            painted = self._classes.learnable(self._store.painted_classes(background), self.learner.paint)
+        painted = learnable_classes(self._store, self._classes, self.learner.paint, is_overlapping=overlapping)
         if not painted:
             return None
         learnt = self.learner.fitted.classes.ids if self.learner.fitted else ()
@@ -393,11 +390,8 @@ class LiveLoop:
     def _shown_labels(self, frame: int, box: Box) -> npt.NDArray[np.uint8]:
         """Predicted classes with the paint over them."""
         store, where = self._store, (frame, *box.slices)
-        return with_paint(
-            self.opened.labels[where].copy(),
-            store.codes[where].copy(),
-            lambda code: store.allowed(code, self._classes.ids),
-        )
+        allowed = labels_left_possible(store, self._classes, is_overlapping=self.learner.paint.overlapping)
+        return with_paint(self.opened.labels[where].copy(), store.codes[where].copy(), allowed)
 
     # --- resting ---
 

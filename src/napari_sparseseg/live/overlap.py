@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 Presence = npt.NDArray[np.bool_]
 
 
-def learnable(store: AnnotationStore, classes: ClassList, paint: PaintConfig) -> tuple[int, ...]:
-    """Ids of the overlapping classes that were painted; none unless it is known of each where it is not."""
+def learnable_classes(
+    store: AnnotationStore, classes: ClassList, paint: PaintConfig, *, is_overlapping: bool
+) -> tuple[int, ...]:
+    """Ids of the painted classes that can be learnt, ascending; none if too little is known of them.
+
+    Of overlapping classes it must be known of each where it is not. See `ClassList.learnable` for others.
+    """
+    if not is_overlapping:
+        return classes.learnable(store.painted_classes(classes.background), paint)
     said = store.statements(classes.ids, classes.background)
     painted = sorted({class_id for each in said for class_id in each.present})
     return () if absent_nowhere(said, is_missing_absent=paint.missing_weight > 0) else tuple(painted)
