@@ -1,4 +1,4 @@
-"""Words that every layer of the package shares: boxes of voxels, what can be read, what was painted."""
+"""Types that all layers of the package share: boxes of voxels, what can be read, what was painted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Extra = Literal["affinities", "candidates", "novelty"]
-"""What a model may say beside the classes."""
+"""What a model may predict besides the classes."""
 
 Shape3D = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -135,15 +135,15 @@ class Volume(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What was said of a voxel where classes may overlap: those that are there, and those that are not."""
+    """What was said about a voxel where classes may overlap: which are present, and which are absent."""
 
     present: frozenset[int] = frozenset()
     absent: frozenset[int] = frozenset()
 
     def completed(self, class_ids: Collection[int], background: int | None) -> Statement:
-        """With what follows: where the background is, others are absent; where another class is, the background is.
+        """With what follows: the background excludes all other classes, and any other class the background.
 
-        What contradicts itself counts as present.
+        A class that is said to be both present and absent counts as present.
         """
         absent = self.absent
         if background in self.present:
@@ -159,8 +159,8 @@ class Annotation:
 
     `coordinates` is (n, 3) int32 along z, y, x; `codes` (n,) unsigned, 1..254; `weights` (n,) float32, > 0.
     `allowed` maps a code to the class ids that it leaves possible; a code that is not in it is a class itself.
-    `objects` (n,) int32 tells which object a voxel belongs to, 0 where nothing was said; None where no voxel has an id.
-    `stated` maps a code to what it says of each class, where classes may overlap; such codes may go up to 65535.
+    `objects` (n,) int32 tells which object a voxel belongs to, 0 where nothing was said; None if no voxel has an id.
+    `stated` maps a code to what it says about each class, where classes may overlap; such codes may go up to 65535.
     """
 
     shape: Shape3D
@@ -175,11 +175,11 @@ class Annotation:
         return len(self.codes)
 
     def object_codes(self) -> list[int]:
-        """Codes of the voxels that carry the id of an object, ascending."""
+        """Codes of the voxels that belong to an object, ascending."""
         return [] if self.objects is None else np.unique(self.codes[self.objects > 0]).tolist()
 
     def statement(self, code: int, class_ids: Collection[int], background: int = 0) -> Statement:
-        """What a code says of overlapping classes, with what follows from it.
+        """What a code says about overlapping classes, with what follows from it.
 
         A class says that it is present. A set leaves the classes that it names open, and says that others are absent.
         """

@@ -1,4 +1,4 @@
-"""What paint suggests of its surroundings, from arrays: more paint, and slices to paint next."""
+"""What paint in arrays suggests about its surroundings: more paint, and slices to paint next."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def suggest_grown(
 ) -> Suggested:
     """Grow the strokes of each painted slice to the outlines of what they lie in.
 
-    For a few strokes on each slice; where slices are painted all over there is nothing to suggest. Slices on which
+    For slices with a few strokes; on those that are painted completely there is nothing to suggest. Slices on which
     fewer than two classes are painted are left out. See `napari_sparseseg.engine.weak.hints.grow` for the method.
 
     Parameters
     ----------
     image
-        (Z, Y, X) or (Y, X), with one more axis at `channel_axis` if that is set; painted slices are read.
+        (Z, Y, X) or (Y, X), with one more axis at `channel_axis` if that is set; only painted slices are read.
     annotation
         Codes of the same shape without channels: 0 is unpainted, 1 to 254 classes, or sets named by `allowed`.
     spacing
@@ -60,12 +60,12 @@ def suggest_grown(
     Returns
     -------
     Suggested
-        Never where something is painted. `with_suggestions` puts it beside the paint, for `fit`.
+        Nothing where something is painted. `with_suggestions` combines it with the paint, for `fit`.
 
     Raises
     ------
     InputError, InputTypeError
-        For arrays that do not fit together, as of `SparseSegmenter.fit`.
+        For arrays that do not fit together, like `SparseSegmenter.fit`.
 
     """
     settings = _checked(paint)
@@ -98,9 +98,9 @@ def suggest_between(
     allowed: Mapping[int, Collection[int]] | None = None,
     paint: PaintConfig | None = None,
 ) -> Suggested:
-    """Fill the gaps between painted slices across an axis, by interpolating the shapes on both sides of each.
+    """Fill the gaps between painted slices across an axis by interpolating the shapes on both sides of each gap.
 
-    For slices that lie closer together than the objects are thick. See
+    For slices that are closer together than the objects are thick. See
     `napari_sparseseg.engine.weak.hints.between` for the method.
 
     Parameters
@@ -108,11 +108,11 @@ def suggest_between(
     annotation
         Codes (Z, Y, X): 0 is unpainted, 1 to 254 classes, or sets named by `allowed`, which are not continued.
     axis
-        The axis that the slices are stacked along: 0 z, 1 y, 2 x.
+        The axis along which the slices are stacked: 0 z, 1 y, 2 x.
     spacing
         Voxel size along z, y, x in any unit; None takes voxels for cubes.
     max_gap
-        Distance of slices, in the unit of `spacing`, beyond which nothing is suggested between them; None fills all.
+        Nothing is suggested between slices that are further apart, in the unit of `spacing`; None fills all gaps.
     allowed
         The classes that a code leaves possible, as for `SparseSegmenter.fit`.
     paint
@@ -121,12 +121,12 @@ def suggest_between(
     Returns
     -------
     Suggested
-        Never where something is painted. `with_suggestions` puts it beside the paint, for `fit`.
+        Nothing where something is painted. `with_suggestions` combines it with the paint, for `fit`.
 
     Raises
     ------
     InputError, InputTypeError
-        For an annotation that `SparseSegmenter.fit` would refuse, a plane, or an axis that it does not have.
+        For an annotation that `SparseSegmenter.fit` would refuse or that has one plane only, or an impossible axis.
 
     """
     settings = _checked(paint)
@@ -147,9 +147,9 @@ def suggest_between(
 def with_suggestions(
     annotation: ArrayLike, *suggested: Suggested, weight: ArrayLike | float | None = None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Paint and suggestions as one annotation with weights: `fit(image, codes, weight=weights)`.
+    """Combine paint and suggestions into one annotation with weights: `fit(image, codes, weight=weights)`.
 
-    `weight` is that of the paint, an array or a number, 1 without. Of several suggestions for a voxel the first counts;
+    `weight` is that of the paint, an array or a number; None is 1. Of several suggestions for a voxel the first counts;
     none replaces paint. Raises `InputError` for suggestions of another shape.
     """
     codes = np.array(annotation, np.uint8)
@@ -177,7 +177,7 @@ def slices_to_paint(
 ) -> list[SliceAdvice]:
     """At most `n` slices to paint next, best first; see `SparseSegmenter.suggest_slices`.
 
-    "uncertainty" needs the predictor of a model. `axes` None are all on which one can paint well.
+    "uncertainty" needs the predictor of a model. With `axes` None, all orientations that can be painted well count.
     """
     shape = annotation.shape
     advisor = Advisor(
@@ -202,6 +202,6 @@ def _checked(paint: Any) -> PaintConfig:
 
 
 def _write(codes: npt.NDArray[np.uint8], found: Annotation) -> None:
-    """Write what was found, but where something is suggested already."""
+    """Write what was found, except where something is suggested already."""
     where = tuple(found.coordinates.T)
     codes[where] = np.where(codes[where] == UNPAINTED, found.codes, codes[where])

@@ -1,8 +1,8 @@
-"""What the live loop tells: frozen records, and the signals that carry them.
+"""What the live loop reports: frozen records, and the signals that carry them.
 
-Signals are emitted on the thread on which the thing happened: paint, classes and wishes on the caller's, tiles,
-steps and failures on the compute thread. Whoever draws must bring them to its own thread. Slots should be quick: the
-loop waits for them, and so may whoever changes a wish meanwhile.
+Signals are emitted on the thread on which something happened: paint, classes and wishes on the caller's thread, tiles,
+steps and failures on the compute thread. A GUI must pass them on to its own thread. Slots should be quick: the loop
+waits for them, and so may a caller that changes a wish meanwhile.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Color = tuple[float, float, float]
 
 
 class LiveState(StrEnum):
-    """What the live loop is at."""
+    """What the live loop is doing."""
 
     NO_IMAGE = "no image"
     PREPARING = "preparing"  # loading torch, reading the image
     WAITING = "waiting for paint"
     TRAINING = "training"
     PREDICTING = "predicting"
-    PAUSED = "paused"  # a model is there, nothing is computed
-    UP_TO_DATE = "up to date"  # nothing is left to compute: not training, all tiles fresh
+    PAUSED = "paused"  # there is a model, nothing is computed
+    UP_TO_DATE = "up to date"  # nothing left to compute: not training, all tiles fresh
     FAILED = "failed"
 
 
@@ -55,12 +55,12 @@ class LiveStatus:
     """A snapshot of the live loop.
 
     `activity` is one short sentence on what it is doing now, or what it waits for ("Paint a second class").
-    `dice` estimates the agreement, 0..1, or None; `dice_source` says on what it rests, `is_dice_of_strokes` whether on
-    strokes that were not learnt yet, unlike that of `CurvePoint`. `n_tiles` counts the tiles of the time point on
-    screen, `n_fresh` those that show the latest paint and (nearly) the latest weights. `seconds_left` is the time until
-    all tiles are fresh, None if unknown or not predicting. `revision` counts the changes of the annotation.
-    `is_finding`: objects are being looked for, `is_advising`: a slice to paint. `error` is the sentence of the failure
-    that ended the last run, until the next start.
+    `dice` estimates the agreement, 0..1, or None; `dice_source` says what the estimate is based on, and
+    `is_dice_of_strokes` whether that is strokes that have not been learnt yet, unlike the dice of `CurvePoint`.
+    `n_tiles` counts the tiles of the time point on screen, `n_fresh` those that show the latest paint and (nearly) the
+    latest weights. `seconds_left` is the time until all tiles are fresh, None if unknown or not predicting. `revision`
+    counts the changes of the annotation. `is_finding` and `is_advising` say that objects, or a slice to paint next, are
+    being looked for. `error` is the failure that ended the last run, in one sentence, until the next start.
     """
 
     state: LiveState = LiveState.NO_IMAGE
@@ -89,11 +89,11 @@ class LiveStatus:
 class TileUpdate:
     """A predicted box: `labels` (z, y, x) uint8 are class ids, 0 where nothing is known.
 
-    Paint does not show in `labels` but where a set of classes was painted, which narrows them. `probability` (of the
-    class that was asked for), `uncertainty` (entropy) and `novelty` are uint8, 0..255, or None. So is `second`: the id
-    of the next likely of a voxel's candidate classes, 0 where there is one only.
+    Paint does not show in `labels`, except that sets of classes narrow them. `probability` (of the class that was asked
+    for), `uncertainty` (entropy) and `novelty` are uint8, 0..255, or None. `second` is uint8, too: the id of the second
+    most likely of a voxel's candidate classes, 0 where there is only one.
 
-    If `is_forgotten`, nothing is known there any more: it was given up to keep memory bounded.
+    If `is_forgotten`, nothing is known there any more: the prediction was dropped to keep memory bounded.
     """
 
     frame: int
@@ -109,7 +109,7 @@ class TileUpdate:
 
 @dataclass(frozen=True, slots=True)
 class PaintChange:
-    """The annotation changed within a box, by a stroke, by undo or redo, or by a slice that was marked."""
+    """The annotation changed within a box, by a stroke, undo, redo, or a slice marked as complete."""
 
     frame: int
     box: Box
@@ -126,9 +126,9 @@ class ObjectsChange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectTable:
-    """What was measured of the objects of a frame: `rows` are what `measure_objects` returns, classes included.
+    """Measurements of the objects of a frame: `rows` is what `measure_objects` returns, including classes.
 
-    The class is that of the prediction, with the paint, when it was measured.
+    The class is that of the prediction and the paint at the time of measuring.
     """
 
     frame: int
@@ -139,7 +139,7 @@ class ObjectTable:
 class Suggestion:
     """Paint that the program proposes: `codes` (z, y, x) of a box of a frame, 0 where nothing is suggested.
 
-    `plane` is the slice that strokes were grown on, None where slices between painted ones are filled.
+    `plane` is the slice on which strokes were grown, None if slices between painted ones were filled.
     """
 
     frame: int
@@ -159,9 +159,9 @@ class SuggestionState:
 
 @dataclass(frozen=True, slots=True)
 class SuggestedSlice:
-    """A slice to paint next, and the voxel (z, y, x) on it to begin at; `score` is that of `SliceAdvice`.
+    """A slice to paint next, and the voxel (z, y, x) on it to start at; `score` is that of `SliceAdvice`.
 
-    `method` is what was asked for: "intervals" or "uncertainty".
+    `method` is the one that was asked for: "intervals" or "uncertainty".
     """
 
     plane: Plane
@@ -181,9 +181,9 @@ class PaintedSlice:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is on screen: a plane, the part of it that can be seen, and where the eye is likely to be.
+    """What is on screen: a plane, the visible part of it, and where the user is probably looking.
 
-    `box` is one voxel thick across the plane. In 3D display `plane` is the one the slider stood at.
+    `box` is one voxel thick across the plane. In 3D display `plane` is the one that the slider was at.
     """
 
     plane: Plane
@@ -203,11 +203,11 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class SavingStatus:
-    """How what is painted and learnt is kept on disk.
+    """How paint and models are saved to disk.
 
-    `path` is the project's folder, empty without project. `reason` says why a project is not written to ("open in
-    another window"), empty if it is. `error` says what cannot be saved at the moment and why; all of it is kept in
-    memory and tried again. `saved_at` is when paint, model and prediction were saved last, in seconds since 1970.
+    `path` is the project's folder, empty without a project. `reason` says why a project is not written to ("open in
+    another window"), empty if it is. `error` says what cannot be saved at the moment and why; it is kept in memory and
+    tried again. `saved_at` is when paint, model and prediction were saved last, in seconds since 1970.
     """
 
     path: str = ""
@@ -217,7 +217,7 @@ class SavingStatus:
 
 
 class WholeState(StrEnum):
-    """What there is of the prediction of all of an image."""
+    """How far the prediction of a whole image is."""
 
     NONE = "none"
     RUNNING = "running"
@@ -228,10 +228,10 @@ class WholeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WholeStatus:
-    """How far the prediction of all of an image has come: `share`, 0..1, and speed and time left, or what failed.
+    """Progress of the prediction of a whole image: `share`, 0..1; `text` is speed and time left, or what failed.
 
-    `paths` are the OME-Zarrs of all time points once they are complete, maybe by an older model: those stay while a
-    newer one is at work. `is_new` in the moment in which they have become complete.
+    `paths` are the OME-Zarrs of all time points once they are complete, possibly by an older model: those stay while a
+    newer one predicts. `is_new` is true just when they have become complete.
     """
 
     state: WholeState = WholeState.NONE
@@ -248,19 +248,19 @@ class LiveEvents(SignalGroup):
     status_changed = Signal(LiveStatus, reemission="queued")
     """After each change of state, and at most ten times a second while something is computed."""
     tile_predicted = Signal(TileUpdate)
-    """When a tile, or a preview of a part of the plane on screen, has been predicted; compute thread."""
+    """When a tile, or a preview of part of the plane on screen, has been predicted; compute thread."""
     predictions_cleared = Signal()
     """When all predictions were dropped (model reset, another image)."""
     freshness_changed = Signal(int)
-    """Frame in which tiles became fresh or stale."""
+    """When tiles of a frame became fresh or stale: the frame."""
     paint_changed = Signal(PaintChange)
     """After the annotation changed; caller's thread."""
     objects_changed = Signal(ObjectsChange)
     """After objects were found (compute thread), corrected, or a correction was taken back (caller's thread)."""
     objects_measured = Signal(ObjectTable)
-    """When the objects whose table is wanted were measured, at first and after each change; compute thread."""
+    """When objects whose table is wanted have been measured, first and after each change; compute thread."""
     suggestion_changed = Signal(SuggestionState, reemission="queued")
-    """When paint is suggested, was accepted or refused; compute thread or caller's."""
+    """When paint was suggested, accepted or refused; compute thread or caller's."""
     slice_suggested = Signal(SuggestedSlice)
     """When the slice to paint next was found; compute thread."""
     classes_changed = Signal(tuple)
@@ -270,17 +270,17 @@ class LiveEvents(SignalGroup):
     curve_cleared = Signal()
     """When the learning curve starts again: for another image (caller's thread) or a new model (compute thread)."""
     saving_changed = Signal(SavingStatus, reemission="queued")
-    """When something was saved or could not be; on the thread that saves, or that of the journal."""
+    """When something was saved or could not be; saving thread, or that of the journal."""
     whole_changed = Signal(WholeStatus, reemission="queued")
-    """While all of the image is predicted into its project, several times a second; on the thread that does it."""
+    """While the whole image is predicted into its project, several times a second; on the thread that does it."""
     noticed = Signal(str)
-    """Something that the user should know, though all goes on: one sentence; any thread."""
+    """Something that the user should know, though everything goes on: one sentence; any thread."""
     failed = Signal(str)
     """When training or predicting ended in an error: one sentence that says what to do; compute thread."""
 
 
 def tell(signal: SignalInstance, *values: Any) -> None:
-    """Emit a signal. What goes wrong in somebody's slot is logged, and is no failure of what was told."""
+    """Emit a signal. An error in somebody's slot is logged, and does not fail whoever emits."""
     try:
         signal.emit(*values)
     except EmitLoopError as error:

@@ -1,4 +1,4 @@
-"""Edits of the annotation: what can be taken back, held in little memory."""
+"""Edits of the annotation: what can be undone, held in little memory."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Edit:
     """The voxels of a box that an edit changed, and their values before and after.
 
     `bits` is the packed mask of these voxels. Values have one entry for each of them, in C order, or a single one for
-    all. `marks` say to which of the edit's strokes (1, 2, ...) a voxel belongs, 0 if to none; `first_id` is the id
-    that the first of them gets in the table of strokes.
+    all. `marks` say which of the edit's strokes (1, 2, ...) a voxel belongs to, 0 if to none; `first_id` is the id of
+    the first of these in the table of strokes.
     """
 
     frame: int
@@ -73,7 +73,7 @@ class History:
         return self._undone[-1] if self._undone else None
 
     def add(self, edit: Edit) -> None:
-        """Take in a new edit; what was undone cannot be redone any more."""
+        """Add a new edit; what was undone can no longer be redone."""
         self._n_bytes += edit.n_bytes - sum(undone.n_bytes for undone in self._undone)
         self._undone.clear()
         self._done.append(edit)
@@ -81,7 +81,7 @@ class History:
             self._n_bytes -= self._done.popleft().n_bytes
 
     def remember(self, edit: Edit) -> None:
-        """Take in an edit that was made before all that can be undone."""
+        """Add an edit that was made before all others that can be undone."""
         self._n_bytes += edit.n_bytes
         self._done.appendleft(edit)
 
@@ -104,7 +104,7 @@ def ids_of(marks: npt.NDArray[np.uint8], first_id: int) -> Ids:
 
 
 def unpack(bits: npt.NDArray[np.uint8], shape: Shape3D) -> Mask:
-    """The mask of this shape that was packed by `numpy.packbits`."""
+    """The mask of this shape, from what `numpy.packbits` made of it."""
     z, y, x = shape
     return np.unpackbits(bits, count=z * y * x).view(np.bool_).reshape(shape)
 

@@ -1,4 +1,4 @@
-"""Strokes, and the table that the ids of painted voxels point into."""
+"""Strokes, and the table that the ids of painted voxels refer to."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StrokeAuthor(StrEnum):
     """Who made a stroke."""
 
     HUMAN = "human"
-    SUGGESTION = "suggestion"  # the program proposed it, and somebody accepted
+    SUGGESTION = "suggestion"  # the program proposed it, and somebody accepted it
 
 
 NewStroke = tuple[StrokeKind, float, Plane | None, int, StrokeAuthor, int]
@@ -66,7 +66,7 @@ class Stroke:
 
 
 class StrokeTable:
-    """Strokes that are not undone, oldest first; the id of a stroke is its place, counted from 1."""
+    """Strokes that have not been undone, oldest first; the id of a stroke is its position, counted from 1."""
 
     def __init__(self, strokes: Iterable[Stroke] = ()) -> None:
         self._strokes: list[Stroke] = list(strokes)
@@ -112,9 +112,9 @@ class StrokeTable:
     def weights(
         self, correction_weight: float, halving: float, suggestion_weight: float = 1.0
     ) -> npt.NDArray[np.float32]:
-        """Weight of each id: that of a correction halves its distance to 1 with each `halving` strokes made since.
+        """Weight of each id. What a correction weighs above 1 is halved by every `halving` strokes made since.
 
-        Suggestions that were accepted weigh `suggestion_weight`.
+        Accepted suggestions weigh `suggestion_weight`.
         """
         weights = np.where(self._is_suggested[: len(self._strokes) + 1], suggestion_weight, 1).astype(np.float32)
         for stroke_id in range(len(self._strokes), 0, -1):
@@ -127,7 +127,7 @@ class StrokeTable:
         return weights
 
     def n_voxels_of_planes(self, n_of_id: npt.NDArray[np.int64]) -> dict[Plane, int]:
-        """Voxels that still carry strokes of each slice, for slices that have such voxels."""
+        """How many voxels still carry strokes made on a slice, for each slice that has any."""
         counts: dict[Plane, int] = {}
         for stroke, n_voxels in zip(self._strokes, n_of_id[1 : len(self._strokes) + 1].tolist(), strict=True):
             if stroke.plane is not None and n_voxels:
@@ -135,12 +135,12 @@ class StrokeTable:
         return counts
 
     def merge(self, n_of_id: npt.NDArray[np.int64], limit: int, n_new: int) -> Ids:
-        """Forget strokes without voxels, keep the newest third of `limit`, merge the older by kind, slice and object.
+        """Forget strokes without voxels, keep the newest `limit` / 3, and merge older ones by kind, slice and object.
 
-        If that leaves more than a third of merged ones, they are merged whatever their slice, and if need be whatever
-        the kind of an object's. Different objects are never merged, nor suggestions with what somebody painted, unless
-        both are of one object.
-        Returns the new id of each old. Raises `InputError`, and changes nothing, if that leaves no room for `n_new`.
+        If more than `limit` / 3 merged strokes are left, they are merged across slices, and if need be those of an
+        object across kinds. Different objects are never merged, nor are suggestions and what somebody painted, unless
+        both belong to the same object.
+        Returns the new id of each old one. Raises `InputError`, changing nothing, if that leaves no room for `n_new`.
         """
         n_kept = limit // 3
         alive = [stroke_id for stroke_id in range(1, len(self._strokes) + 1) if n_of_id[stroke_id]]
@@ -169,7 +169,7 @@ class StrokeTable:
         return sorted(groups.values(), key=lambda members: members[-1])
 
     def check_room_for(self, object_id: int, n_of_id: npt.NDArray[np.int64], limit: int) -> None:
-        """Refuse one object more than half of `limit`, so that strokes can always be merged."""
+        """Refuse a new object if there are more than `limit` / 2, so that strokes can always be merged."""
         if object_id in self._objects:
             return
         alive = np.unique(self._objects[np.flatnonzero(n_of_id)])
@@ -180,7 +180,7 @@ class StrokeTable:
             )
 
     def _merged(self, ids: list[int], n_of_id: npt.NDArray[np.int64]) -> Stroke:
-        """The latest of these, which stands for all of them; of no slice if they are of several."""
+        """The latest of these strokes, to stand for all of them; without a slice if they are of several."""
         members = [self._strokes[stroke_id - 1] for stroke_id in ids]
         if len(members) == 1:
             return members[0]
@@ -207,5 +207,5 @@ def _is_suggested(stroke: Stroke) -> bool:
 
 
 def _sort_of(stroke: Stroke) -> tuple[StrokeKind, bool]:
-    """What strokes must have in common to be merged: they weigh alike then."""
+    """What strokes must have in common to be merged, so that they have the same weight."""
     return stroke.kind, _is_suggested(stroke)

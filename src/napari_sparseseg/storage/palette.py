@@ -18,7 +18,7 @@ FIRST_SET = MAX_CLASSES + 1
 class ClassSet:
     """Classes that are allowed ("1 or 3"), or forbidden ("not 2": a class that is added later is allowed).
 
-    Where classes may overlap, those that are `present` beside the forbidden ones, which are absent.
+    Where classes may overlap, `present` are those that are there; the forbidden ones are absent.
     """
 
     class_ids: frozenset[int]
@@ -26,7 +26,7 @@ class ClassSet:
     present: frozenset[int] = frozenset()
 
     def within(self, class_ids: Collection[int]) -> frozenset[int]:
-        """Those of `class_ids` that the set leaves possible; those that are present, if there are any."""
+        """Those of `class_ids` that the set leaves possible; if any are present, only these."""
         known = frozenset(class_ids)
         if self.present:
             return known & self.present
@@ -39,11 +39,11 @@ class ClassSet:
         return ClassSet(class_ids, self.is_forbidding, self.present - rejected)
 
     def forgetting(self, class_id: int) -> ClassSet:
-        """The set without mention of `class_id`, which is no class any more."""
+        """The set without mention of `class_id`, which is no longer a class."""
         return ClassSet(self.class_ids - {class_id}, self.is_forbidding, self.present - {class_id})
 
     def statement(self, class_ids: Collection[int]) -> Statement:
-        """What the set says of overlapping classes: of `class_ids`, those that are there and those that are not."""
+        """What the set says about overlapping classes: which of `class_ids` are present, and which absent."""
         known = frozenset(class_ids)
         absent = self.class_ids & known if self.is_forbidding else known - self.class_ids
         return Statement(self.present & known, absent - self.present)
@@ -78,7 +78,7 @@ class Palette:
         return next(code for code, other in self._sets.items() if other == known)
 
     def with_sets(self, wanted: Iterable[ClassSet], codes_in_use: Callable[[], Container[int]]) -> Palette:
-        """A palette in which each wanted set has a code; where codes run short, those not in use are given away.
+        """A palette in which each wanted set has a code; if codes run short, those not in use are given to new sets.
 
         Raises `InputError` if there are more sets than codes.
         """
@@ -97,16 +97,16 @@ class Palette:
         return Palette({**sets, **dict(zip(free, new, strict=False))})
 
     def allowed(self, code: int, class_ids: Collection[int]) -> frozenset[int]:
-        """Those of `class_ids` that a code leaves possible; a class leaves itself, unpainted all.
+        """Those of `class_ids` that a code leaves possible: a class leaves only itself, unpainted leaves all.
 
-        A code that stands for nothing leaves all, too: whoever read it while a class was removed must not fail.
+        A code that stands for nothing leaves all, too: somebody who reads it while a class is removed must not fail.
         """
         if 1 <= code <= MAX_CLASSES:
             return frozenset((code,))
         return self._sets[code].within(class_ids) if code in self._sets else frozenset(class_ids)
 
     def narrowed(self, code: int, shown: int, class_ids: Collection[int]) -> int | ClassSet:
-        """What becomes of a code where a class that is shown is erased: a code, or a set that may have none yet."""
+        """What becomes of a code where the class that is shown is erased: a code, or a set that may have none yet."""
         if 0 < code < FIRST_SET:
             return UNPAINTED
         if shown == UNPAINTED:
@@ -130,7 +130,7 @@ class Palette:
         background: int | None,
         codes_in_use: Callable[[], Container[int]],
     ) -> tuple[Codes, Palette]:
-        """Codes after erasing on the labels that were `shown`, and the palette that holds them, as of `recoded`."""
+        """Codes after erasing on a prediction that has `shown` these labels, and a palette, as of `recoded`."""
 
         def narrowed(code: int, label: int) -> int | ClassSet:
             return self.narrowed(code, UNPAINTED if label == background else label, class_ids)
@@ -145,7 +145,7 @@ class Palette:
         becomes: Callable[[int, int], int | ClassSet],
         codes_in_use: Callable[[], Container[int]],
     ) -> tuple[Codes, Palette]:
-        """What `becomes` of each code and its label `within` a mask, and a palette in which new sets have their code.
+        """What `becomes` of each code and label within a mask, and a palette in which new sets have a code.
 
         Codes outside the mask mean nothing. Raises `InputError` if there are more sets than codes, as `with_sets` does.
         """
@@ -160,7 +160,7 @@ class Palette:
         return codes, palette
 
     def statement(self, code: int, class_ids: Collection[int]) -> Statement:
-        """What a code says of overlapping classes."""
+        """What a code says about overlapping classes."""
         if code in self._sets:
             return self._sets[code].statement(class_ids)
         return Statement(frozenset((code,)) if 1 <= code <= MAX_CLASSES else frozenset())
@@ -168,10 +168,10 @@ class Palette:
     def saying(
         self, code: int, class_id: int, *, is_present: bool, class_ids: Collection[int], background: int | None
     ) -> int | ClassSet:
-        """What becomes of a code where it is said of an overlapping class that it is there, or that it is not.
+        """What becomes of a code where an overlapping class is said to be present, or absent.
 
-        A code, or a set that may have none yet. What was said of other classes stays; but where the background is, no
-        other class is.
+        A code, or a set that may have none yet. What was said about other classes stays, except that the background
+        excludes all others.
         """
         said = self.statement(code, class_ids)
         if is_present and class_id == background:
@@ -188,15 +188,15 @@ class Palette:
         return ClassSet(absent, is_forbidding=True, present=frozenset(present))
 
     def forget(self, class_id: int, class_ids: Collection[int] | None) -> tuple[Palette, dict[int, int]]:
-        """The palette without mention of a class, and the code that takes the place of each code that changed.
+        """The palette without mention of a class, and the code that replaces each code that changed.
 
-        A set that says nothing any more (none or all of the remaining `class_ids` are possible) becomes unpainted,
-        one of a single class that class. With None only the obvious is recognised.
+        A set that no longer says anything (none or all of the remaining `class_ids` are possible) becomes unpainted,
+        a set of a single class that class. With None only obvious cases are recognised.
         """
         sets: dict[int, ClassSet] = {}
         moved: dict[int, int] = {class_id: UNPAINTED}
         codes: dict[ClassSet, int] = {}
-        # sets that do not change come first, and so keep their codes
+        # sets that do not change come first, so that they keep their codes
         for code, known in sorted(self._sets.items(), key=lambda item: class_id in item[1].class_ids | item[1].present):
             left = known.forgetting(class_id)
             target = _meaning(left, class_ids)
@@ -209,7 +209,7 @@ class Palette:
 
 
 def _meaning(left: ClassSet, class_ids: Collection[int] | None) -> int | None:
-    """The class, or unpainted, that a set amounts to; None if it remains a set."""
+    """The class that a set amounts to, or unpainted; None if it remains a set."""
     if left.present:
         return next(iter(left.present)) if len(left.present) == 1 and not left.class_ids else None
     if not left.class_ids:

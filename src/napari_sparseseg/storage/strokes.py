@@ -1,4 +1,4 @@
-"""AnnotationStore: all that was painted, stroke by stroke, so that it can be taken back, journalled and learnt from."""
+"""AnnotationStore: everything that was painted, stroke by stroke, to be undone, journalled and learnt from."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PaintEdit(NamedTuple):
 
 
 class PaintedPlane(NamedTuple):
-    """A slice that strokes were made on, how many of its voxels still carry them, and whether it is complete."""
+    """A slice that was painted, how many of its voxels still carry strokes made on it, and whether it is complete."""
 
     plane: Plane
     n_voxels: int
@@ -65,10 +65,10 @@ class PaintedPlane(NamedTuple):
 
 
 class StoreState(NamedTuple):
-    """All that an annotation is, without the history of undo: what has to be on disk.
+    """The whole annotation except its undo history: what must be on disk.
 
-    `painted` holds copies of the painted segments of each frame with paint; `ticket` is that of the journal's record
-    of the latest change that is in it (0 without journal).
+    `painted` holds copies of the painted segments of each frame that has paint; `ticket` is the journal's for the
+    latest change that is included (0 without a journal).
     """
 
     shape: tuple[int, int, int, int]
@@ -83,15 +83,15 @@ class StoreState(NamedTuple):
 class AnnotationStore:
     """The annotation of an image: codes, the strokes that they come from, sets of classes, complete slices.
 
-    One thread may write while others read. What changes is told to the journal first.
+    One thread may write while others read. Each change is noted in the journal before it is made.
 
     Parameters
     ----------
     shape
         Frames (time points), z, y, x.
     journal
-        Where each change is noted before it is made. A journal given here begins anew; to go on with an older one,
-        `replay` it into a store without journal, then set `journal`.
+        Where each change is noted before it is made. A journal that is passed here starts again from nothing; to
+        continue an older one, `replay` it into a store without a journal, then set `journal`.
     clock
         Seconds since 1970.
 
@@ -131,11 +131,11 @@ class AnnotationStore:
 
     @property
     def largest_record(self) -> int:
-        """Bytes of voxels that a record of the journal can need."""
+        """The most bytes of voxels that one record of the journal can hold."""
         return largest_record(self._shape)
 
     def painted_boxes(self, frame: int, edge: int = 64) -> list[Box]:
-        """Cubes of a grid, clipped to the volume, that hold all that was painted in a frame, and complete slices."""
+        """Cubes of a grid, clipped to the volume, that together hold all paint and all complete slices of a frame."""
         check_frame(frame, self._shape)
         with self._lock:
             painted = self._voxels.read_painted(frame)
@@ -150,12 +150,12 @@ class AnnotationStore:
 
     @property
     def revision(self) -> int:
-        """Counts the changes."""
+        """The number of changes so far."""
         return self._revision
 
     @property
     def strokes(self) -> tuple[Stroke, ...]:
-        """Strokes that are not undone, oldest first."""
+        """Strokes that have not been undone, oldest first."""
         with self._lock:
             return self._table.strokes
 
@@ -173,15 +173,15 @@ class AnnotationStore:
         return self._history.to_redo is not None
 
     def allowed(self, code: int, class_ids: Collection[int]) -> frozenset[int]:
-        """Those of `class_ids` that a code leaves possible; unpainted, and codes that stand for nothing, leave all."""
+        """Those of `class_ids` that a code leaves possible: all of them if it is 0, or stands for nothing."""
         return self._palette.allowed(code, class_ids)
 
     def n_painted(self, frame: int) -> int:
-        """Painted voxels of a frame, without what complete slices add."""
+        """How many voxels of a frame are painted, not counting what complete slices add."""
         return int(self._voxels.n_of_code[frame, 1:].sum())
 
     def painted_classes(self, background: int | None = None) -> tuple[int, ...]:
-        """Ids of which voxels were painted, ascending; with complete slices the background too. Sets do not count."""
+        """Ids of the painted classes, ascending; the background too if a slice is complete. Sets do not count."""
         counts = self._voxels.n_of_code[:, :FIRST_SET].sum(axis=0)
         found = set(np.flatnonzero(counts).tolist()) - {UNPAINTED}
         if background is not None and self._complete:
@@ -189,7 +189,7 @@ class AnnotationStore:
         return tuple(sorted(found))
 
     def named_classes(self) -> tuple[int, ...]:
-        """Ids of which voxels were painted, ascending, and those that painted sets allow, forbid or have present."""
+        """Ids of the painted classes, and of those that painted sets allow, forbid or say are present, ascending."""
         is_painted, named = np.asarray(self._voxels.n_of_code.any(axis=0)), set(self.painted_classes())
         for code, known in self.sets.items():
             if is_painted[code]:
@@ -198,7 +198,7 @@ class AnnotationStore:
 
     @property
     def next_object_id(self) -> int:
-        """The id after the highest that a stroke has which is not undone."""
+        """One more than the highest object id of all strokes that have not been undone."""
         return min(int(self._table.objects.max()), MAX_OBJECT - 1) + 1
 
     def objects(self, frame: int, box: Box) -> Objects:
@@ -208,7 +208,7 @@ class AnnotationStore:
         return ids
 
     def object_ids(self, frame: int) -> tuple[int, ...]:
-        """Ids of the objects of which something is painted in a frame, ascending."""
+        """Ids of the objects that are painted in a frame, ascending."""
         with self._lock:
             objects = self._table.objects.take(self._voxels.read_painted(frame).ids)
         return tuple(np.unique(objects[objects != NO_OBJECT]).tolist())
@@ -220,7 +220,7 @@ class AnnotationStore:
             return tuple(sorted({*painted, *(plane.frame for plane in self._complete)}))
 
     def painted_slices(self) -> tuple[PaintedPlane, ...]:
-        """Slices whose strokes are still there, and complete ones, ordered by frame, axis and index."""
+        """Slices that still carry their strokes, and complete ones, ordered by frame, axis and index."""
         with self._lock:
             counts = dict.fromkeys(self._complete, 0) | self._table.n_voxels_of_planes(self._voxels.n_of_id)
             ordered = sorted(counts, key=lambda plane: (plane.frame, plane.axis, plane.index))
@@ -266,7 +266,7 @@ class AnnotationStore:
         )
 
     def statements(self, class_ids: Collection[int], background: int | None) -> tuple[Statement, ...]:
-        """All that the paint says of overlapping classes, with what follows from it, and no matter where."""
+        """Everything that paint anywhere says about overlapping classes, with what follows from it."""
         codes = set((np.flatnonzero(self._voxels.n_of_code[:, 1:].any(axis=0)) + 1).tolist())
         if self._complete and background is not None:
             codes.add(background)
@@ -276,12 +276,12 @@ class AnnotationStore:
     def meanings(
         self, codes: Iterable[int], class_ids: Collection[int], background: int | None
     ) -> dict[int, Statement]:
-        """What each of these codes says of overlapping classes, with what follows from it."""
+        """What each of these codes says about overlapping classes, with what follows from it."""
         palette = self._palette
         return {code: palette.statement(code, class_ids).completed(class_ids, background) for code in codes}
 
     def state(self) -> StoreState:
-        """Everything, as of one moment; any thread."""
+        """The whole annotation at one moment; any thread."""
         with self._lock:
             frames = np.flatnonzero(self._voxels.n_of_code[:, 1:].any(axis=1)).tolist()
             painted = {frame: self._voxels.read_painted(frame) for frame in frames}
@@ -302,10 +302,10 @@ class AnnotationStore:
     ) -> PaintEdit | None:
         """Paint a class or a set, or one code for each voxel of the region's box; 0 erases.
 
-        With an `object_id` what is painted belongs to this object; without, voxels that have the class already stay
-        with theirs. What somebody paints over a suggestion is paint of full weight, of the same class too. None if
-        nothing changed by it. Raises `InputError` for a region outside the image, codes that
-        stand for nothing, impossible ids, and sets of classes as objects.
+        With an `object_id` the painted voxels belong to that object; without one, voxels that have the class already
+        stay with their object. Paint over a suggestion gets full weight, even if it is of the same class. None if
+        nothing changed. Raises `InputError` for a region outside the image, codes that stand for nothing, impossible
+        ids, and sets of classes as objects.
         """
         with self._lock:
             box, mask = checked_region(region, plane, self._shape)
@@ -332,14 +332,14 @@ class AnnotationStore:
         background: int | None,
         object_id: int = NO_OBJECT,
     ) -> PaintEdit | None:
-        """Paint a class on a prediction that has `shown` these labels (of the region's box).
+        """Paint a class on a prediction that has `shown` these labels, of the shape of the region's box.
 
-        Voxels become the class: a confirmation where it was shown and not painted, else a correction. With class 0,
-        voxels that were painted with a single class are erased; where another class than the background was shown,
-        it is excluded from those that are possible ("not this class"), which leaves a set of `class_ids`, or the one
-        class that remains. If none would remain, only the latest exclusion counts. `object_id` is as in `annotate`.
+        Voxels become the class: a confirmation where it was shown and nothing else was painted, otherwise a correction.
+        With class 0, voxels that were painted with a single class are erased; elsewhere the class that was shown,
+        unless it is the background, is excluded ("not this class"), which leaves a set of `class_ids`, or the only one
+        that remains. If none would remain, only the latest exclusion counts. `object_id` is as in `annotate`.
 
-        None if nothing changed by it. Raises `InputError` for a region outside the image or an impossible class.
+        None if nothing changed. Raises `InputError` for a region outside the image or an impossible class.
         """
         with self._lock:
             box, mask = checked_region(region, plane, self._shape)
@@ -380,11 +380,11 @@ class AnnotationStore:
         shown: npt.ArrayLike | None = None,
         object_id: int = NO_OBJECT,
     ) -> PaintEdit | None:
-        """Say of an overlapping class that it is there, or that it is not; what was said of others stays.
+        """Say that an overlapping class is present, or that it is absent; what was said about others stays.
 
-        `class_id` may be one for each voxel of the region's box, 0 where nothing is said. Where labels were `shown` it
-        is a confirmation or a correction; that a class is absent is a rejection. `object_id` is as in `annotate`. None
-        if nothing changed by it. Raises `InputError` for a region outside the image, impossible classes, and more
+        `class_id` may be one for each voxel of the region's box, 0 where nothing is said. If labels were `shown`, it is
+        a confirmation or a correction; saying that a class is absent is a rejection. `object_id` is as in `annotate`.
+        None if nothing changed. Raises `InputError` for a region outside the image, impossible classes, and more
         combinations than there are codes.
         """
         with self._lock:
@@ -418,11 +418,11 @@ class AnnotationStore:
     def annotate_objects(
         self, region: Region, codes: npt.ArrayLike, objects: Objects, plane: Plane | None = None
     ) -> PaintEdit | None:
-        """Say of each voxel of a region its class, and its object among several (0: none), as one edit.
+        """Paint the voxels of a region with a class each, and an object each of several (0: none), as one edit.
 
         `codes` and `objects` have the shape of the region's box. Each object gets a stroke of its own, a confirmation.
-        None if nothing changed by it. Raises `InputError` for a region outside the image, impossible classes or ids, or
-        too many objects.
+        None if nothing changed. Raises `InputError` for a region outside the image, impossible classes or ids, or too
+        many objects.
         """
         with self._lock:
             box, mask = checked_region(region, plane, self._shape)
@@ -442,10 +442,10 @@ class AnnotationStore:
             return self._write(region.frame, box, changed, wanted, numbers, heads)
 
     def bring_back(self, frame: int, box: Box, codes: Codes, old: AnnotationStore) -> list[PaintEdit]:
-        """Make a box as it is in an `old` store: `codes`, of its shape, and to which objects and authors they belong.
+        """Make a box as it is in an `old` store: `codes`, of its shape, and the objects and authors they belong to.
 
-        As few edits as there may be, of at most 255 strokes; where each was. Raises `InputError` for codes that stand
-        for nothing, or too many objects.
+        Makes as few edits as possible, of at most 255 strokes, and returns where each was. Raises `InputError` for
+        codes that stand for nothing, or too many objects.
         """
         with self._lock:
             changed = codes != self._voxels.codes[frame][box.slices]
@@ -455,7 +455,7 @@ class AnnotationStore:
             changed |= owners_changed & (codes != UNPAINTED)
             check_known(codes[changed], self._palette)
             suggested = np.broadcast_to(old.is_suggested(frame, box), box.shape)[changed]
-            # twice the object, and 1 more for a suggestion; -1 where nothing is painted
+            # twice the object, plus 1 for a suggestion; -1 where nothing is painted
             keys = np.where(codes[changed] == UNPAINTED, -1, 2 * owners[changed].astype(np.int64) + suggested)
             found, numbers = np.unique(keys, return_inverse=True)
             edits = []
@@ -471,7 +471,7 @@ class AnnotationStore:
             return [edit for edit in edits if edit is not None]
 
     def is_suggested(self, frame: int, box: Box) -> Mask:
-        """Which voxels of a box the program suggested; a single one where it suggested nothing at all."""
+        """Which voxels of a box the program suggested; a single False if it has suggested nothing anywhere."""
         if not self._table.is_suggested.any():
             return np.zeros((1, 1, 1), np.bool_)
         suggested: Mask = self._table.is_suggested.take(self._voxels.ids[frame][box.slices])
@@ -479,12 +479,12 @@ class AnnotationStore:
 
     @property
     def latest_stroke(self) -> Stroke | None:
-        """The newest stroke that is not undone."""
+        """The newest stroke that has not been undone."""
         strokes = self._table.strokes
         return strokes[-1] if strokes else None
 
     def undo(self) -> PaintEdit | None:
-        """Take the latest edit back; where that was, None if there is none."""
+        """Undo the latest edit; returns where it was, None if there is nothing to undo."""
         with self._lock:
             edit = self._history.to_undo
             if edit is None:
@@ -497,7 +497,7 @@ class AnnotationStore:
             return PaintEdit(edit.frame, edit.box)
 
     def redo(self) -> PaintEdit | None:
-        """Make the edit again that was taken back last; where that is, None if there is none."""
+        """Redo the edit that was undone last; returns where it is, None if there is nothing to redo."""
         with self._lock:
             edit = self._history.to_redo
             if edit is None:
@@ -508,9 +508,9 @@ class AnnotationStore:
             return PaintEdit(edit.frame, edit.box)
 
     def set_complete(self, plane: Plane, complete: bool) -> PaintEdit | None:
-        """Say that what is unpainted on a slice is background, or take that back; not part of the undo history.
+        """Say that the unpainted voxels of a slice are background, or take that back; not part of the undo history.
 
-        None if that was so already. Raises `InputError` for a slice outside the image.
+        None if that is so already. Raises `InputError` for a slice outside the image.
         """
         with self._lock:
             check_plane(plane, self._shape)
@@ -527,7 +527,7 @@ class AnnotationStore:
     # --- classes ---
 
     def code_for(self, *, any_of: Collection[int] | None = None, none_of: Collection[int] | None = None) -> int:
-        """The code of a set of classes, allowed or forbidden ones; made if there is none yet.
+        """The code of a set of allowed or forbidden classes; made if there is none yet.
 
         Raises `InputError` if all codes are taken by other sets.
         """
@@ -539,7 +539,7 @@ class AnnotationStore:
         return self.code_for_set(wanted)
 
     def code_for_set(self, wanted: ClassSet) -> int:
-        """The same for a set whose classes can be."""
+        """The same for a `ClassSet`, whose ids must be possible."""
         if not wanted.is_forbidding and len(wanted.class_ids) == 1:
             return next(iter(wanted.class_ids))
         with self._lock:
@@ -547,10 +547,10 @@ class AnnotationStore:
             return self._palette.code_of(wanted)
 
     def remove_class(self, class_id: int, *, class_ids: Collection[int] | None = None) -> tuple[PaintEdit, ...]:
-        """Make a class's voxels unpainted and drop it from all sets; nothing can be undone then. Where codes changed.
+        """Make a class's voxels unpainted and drop it from all sets; returns where codes changed.
 
-        With the remaining `class_ids`, sets that say nothing any more become unpainted, and those of one class that
-        class; without, only sets that mention no class any more do.
+        Nothing can be undone afterwards. With the remaining `class_ids`, sets that no longer say anything become
+        unpainted, and sets of one class become that class; without, only sets that no longer mention a class do.
         """
         with self._lock:
             check_class(class_id)
@@ -566,7 +566,7 @@ class AnnotationStore:
     # --- journal ---
 
     def replay(self, record: JournalRecord) -> bool:
-        """Make the change that a record of the journal tells; False if it is none of this store's.
+        """Make the change that a record of the journal describes; False if it does not concern this store.
 
         Raises `InputError` for a record that does not fit, such as one of an image of another shape.
         """
@@ -594,7 +594,7 @@ class AnnotationStore:
         return True
 
     def restore(self, state: StoreState) -> None:
-        """Begin anew from a state, whose numbers must have been checked; nothing is noted in the journal.
+        """Start again from a state, whose numbers must have been checked; nothing is noted in the journal.
 
         Raises `InputError` for the state of another image.
         """
@@ -642,14 +642,14 @@ class AnnotationStore:
             raise InputError(f"the journal says {record.op} where there is nothing to {record.op}")
 
     def _edit_before(self, record: JournalRecord) -> Edit:
-        """The edit that a record takes back, and that was made before reading began: it is what is there now."""
+        """The edit that a record undoes, which was made before reading began: it is what is there now."""
         frame, box, mask, old_codes, old_ids, n_strokes = undo_of(record)
         checked_region(Region(frame, box), None, self._shape)
         check_known(old_codes, self._palette)
         n_left = len(self._table) - n_strokes
         if not 1 <= n_strokes <= MAX_MARK or n_left < 0 or old_ids.max() > n_left:
             raise InputError("the journal holds an undo of strokes that were not made")
-        # a stroke that is forgotten must leave no voxel elsewhere
+        # a stroke that is forgotten must not have voxels anywhere else
         n_here = np.count_nonzero(self._voxels.ids[frame][box.slices][mask] > n_left)
         if n_here != self._voxels.n_of_id[n_left + 1 :].sum():
             raise InputError("the journal holds an undo of less than its strokes")
@@ -665,7 +665,7 @@ class AnnotationStore:
         self._table.check_room_for(object_id, self._voxels.n_of_id, MAX_STROKES)
 
     def _take(self, palette: Palette) -> None:
-        """Go on with a palette in which there may be new sets."""
+        """Use a palette from now on, and note it in the journal if it has new sets."""
         if palette.sets != self._palette.sets:
             self._note(record_of_palette(palette))
             self._palette = palette
@@ -728,9 +728,9 @@ class AnnotationStore:
         self._revision += 1
 
     def _make_room(self, n_strokes: int) -> None:
-        """Where ids run short, forget strokes of which nothing is left, merge the oldest of a kind, slice and object.
+        """If ids run short, forget strokes without voxels, and merge the oldest of the same kind, slice and object.
 
-        Nothing before can be undone then: edits remember ids.
+        Nothing before that can be undone any more, since edits remember ids.
         """
         if len(self._table) + n_strokes <= MAX_STROKES:
             return
@@ -745,13 +745,13 @@ def largest_record(shape: tuple[int, int, int, int]) -> int:
 
 
 def _answers(plane: Plane | None, object_id: int) -> tuple[StrokeHead, StrokeHead]:
-    """Strokes that agree with what was shown, and those that do not: these come last, so that they are the newest."""
+    """A confirmation of what was shown, and a correction, which comes last so that it is the newest stroke."""
     confirmation = StrokeHead(StrokeKind.CONFIRMATION, plane, object_id=object_id)
     return confirmation, confirmation._replace(kind=StrokeKind.CORRECTION)
 
 
 def _head_of(key: int) -> StrokeHead:
-    """What is said again of an object and author, told by twice the object and 1 more for a suggestion; -1 for none."""
+    """The stroke that brings a key back: twice its object, plus 1 for a suggestion; -1 erases."""
     if key < 0:
         return StrokeHead(StrokeKind.ERASURE)
     object_id, is_suggested = divmod(key, 2)

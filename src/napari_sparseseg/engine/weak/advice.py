@@ -2,12 +2,12 @@
 
 Uncertainty is the entropy of a voxel's probabilities over its maximum, H = -sum p log p / log(classes), 0..1:
 uncertainty sampling (Lewis and Gale 1994, arXiv:cmp-lg/9407020), on slices of volumes (Top, Hamarneh and Abugharbieh,
-MICCAI 2011). A slice is worth what it tells about the slices around it that no painted one tells yet,
+MICCAI 2011). A slice is worth what it tells about the slices around it beyond what painted ones tell already,
 
     sum over slices j of u_j max(0, k(i, j) - max over painted p of k(p, j)) / r,    k(i, j) = max(0, 1 - |i - j| / r)
 
-with the mean uncertainty u of a slice and the distance r at which evenly spread slices would lie, this one included:
-facility location, weighted (Wei, Iyer and Bilmes, ICML 2015). Taken alone, u would choose the ends of the volume.
+with the mean uncertainty u of a slice, and the distance r between slices if they were spread evenly, this one included:
+weighted facility location (Wei, Iyer and Bilmes, ICML 2015). Alone, u would choose the ends of the volume.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from napari_sparseseg.engine.paint import painted_axis
 from napari_sparseseg.engine.predictor import Predictor
 
 TILE_VOXELS = 1 << 19
-"""Voxels that are computed at one of the places that are looked at, surroundings included."""
+"""Voxels that are computed at each place that is looked at, including its surroundings."""
 MOST_TILES = 24
-"""Places that are looked at in a volume, at most: what bounds the time."""
+"""The most places that are looked at in a volume, which bounds the time."""
 
 Method: TypeAlias = Literal["intervals", "uncertainty"]
 Painted: TypeAlias = Mapping[int, Collection[int]]
-"""Indices of the slices that carry paint, by the axis that they lie across."""
+"""Indices of the slices that carry paint, by the axis across which they lie."""
 
-_SPOT = 4.0  # radius of what is looked at together for the spot, in units of the finest voxel edge
-_SURE = 1e-6  # uncertainty that every slice has: where the network is sure of all, they are spread evenly
-_MOST_CANDIDATES = 512  # slices of an orientation that are compared, evenly spread over it
-_LARGEST_PLANE = 1 << 26  # voxels of a slice that are looked at together for the spot
+_SPOT = 4.0  # radius over which uncertainty is averaged to find the spot, in units of the finest voxel edge
+_SURE = 1e-6  # uncertainty of every slice: where the network is sure of everything, slices are spread evenly
+_MOST_CANDIDATES = 512  # slices of an orientation that are compared, spread evenly
+_LARGEST_PLANE = 1 << 26  # voxels of a slice that is searched for the spot as a whole
 _PART = 96  # edge of the parts of a slice in which a spot is looked for, in voxels
-_LONGEST_VOXEL = 3.0  # relative to its width on a slice that can be painted well
+_LONGEST_VOXEL = 3.0  # relative to their width, on a slice that can be painted well
 
 
 @dataclass(frozen=True, slots=True)
 class SliceAdvice:
-    """A slice that is worth painting: the plane at `index` across `axis` (0 z, 1 y, 2 x), to begin at `spot` (z, y, x).
+    """A slice worth painting: the plane at `index` across `axis` (0 z, 1 y, 2 x); start at the voxel `spot` (z, y, x).
 
-    `score` 0..1 compares slices of one method: the share of the orientation that the gap around the slice takes, or the
-    mean uncertainty of the voxels around it of which no painted slice tells.
+    `score`, 0..1, compares slices of one method: the share of the orientation that the gap around the slice takes up,
+    or the mean uncertainty of the voxels around it that no painted slice tells about.
     """
 
     axis: int
@@ -60,7 +60,7 @@ class SliceAdvice:
 
 
 def uncertainty(probabilities: Tensor, *, overlapping: bool = False) -> Tensor:
-    """Entropy over its maximum, 0..1: (classes, ...) -> (...), float32; the highest of all that may overlap."""
+    """Entropy over its maximum, 0..1: (classes, ...) -> (...), float32; the highest of the classes if they overlap."""
     entropy = torch.special.entr(probabilities)
     if overlapping:
         share = (entropy + torch.special.entr(1 - probabilities)).max(0)[0] / math.log(2)
@@ -77,9 +77,9 @@ def painted_slices_by_axis(annotation: Annotation) -> dict[int, set[int]]:
 
 
 def paintable_axes(shape: Shape3D, spacing: Spacing) -> tuple[int, ...]:
-    """Axes across which there are several slices, with voxels that are not much longer than wide; none of one plane."""
+    """Axes across which there are several slices, with voxels not much longer than wide; none for a single plane."""
     if min(shape) == 1:
-        return ()  # a plane, or less: it is the only slice
+        return ()  # a plane, or less, is the only slice
     found = []
     for axis in range(3):
         edges = [size for a, size in enumerate(spacing) if a != axis]
@@ -89,10 +89,10 @@ def paintable_axes(shape: Shape3D, spacing: Spacing) -> tuple[int, ...]:
 
 
 class Advisor:
-    """Suggests slices of one volume, looking at the network's answers in short pieces.
+    """Suggests slices of one volume, predicting it in small pieces.
 
     Without a predictor only `intervals` is possible, and the spot is the middle of the slice. `axes` are the
-    orientations that are asked for. Not thread-safe.
+    orientations to choose from. Not thread-safe.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Advisor:
         self._survey = Survey(shape, spacing)
 
     def work(self) -> Iterator[float]:
-        """The share that is done, after each place that was looked at; `found` is complete at the end, best first."""
+        """Yields the share that is done after each place; `found` is complete at the end, best first."""
         if self._method == "intervals":
             self.found = list(islice(by_intervals(self._shape, self._painted, self._axes), self._n))
         if self._predictor is not None:
@@ -131,7 +131,7 @@ class Advisor:
         self.found = [replace(advice, spot=self._survey.spot(advice.axis, advice.index)) for advice in self.found]
 
     def _tiles(self) -> list[Box]:
-        """The places to look at: all over the volume, or those that meet the slices of which the spot is wanted."""
+        """The places to look at: all over the volume, or on the slices whose spot is wanted."""
         assert self._predictor is not None  # noqa: S101 - callers look
         whole, tile_shape = Box.whole(self._shape), self._predictor.tile_shape
         if self._method == "uncertainty":
@@ -142,7 +142,7 @@ class Advisor:
 
 
 class Survey:
-    """Uncertainty at the places of a volume that were looked at."""
+    """Uncertainty at those places of a volume that were looked at."""
 
     def __init__(self, shape: Shape3D, spacing: Spacing) -> None:
         self._shape = shape
@@ -150,7 +150,7 @@ class Survey:
         self._parts: list[tuple[Box, npt.NDArray[np.float32]]] = []
 
     def add(self, box: Box, values: npt.NDArray[np.float32]) -> None:
-        """Take the uncertainty of a box, an array of its shape; boxes do not overlap."""
+        """Add the uncertainty of a box, an array of its shape; boxes must not overlap."""
         self._parts.append((box, values))
 
     def profile(self, axis: int) -> npt.NDArray[np.float64]:
@@ -164,7 +164,7 @@ class Survey:
         return means
 
     def spot(self, axis: int, index: int) -> Shape3D:
-        """The voxel of a slice around which uncertainty is highest; its middle where nothing was looked at."""
+        """The voxel of a slice around which uncertainty is highest; its middle if nothing of it was looked at."""
         plane = Plane(0, axis, index).box(self._shape)
         parts = [
             (part, values[part.relative_to(box.start).slices])
@@ -173,7 +173,7 @@ class Survey:
         ]
         if not parts:
             return _middle_of(self._shape, axis, index)
-        if plane.n_voxels > _LARGEST_PLANE:  # then that part alone which is least sure
+        if plane.n_voxels > _LARGEST_PLANE:  # then only the least certain part
             parts = [max(parts, key=lambda part: float(part[1].mean()))]
             plane = parts[0][0]
         known = np.zeros(plane.shape, np.float32)
@@ -187,9 +187,9 @@ class Survey:
 
 
 def by_intervals(shape: Shape3D, painted: Painted, axes: Sequence[int]) -> Iterator[SliceAdvice]:
-    """The middle of the largest gap between painted slices; then, as if that were painted, the next.
+    """The middle of the largest gap between painted slices; then, as if that were painted, the next one, and so on.
 
-    A gap counts by the share of its orientation that it takes. Ends when no slice is left.
+    Gaps are compared by the share of their orientation that they take up. Ends when no slice is left.
     """
     taken = {axis: set(painted.get(axis, ())) for axis in axes}
     while True:
@@ -204,7 +204,7 @@ def by_intervals(shape: Shape3D, painted: Painted, axes: Sequence[int]) -> Itera
 def by_uncertainty(
     shape: Shape3D, profiles: Mapping[int, npt.NDArray[np.float64]], painted: Painted
 ) -> Iterator[SliceAdvice]:
-    """The slice that tells most about uncertain ones; then, as if that were painted, the next.
+    """The slice that tells most about uncertain ones; then, as if that were painted, the next one, and so on.
 
     `profiles` are uncertainties 0..1 of the slices of each orientation, nan for those that are not to be suggested.
     Ends when no slice is left.
@@ -240,9 +240,9 @@ def worth_of_slices(profile: npt.NDArray[np.float64], painted: Collection[int]) 
 
 
 def spread_tiles(region: Box, tile_shape: Shape3D, most: int) -> list[Box]:
-    """All tiles of a region, or so many that lie evenly all over it; the same ones each time.
+    """All tiles of a region, or at most so many, spread evenly over it; always the same ones.
 
-    They follow Halton's sequence, whose points fill every axis evenly however many there are.
+    They follow Halton's sequence, whose points fill every axis evenly, however many there are.
     """
     from scipy.stats import qmc  # takes a while to load
 
@@ -259,7 +259,7 @@ def spread_tiles(region: Box, tile_shape: Shape3D, most: int) -> list[Box]:
 
 
 def _largest_gap(n_slices: int, painted: Collection[int]) -> tuple[float, int]:
-    """Share of the slices that the longest unpainted run takes, and its middle."""
+    """Share of the slices that the longest unpainted run takes up, and its middle."""
     ends = [-1, *sorted(painted), n_slices]
     length, start = max(((b - a - 1, a + 1) for a, b in pairwise(ends)), key=lambda gap: gap[0])
     return length / n_slices, start + (length - 1) // 2

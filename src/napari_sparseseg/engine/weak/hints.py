@@ -1,6 +1,6 @@
-"""What paint suggests of its surroundings: strokes grown on their slice, shapes continued between two slices.
+"""What paint suggests about its surroundings: strokes grown on their slice, shapes interpolated between two slices.
 
-Nothing here knows the network: a suggestion is made of the image and of the paint alone, and may be refused.
+Nothing here uses the network: a suggestion comes from the image and the paint alone, and may be refused.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Codes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 GrowthMethod = Literal["walker", "superpixels"]
 
-_SCALES = (0.7, 1.4, 2.8)  # of what a voxel's look is described by, in units of the finest voxel edge of the slice
-_SHRINKAGE = 0.1  # of the covariance towards a sphere: a few strokes do not tell it
-_BETA = 2000.0  # how much the walker shuns steps between voxels that look different
-_TILE = 256  # voxels; a slice is grown tile by tile, so that its size costs time only
-_MOST_EXAMPLES = 20_000  # voxels of a class that its look is learnt from
+_SCALES = (0.7, 1.4, 2.8)  # of the features of a voxel, in units of the finest voxel edge of the slice
+_SHRINKAGE = 0.1  # of the covariance towards a sphere: a few strokes are not enough to estimate it
+_BETA = 2000.0  # how much the walker avoids steps between voxels that look different
+_TILE = 256  # voxels; a slice is grown tile by tile, so that a large one costs time, but no memory
+_MOST_EXAMPLES = 20_000  # voxels of a class from which its look is learnt
 _COMPACTNESS = 0.1
 
 
 class SlicePaint(NamedTuple):
-    """The paint of one slice: `codes` (rows, columns) of single classes, and where anything at all is painted."""
+    """The paint of one slice: `codes` (rows, columns) of single classes, and where anything is painted at all."""
 
     codes: Codes
     is_painted: npt.NDArray[np.bool_]
@@ -53,14 +53,14 @@ def grow(
 
     A voxel is suggested as a class if it looks like the strokes of that class, with a probability of at least
     `certainty` (linear discriminant analysis of smoothed intensities, edges and ridges; Fisher 1936), and lies in what
-    these strokes reach. By "walker": of random walks that start there and shun steps between voxels that look
+    these strokes reach. By "walker": of random walks that start there and avoid steps between voxels that look
     different, a share of at least `certainty` ends first on these strokes (Grady 2006, doi:10.1109/TPAMI.2006.233). By
     "superpixels": it lies in a superpixel that paint of this class alone has touched (SLIC; Achanta et al. 2012,
     doi:10.1109/TPAMI.2012.120). `reach`, in units of the finest voxel edge of the slice, is how far from paint a walk
-    may begin, and twice the edge of a superpixel.
+    may start, and twice the edge of a superpixel.
 
-    Painted voxels are never suggested, those that were painted with a set of classes included. Nothing is suggested
-    where fewer than two classes are painted on the slice. `spacing` is along z, y, x. Any thread; some tenths of a
+    Painted voxels are never suggested, including those that were painted with a set of classes. Nothing is suggested
+    if fewer than two classes are painted on the slice. `spacing` is along z, y, x. Any thread; a few tenths of a
     second for 256 by 256 voxels.
     """
     paint = paint_on(annotation, axis, index)
@@ -98,14 +98,14 @@ def between(
 ) -> Annotation:
     """Suggest classes between neighbouring painted slices across `axis`, by interpolating the shapes on both.
 
-    The shape of each class is the signed distance to its outline on a slice, positive within; what is interpolated
-    linearly to a value above 0 is suggested, the largest one where there are several (shape-based interpolation; Raya
-    & Udupa 1990, doi:10.1109/42.52980). So a class is suggested only where it is painted on both slices, about at the
-    same place. Slices are those that the paint was made on (`painted_slices`).
+    The shape of each class is the signed distance to its outline on a slice, positive inside. Where the linear
+    interpolation between two slices is above 0 the class is suggested, or the one with the largest value if there are
+    several (shape-based interpolation; Raya & Udupa 1990, doi:10.1109/42.52980). So a class is suggested only if it is
+    painted on both slices in about the same place. Slices are those on which the paint was made (`painted_slices`).
 
-    With `around`, only the gap that this slice lies in is filled, or those on both sides of it if it is painted.
-    `max_gap` leaves gaps of more than so many units of `spacing` empty. Painted voxels are never suggested. Any thread;
-    some milliseconds a slice.
+    With `around`, only the gap in which this slice lies is filled, or those on both sides of it if it is painted.
+    Gaps of more than `max_gap`, in the unit of `spacing`, stay empty. Painted voxels are never suggested. Any thread;
+    a few milliseconds a slice.
     """
     edges = _in_plane(spacing, axis)
     pairs = [(a, b) for a, b in pairwise(painted_slices(annotation, axis)) if b - a > 1]
@@ -131,9 +131,9 @@ def between(
 
 
 def painted_slices(annotation: Annotation, axis: int) -> list[int]:
-    """Positions along `axis` of the slices across it that paint was made on, ascending.
+    """Positions along `axis` of the slices across it on which paint was made, ascending.
 
-    A painted voxel is taken to belong to that plane of the three through it which holds most paint.
+    A painted voxel counts for that one of the three planes through it that holds most paint.
     """
     across = painted_axis(annotation.coordinates, annotation.shape) == axis
     positions: list[int] = np.unique(annotation.coordinates[across, axis]).tolist()
@@ -141,7 +141,7 @@ def painted_slices(annotation: Annotation, axis: int) -> list[int]:
 
 
 def paint_on(annotation: Annotation, axis: int, index: int) -> SlicePaint:
-    """The paint that lies on one slice, whatever slice it was made on."""
+    """The paint that lies on one slice, no matter on which slice it was made."""
     here = annotation.coordinates[:, axis] == index
     rows, columns = np.delete(annotation.coordinates[here], axis, axis=1).T
     shape = [n for a, n in enumerate(annotation.shape) if a != axis]
@@ -158,7 +158,7 @@ def paint_on(annotation: Annotation, axis: int, index: int) -> SlicePaint:
 def _walk(
     scores: Floats, codes: Codes, ids: Codes, edges: tuple[float, float], reach: float, certainty: float
 ) -> Codes:
-    """The class on whose strokes most walks from each voxel end, if most is enough."""
+    """The class on whose strokes most walks from each voxel end, if that share is at least `certainty`."""
     present = ids[np.isin(ids, codes)]
     if not len(present):
         return np.zeros_like(codes)
@@ -167,9 +167,9 @@ def _walk(
     seeds[edt.edt(seeds == 0, anisotropy=edges, parallel=1) > reach] = -1
     if len(present) == 1 or not (seeds == 0).any():
         return np.where(seeds >= 0, present[0] if len(present) == 1 else UNPAINTED, UNPAINTED).astype(np.uint8)
-    # log odds against the first class, compressed: where all is certain, a difference means less
+    # log odds against the first class, compressed: where everything is certain, a difference means less
     odds = np.arcsinh((scores - scores[..., :1])[..., 1:])
-    if not odds.any():  # nothing tells the classes apart
+    if not odds.any():  # the classes look the same
         return np.zeros_like(codes)
     shares = random_walker(
         odds, seeds, beta=_BETA, mode="cg_j", return_full_prob=True, channel_axis=-1, prob_tol=np.inf
@@ -195,7 +195,7 @@ def _snap(scores: Floats, codes: Codes, ids: Codes, edges: tuple[float, float], 
 def _look(image: Floats, edges: tuple[float, float]) -> Floats:
     """How each voxel of a slice looks, (rows, columns, features), from an image (channels, rows, columns).
 
-    Smoothed intensity, strength of edges and of ridges at some scales, each with mean 0 and spread 1.
+    Smoothed intensity, and strength of edges and ridges, at several scales, each with mean 0 and standard deviation 1.
     """
     features = []
     for channel in image:
@@ -238,10 +238,10 @@ def _softmax(scores: Floats) -> Floats:
 
 
 def _signed_distance(mask: npt.NDArray[np.bool_], edges: tuple[float, float]) -> Floats:
-    """Distance to the outline of a mask, positive within; there must be true voxels. The edge is no outline."""
+    """Distance to the outline of a mask, positive inside; some voxel must be true. The slice's edge is no outline."""
     inside = edt.edt(mask, anisotropy=edges, parallel=1)
     outside = edt.edt(~mask, anisotropy=edges, parallel=1)
-    largest = np.float32(sum(mask.shape))  # where all is within, no outline is near
+    largest = np.float32(sum(mask.shape))  # if all voxels are inside, there is no outline
     distance: Floats = np.where(mask, np.minimum(inside, largest), -outside).astype(np.float32)
     return distance
 
@@ -253,7 +253,7 @@ def _in_plane(spacing: Spacing, axis: int) -> tuple[float, float]:
 
 
 def _plane(volume: Volume, axis: int, index: int, window: tuple[slice, slice]) -> Floats:
-    """A part of a slice of the image, (channels, rows, columns)."""
+    """Part of a slice of the image, (channels, rows, columns)."""
     parts = list(window)
     parts.insert(axis, slice(index, index + 1))
     start, stop = [part.start for part in parts], [part.stop for part in parts]
@@ -273,7 +273,7 @@ def _window(is_painted: npt.NDArray[np.bool_], margin: Sequence[int]) -> tuple[s
 
 
 def _tiles(shape: tuple[int, ...], margin: Sequence[int]) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Tiles that cover a slice, and each of them with a margin, cut off at the slice's edge."""
+    """Tiles that cover a slice, each without and with a margin, which is cut off at the slice's edge."""
     for top in range(0, shape[0], _TILE):
         for left in range(0, shape[1], _TILE):
             core = tuple(slice(a, min(a + _TILE, n)) for a, n in zip((top, left), shape, strict=True))
@@ -285,7 +285,7 @@ def _tiles(shape: tuple[int, ...], margin: Sequence[int]) -> Iterator[tuple[tupl
 
 
 def _as_annotation(shape: Shape3D, slices: Sequence[tuple[int, int, Codes]], weight: float) -> Annotation:
-    """What was suggested on some slices (across an axis, at an index), ordered by z."""
+    """What was suggested on slices, each given by axis, index and codes, ordered by z."""
     places, values = [np.empty((0, 3), np.int32)], [np.empty(0, np.uint8)]
     for axis, index, codes in slices:
         rows, columns = np.nonzero(codes)

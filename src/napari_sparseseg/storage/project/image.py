@@ -64,12 +64,12 @@ if TYPE_CHECKING:
 PREDICTIONS, PIXELS, WHOLE = "prediction", "pixels", "whole"
 _N_FOLDS = 2
 _PATIENCE = 30.0  # seconds to wait for the journal before a fold
-_VOXELS_AT_ONCE = 2**25  # that are brought back by one edit, which needs some ten bytes for each
+_VOXELS_AT_ONCE = 2**25  # of a box that one edit brings back, which needs about ten bytes for each
 
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """A state of the annotation that can be brought back: when it was saved (seconds since 1970), its strokes."""
+    """A state of the annotation that can be restored: when it was saved (seconds since 1970), its number of strokes."""
 
     time: float
     n_strokes: int
@@ -83,9 +83,9 @@ class ProjectImage:
         self.project = project
         self.number = number
         self.journal: SegmentJournal | None = None
-        self.n_unfolded = 0  # records that had to be replayed when it was opened
-        self._objects: ObjectIds | None = None  # with which it was opened
-        # how often they had changed when they were written last, and under which number
+        self.n_unfolded = 0  # records that had to be replayed when the image was opened
+        self._objects: ObjectIds | None = None  # those that were loaded then
+        # how often they had changed when they were last written, and under which number
         self._folded_objects: tuple[int, int | None] = (0, None)
 
     @property
@@ -95,7 +95,7 @@ class ProjectImage:
 
     @property
     def entry(self) -> ImageEntry:
-        """Title, shape, axes, voxel size, and where it lies."""
+        """Title, shape, axes and voxel size of the image, and where it lies."""
         return self.project.manifest.images[self.number]
 
     # --- the image itself ---
@@ -111,7 +111,7 @@ class ProjectImage:
     def check(self, array: ArrayLike | None = None, *, may_connect: bool = False) -> ImageCheck:
         """Say whether the image is where it was; with its `array`, whether it is the same (reads a few voxels).
 
-        An image on the network has no path, and the state `UNASKED`, unless the user agreed that this `may_connect`.
+        An image on the network has no path, and the state `UNASKED`, unless `may_connect` says that the user agreed.
         """
         entry = self.entry
         if entry.is_stored:
@@ -128,10 +128,10 @@ class ProjectImage:
     def read(self, *, may_connect: bool = False) -> ArrayLike:
         """Open the image, from the project or from where it lies; voxels stay on disk until they are sliced.
 
-        A URL or a share is opened only if this `may_connect`: whoever made the project chose it.
+        A URL or a network share is opened only with `may_connect`, since whoever made the project chose it.
 
-        Raises `ProjectError` if it is not there any more, was only in memory or is on the network, `InputError` if it
-        cannot be read; so does slicing.
+        Raises `ProjectError` if the image is no longer there, was only in memory, or is on the network without
+        `may_connect`, and `InputError` if it cannot be read; slicing does so, too.
         """
         entry = self.entry
         if entry.is_stored:
@@ -156,8 +156,8 @@ class ProjectImage:
     def store_pixels(self, array: ArrayLike) -> None:
         """Copy the image's voxels into the project, piece by piece.
 
-        Raises OSError, or whatever comes of reading, and leaves what was there; `ProjectError` if they are stored
-        already, which is what `read` reads then.
+        `read` opens the copy from then on. Raises `ProjectError` if they are stored already, OSError if they cannot be
+        written, and whatever reading raises; then nothing changes.
         """
         folder = self.folder / PIXELS
         partial = self._partial_pixels
@@ -187,22 +187,22 @@ class ProjectImage:
     # --- the annotation ---
 
     def annotation(self) -> npt.NDArray[np.uint8]:
-        """The annotation's codes, (frames, z, y, x); a copy of what is on disk."""
+        """The annotation's codes, (frames, z, y, x) uint8, read from disk."""
         return self.load().store.codes.copy()
 
     def load(self) -> LoadedAnnotation:
-        """Bring the annotation back from disk, for reading."""
+        """Read the annotation from disk, to look at it."""
         return load_annotation(self.folder, self.entry)
 
     def open(self, on_error: Callable[[str], object] | None = None) -> LoadedAnnotation:
-        """Bring annotation and objects back and go on with the journal, into which both write from now on.
+        """Read annotation and objects from disk, and continue the journal, in which both are noted from now on.
 
-        Classes that the journal knows better than the commit point are taken into the project. `on_error` is called
-        with one sentence when strokes cannot be written, and with "" when they can again; on a thread of the journal.
+        Classes that are newer in the journal than in the manifest are taken into the project. `on_error` is called
+        with one sentence when strokes cannot be written, and with "" when they can be again, on the journal's thread.
         If the project is read-only, the store has no journal.
 
-        Raises `ProjectError` where there is no memory for it, or where strokes that were made since it was opened
-        before cannot be written; then it stays as it is.
+        Raises `ProjectError` if there is not enough memory, or if strokes made since it was last opened cannot be
+        written; then everything stays as it is.
         """
         if self.journal is not None and not self.journal.sync(timeout=_PATIENCE):
             reason = self.journal.error or "writing takes too long; try again later"
@@ -213,7 +213,7 @@ class ProjectImage:
         self.n_unfolded = loaded.n_replayed
         self.project.take_classes(loaded.classes, loaded.classes_number, loaded.highest_class)
         if not self.project.is_read_only:
-            # no fold may point into a file that is begun now
+            # no fold may point into a file that starts now
             after = max((fold.position.segment for fold in self.entry.folds), default=0)
             self.journal = SegmentJournal(self.folder / JOURNAL, self.project.disk, on_error, after=after)
             loaded.store.journal = self.journal
@@ -226,17 +226,17 @@ class ProjectImage:
         self._note("classes", number=number, classes=[info.model_dump(mode="json") for info in classes])
 
     def note_save(self, n_strokes: int) -> None:
-        """Mark the state of the annotation as one that can be brought back."""
+        """Mark the present state of the annotation as one that can be restored."""
         self._note("save", time=time.time(), n_strokes=n_strokes)
 
     def note(self, op: str, **values: Any) -> None:
-        """Note something for the record of provenance."""
+        """Note something for the provenance."""
         self._note(op, time=time.time(), **values)
 
     def fold(self, store: AnnotationStore, *, patience: float = _PATIENCE) -> bool:
-        """Write annotation and objects as of now; False if the journal cannot be written meanwhile. The saving thread.
+        """Write annotation and objects as they are now; False if the journal cannot be written. On the saving thread.
 
-        Raises OSError where that fails; what was there stays.
+        Raises OSError if that fails; what was there stays.
         """
         journal = self.journal
         if journal is None or journal.error:
@@ -277,9 +277,9 @@ class ProjectImage:
         return number
 
     def rescue(self, store: AnnotationStore) -> None:
-        """Write the whole annotation anew after the project's folder was removed; again, if that failed before.
+        """Write the whole annotation again after the project's folder was removed, or after that failed before.
 
-        The saving thread; raises OSError.
+        On the saving thread; raises OSError.
         """
         if self.journal is None:
             return
@@ -290,11 +290,11 @@ class ProjectImage:
 
     @property
     def needs_rescue(self) -> bool:
-        """Whether the journal was removed, and its place has not been taken yet."""
+        """Whether the journal was removed and has not been replaced yet."""
         return self.journal is not None and (self.journal.needs_fold or self.journal.is_gone())
 
     def close(self) -> None:
-        """Write what is left of the journal, and let go of it."""
+        """Write the rest of the journal, and close it."""
         if self.journal is not None:
             self.journal.close()
             self.journal = None
@@ -302,11 +302,11 @@ class ProjectImage:
     # --- history ---
 
     def history(self, *, since: float = 0.0) -> tuple[SavedState, ...]:
-        """States that can be brought back, oldest first, from a time on (seconds since 1970)."""
+        """States that can be restored, oldest first, from a time on (seconds since 1970)."""
         return tuple(self._saved_states(since))
 
     def annotation_at(self, saved: SavedState) -> AnnotationStore:
-        """The annotation as it was; `restore_annotation` makes it the present one."""
+        """The annotation as it was then; `restore_annotation` makes it the current one."""
         return load_annotation(self.folder, self.entry, saved.position).store
 
     def _saved_states(self, since: float) -> Iterator[SavedState]:
@@ -320,9 +320,9 @@ class ProjectImage:
     # --- the prediction ---
 
     def write_prediction(self, labels: npt.NDArray[np.uint8], parts: Iterable[tuple[int, Box]] | None = None) -> None:
-        """Write the labels, (frames, z, y, x), in place of the older ones. The saving thread; raises OSError.
+        """Write the labels, (frames, z, y, x), in place of older ones. On the saving thread; raises OSError.
 
-        `parts` are frames and boxes outside of which there are none, if that is known.
+        `parts` are frames and boxes outside of which there are no labels; None if that is not known.
         """
         number = self._free_number(PREDICTIONS)
         folder = self.folder / PREDICTIONS / f"{number:06}"
@@ -334,13 +334,13 @@ class ProjectImage:
                 self.project.commit(self.project.manifest.with_image(self.number, prediction=number))
 
     def drop_prediction(self) -> None:
-        """Forget the labels that were written, since the user began anew. The saving thread; raises OSError."""
+        """Forget the written labels, because the user started again. On the saving thread; raises OSError."""
         with self._cleaning(), self.project.writing():
             if self.entry.prediction is not None:
                 self.project.commit(self.project.manifest.with_image(self.number, prediction=None))
 
     def prediction(self) -> zarr.Array[Any] | None:
-        """The labels that were written last, (frames, z, y, x), as an array to be read piece by piece; None if none.
+        """The labels that were written last, (frames, z, y, x), as an array that reads piece by piece; None if none.
 
         Raises `ProjectError` if they are damaged; so does reading them within `damage`.
         """
@@ -350,19 +350,19 @@ class ProjectImage:
         return read_prediction(self.folder / PREDICTIONS / f"{number:06}", self.entry.shape)
 
     def predicted_parts(self) -> list[tuple[int, Box]]:
-        """Frames and boxes outside of which the labels that were written last hold nothing."""
+        """Frames and boxes outside of which the labels that were written last are all 0."""
         number = self.entry.prediction
         return [] if number is None else stored_parts(self.folder / PREDICTIONS / f"{number:06}", self.entry.shape)
 
     @property
     def whole(self) -> WholeFolder:
-        """Predictions of all of the image, however large."""
+        """Predictions of the whole image, however large it is."""
         return WholeFolder(self.folder / WHOLE, self.entry.shape[0], self.project.disk)
 
     # --- folders ---
 
     def clean(self) -> None:
-        """Remove what does not count any more. What cannot be removed now is removed another time."""
+        """Remove what is no longer needed. What cannot be removed now is removed another time."""
         entry = self.entry
         kept = {
             FOLDS: {f"{fold.number:06}" for fold in entry.folds},
@@ -376,7 +376,7 @@ class ProjectImage:
                         self.project.disk.remove(folder)
 
     def clean_pixels(self) -> None:
-        """Remove voxels that were half copied; not while `store_pixels` may be at work."""
+        """Remove voxels that were only partly copied; not to be called while `store_pixels` may be running."""
         with suppress(OSError):
             self.project.disk.remove(self._partial_pixels)
 
@@ -386,7 +386,7 @@ class ProjectImage:
 
     @contextmanager
     def _cleaning(self) -> Iterator[None]:
-        """Remove afterwards what does not count: what is older, or what could not be finished and takes up room."""
+        """Afterwards remove what is no longer needed: older versions, and what could not be finished."""
         try:
             yield
         finally:
@@ -397,7 +397,7 @@ class ProjectImage:
             self.journal.append(JournalRecord(op, values))
 
     def _free_number(self, part: str) -> int:
-        """A number that no folder of a part has, not even one that was left behind; makes the part's own folder."""
+        """A number that no folder of a part has, not even a leftover one; makes the folder of the part."""
         folder = self.folder / part
         self.project.disk.make_folder(folder)
         numbers = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()]
@@ -405,15 +405,15 @@ class ProjectImage:
 
 
 def _opened_pixels(folder: Path | str, options: tuple[tuple[int, ...], np.dtype[Any]]) -> Opened:
-    """Open what `store_pixels` wrote. Raises `ProjectError` if it is no such, or leads out of its folder."""
+    """Open what `store_pixels` wrote. Raises `ProjectError` if it is something else, or leads out of its folder."""
     attributes_of(Path(folder))
     return Opened(open_array(Path(folder), "0", *options), UNKNOWN * len(options[0]), "project")
 
 
 def restore_annotation(store: AnnotationStore, old: AnnotationStore) -> list[tuple[int, Box]]:
-    """Make an annotation as `old` is, by edits that are journalled and can be undone; frames and boxes that changed.
+    """Make an annotation like `old`, by edits that are journalled and can be undone; returns the boxes that changed.
 
-    Raises `InputError` if they are not of the same image.
+    Each comes with its frame. Raises `InputError` if the annotations are of different images.
     """
     if store.shape != old.shape:
         raise InputError(f"the annotations are of other images: shapes {old.shape} and {store.shape}")
@@ -431,7 +431,7 @@ def restore_annotation(store: AnnotationStore, old: AnnotationStore) -> list[tup
 
 
 def _joined(boxes: Iterable[Box]) -> list[Box]:
-    """Boxes that hold all of these: as few as may be, since each makes an edit, but none too large for the memory."""
+    """Boxes that hold all of these: few, since each makes an edit, but none too large for memory."""
     joined: list[Box] = []
     for box in sorted(boxes, key=lambda box: box.start):
         around = box_around(joined[-1], box) if joined else box
