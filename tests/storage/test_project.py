@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from unittest.mock import Mock
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from paintkit import SHAPE, contents, do_something
 
 from napari_sparseseg._types import Box, Region
+from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.errors import InputError, ProjectError, ProjectReadOnlyError, ProjectVersionError
 from napari_sparseseg.storage import object_ids
 from napari_sparseseg.storage.durable import RealDisk
@@ -64,6 +66,22 @@ def find_object(objects, frame):
 
 def envelope_of(path):
     return json.loads((path / MANIFEST).read_text())
+
+
+def change_project(path, change):
+    """Change what the commit point says, as another version would have written it."""
+    envelope = envelope_of(path)
+    change(envelope["project"])
+    envelope["crc32"] = zlib.crc32(json.dumps(envelope["project"], sort_keys=True, separators=(",", ":")).encode())
+    (path / MANIFEST).write_text(json.dumps(envelope))
+
+
+def change_settings(path, settings):
+    def change(project):
+        for group, name, value in settings:
+            project["settings"][group][name] = value
+
+    change_project(path, change)
 
 
 class TestLife:
@@ -482,6 +500,42 @@ class TestDamage:
         with Project.open(path) as project:
             assert "no stroke is missing" in project.problems[0]
             assert contents(project.images[0].open().store) == contents(store)
+
+    def test_settings_that_are_not_taken_are_told_and_kept_until_others_are_saved(self, path, array):
+        with new_project(path, array) as project:
+            store = project.images[0].open().store
+            paint(store)
+        of_file = [("model", "scales", [0.0, 1.0]), ("training", "of_the_next_version", 1), ("paint", "prior", 7)]
+        change_settings(path, [*of_file, ("training", "batch_size", 5)])
+        with Project.open(path) as project:
+            (problem,) = project.problems
+            assert all(f"{group}.{name}" in problem for group, name, _ in of_file)
+            assert project.settings.model == ModelConfig()
+            assert project.settings.training == TrainingConfig(batch_size=5)
+            image = project.images[0].open()
+            assert contents(image.store) == contents(store)
+            assert project.images[0].fold(image.store)
+            project.commit(project.manifest.changed(classes_number=9))
+        for name in (MANIFEST, PREVIOUS):
+            written = json.loads((path / name).read_text())["project"]["settings"]
+            assert [written[group][name] for group, name, _ in of_file] == [value for *_, value in of_file]
+        with Project.open(path) as project:
+            assert len(project.problems) == 1
+            project.update(settings=ProjectSettings(device="cpu"))
+        with Project.open(path) as project:
+            assert project.problems == ()
+            assert project.settings == ProjectSettings(device="cpu")
+
+    @pytest.mark.parametrize("settings", [[], {"model": 3, "device": ["cpu"], "training": {"patience": 5}}])
+    def test_settings_of_another_kind_are_told(self, path, array, settings):
+        new_project(path, array).close()
+        change_project(path, lambda project: project.update(settings=settings))
+        with Project.open(path) as project:
+            assert len(project.problems) == 1
+            assert project.settings == ProjectSettings(training=TrainingConfig(patience=5 if settings else 8))
+            project.commit(project.manifest.changed(classes_number=9))
+        written = envelope_of(path)["project"]["settings"]
+        assert not settings or (written["model"], written["device"]) == (3, ["cpu"])
 
     @pytest.mark.parametrize("name", ["images/0", "images/0/annotation", "checkpoints"])
     def test_links_are_refused(self, path, array, tmp_path, name):

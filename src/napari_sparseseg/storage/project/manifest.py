@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from napari_sparseseg._types import MAX_CLASSES
 from napari_sparseseg.config import ModelConfig, PaintConfig, PredictionConfig, TrainingConfig
 from napari_sparseseg.errors import ProjectError, ProjectVersionError
+from napari_sparseseg.storage.formats._errors import shown
 from napari_sparseseg.storage.project.reference import ImageReference
 from napari_sparseseg.storage.units import in_last_unit
 
@@ -21,6 +23,7 @@ VERSION = 1
 MANIFEST, PREVIOUS = "project.json", "project.previous.json"
 _LARGEST = 2**24  # bytes
 _MAX_VOXELS = 2**42
+_N_TOLD = 8  # settings that a message names
 
 Number = Annotated[int, Field(ge=0, lt=10**6)]
 _Time = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
@@ -144,7 +147,8 @@ class Manifest(_Entry):
     """All that a project's commit point holds.
 
     `classes_number` counts the changes of the classes; `highest_class` is the highest id that one ever had, since older
-    paint and models know those that were removed.
+    paint and models know those that were removed. `refused` are those settings of the file, as it has them, that this
+    version does not take: they are written back until the settings are changed.
     """
 
     id: str = Field(max_length=100)
@@ -154,6 +158,7 @@ class Manifest(_Entry):
     classes_number: int = Field(0, ge=0)
     highest_class: int = Field(0, ge=0, le=MAX_CLASSES)
     settings: ProjectSettings = ProjectSettings()
+    refused: dict[str, Any] = Field(default_factory=dict, exclude=True)
     images: tuple[ImageEntry, ...] = Field((), max_length=10**5)
     checkpoints: tuple[ProjectCheckpoint, ...] = Field((), max_length=100)
 
@@ -175,12 +180,15 @@ class Manifest(_Entry):
     def encoded(self) -> bytes:
         """The file's content."""
         project = self.model_dump(mode="json")
+        for name, value in self.refused.items():
+            known = project["settings"].get(name)
+            project["settings"][name] = known | value if isinstance(known, dict) and isinstance(value, dict) else value
         envelope = {"format": FORMAT, "version": VERSION, "crc32": _checksum(project), "project": project}
         return json.dumps(envelope, indent=1).encode()
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read a commit point of the present version.
+def read_manifest(path: Path) -> tuple[Manifest, list[str]]:
+    """Read a commit point of the present version, and say what of its settings is not taken.
 
     Raises `ProjectError` if the file is missing, too large, damaged or of another kind, `ProjectVersionError` if it is
     of a newer version.
@@ -192,9 +200,40 @@ def read_manifest(path: Path) -> Manifest:
     if not isinstance(project, dict) or envelope.get("crc32") != _checksum(project):
         raise ProjectError(f"{path} was changed or damaged after it was written (its checksum differs); use a backup")
     try:
-        return Manifest.model_validate(project)
+        settings, refused = _settings_in(project.get("settings", {}))
+        manifest = Manifest.model_validate(project | {"settings": settings, "refused": refused})
     except (ValidationError, RecursionError, OverflowError) as error:
         raise ProjectError(f"{path} does not describe a project ({_first_problem(error)}); use a backup") from None
+    return manifest, [_told(path, refused)] if refused else []
+
+
+def _settings_in(found: Any) -> tuple[ProjectSettings, dict[str, Any]]:
+    """The settings of a file, by default where this version does not take them, and those that it does not take."""
+    if not isinstance(found, dict):
+        return ProjectSettings(), {"settings": found}
+    taken = {group: dict(values) if isinstance(values, dict) else values for group, values in found.items()}
+    refused: dict[str, Any] = {}
+    while True:  # each time fewer are left
+        try:
+            return ProjectSettings.model_validate(taken), refused
+        except ValidationError as error:
+            group, *names = error.errors()[0]["loc"]
+        values = taken[str(group)]
+        if names and isinstance(values, dict):
+            refused.setdefault(str(group), {})[str(names[0])] = values.pop(names[0])
+        else:
+            refused[str(group)] = taken.pop(str(group))
+
+
+def _told(path: Path, refused: Mapping[str, Any]) -> str:
+    """A sentence on the settings that are not taken."""
+    groups = [(group, list(values) if isinstance(values, dict) else [""]) for group, values in refused.items()]
+    names = [shown(f"{group}.{name}".rstrip("."), 60) for group, names in groups for name in names]
+    listed = ", ".join(names[:_N_TOLD]) + (" and others" if len(names) > _N_TOLD else "")
+    return (
+        f"{path.parent} has settings that this version does not know or take ({listed}), so that their defaults are "
+        "used; the project keeps them until you change a setting"
+    )
 
 
 def read_envelope(path: Path) -> dict[str, Any]:

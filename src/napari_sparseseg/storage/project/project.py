@@ -350,7 +350,7 @@ class Project:
             if classes is not None and tuple(classes) != changed.classes:
                 changed = changed.changed(classes=tuple(classes), classes_number=changed.classes_number + 1)
             if settings is not None and settings != changed.settings:
-                changed = changed.changed(settings=settings)
+                changed = changed.changed(settings=settings, refused={})
             if changed is self._manifest:
                 return False
             self.commit(changed)
@@ -512,13 +512,14 @@ def _annotated_shape(array: ArrayLike, channel_axis: int | None, time_axis: int 
 
 
 def _read_newest(folder: Path) -> tuple[Manifest, list[str]]:
-    """The commit point, or the one before if that is damaged."""
+    """The commit point, or the one before if that is damaged; what is to be told of it."""
     try:
-        return read_manifest(folder / MANIFEST), []
+        return read_manifest(folder / MANIFEST)
     except ProjectError as error:
         if type(error) is not ProjectError or not (folder / PREVIOUS).is_file():
             raise
-        return read_manifest(folder / PREVIOUS), [f"{error}. The state before was opened; no stroke is missing"]
+        manifest, problems = read_manifest(folder / PREVIOUS)
+        return manifest, [f"{error}. The state before was opened; no stroke is missing", *problems]
 
 
 def _check_links(folder: Path, n_images: int) -> None:
