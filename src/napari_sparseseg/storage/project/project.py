@@ -57,7 +57,7 @@ class Project:
     path
         The folder.
     problems
-        Sentences on what was damaged and has been worked around.
+        Sentences about what was damaged and has been worked around.
 
     Examples
     --------
@@ -195,7 +195,7 @@ class Project:
         return cls(folder, manifest, lock, disk, problems)
 
     def close(self) -> None:
-        """Write what is left of the journals, and let others write."""
+        """Write the rest of the journals, and let others write to the project."""
         for image in self._images:
             image.close()
         if self._lock is not None:
@@ -226,12 +226,12 @@ class Project:
 
     @property
     def reason(self) -> str:
-        """Why the project cannot be written to, in one sentence; empty if it can, or if that was not wanted."""
+        """Why the project cannot be written to, in one sentence; empty if it can be, or was opened with `read_only`."""
         return self._lock.reason if self._lock is not None else ""
 
     @property
     def manifest(self) -> Manifest:
-        """The commit point, as it was written last."""
+        """What the project holds apart from arrays and models, as it was committed last."""
         return self._manifest
 
     @property
@@ -341,9 +341,9 @@ class Project:
         highest_class: int = 0,
         settings: ProjectSettings | None = None,
     ) -> bool:
-        """Write other classes or settings, if they are others; whether they were. Raises OSError.
+        """Write classes or settings if they differ; returns whether they did. Raises OSError.
 
-        `highest_class` is the highest id that one had meanwhile.
+        `highest_class` is the highest id that any class has had meanwhile.
         """
         with self.writing():
             changed = self._manifest.with_highest_class(self.highest_class, highest_class)
@@ -357,7 +357,7 @@ class Project:
             return True
 
     def take_classes(self, classes: Sequence[ProjectClass], number: int, highest_class: int = 0) -> None:
-        """Take classes that a journal knows better than the commit point; written with the next commit."""
+        """Take classes that are newer in a journal than in the manifest; they are written with the next commit."""
         with self._changing:
             self._manifest = self._manifest.with_highest_class(self.highest_class, highest_class)
             if number > self._manifest.classes_number:
@@ -378,34 +378,34 @@ class Project:
             return entry
 
     def drop_checkpoints(self) -> None:
-        """Forget all models, since the user began anew. Raises OSError."""
+        """Forget all models, because the user started again. Raises OSError."""
         with self.writing():
             if self._manifest.checkpoints:
                 self.commit(self._manifest.changed(checkpoints=()))
                 self._clean_checkpoints()
 
     def checkpoints(self) -> tuple[tuple[ProjectCheckpoint, Path], ...]:
-        """Models and their files, newest first; whoever reads takes the first that loads."""
+        """Models and their files, newest first; readers take the first one that loads."""
         found = [(entry, self._checkpoint_path(entry)) for entry in reversed(self._manifest.checkpoints)]
         return tuple((entry, path) for entry, path in found if path.is_file() and not path.is_symlink())
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the project for a change. Raises `ProjectReadOnlyError` where that is not allowed."""
+        """Hold the project while it is changed. Raises `ProjectReadOnlyError` if it is only open for reading."""
         if self.is_read_only:
             raise ProjectReadOnlyError(self.reason or f"{self.path.name} was opened for reading only; open it again")
         with self._changing:
             yield
 
     def commit(self, manifest: Manifest) -> None:
-        """Write the commit point: from now on this is what counts. Raises OSError; then what was before counts."""
+        """Write the manifest, which counts from then on. Raises OSError; the one before still counts then."""
         with self.writing():
             replace_file(self.disk, self.path / PREVIOUS, self._manifest.encoded())
             replace_file(self.disk, self.path / MANIFEST, manifest.encoded())
             self._manifest = manifest
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
-        """Copy the project to another place, with all strokes until now; it appears there whole or not at all.
+        """Copy the project to another place, with all strokes so far; the copy appears whole or not at all.
 
         To move a project, copy it, close it, open the copy, and remove the old folder. Raises `ProjectError` if
         something lies there or it cannot be written.
@@ -433,7 +433,7 @@ class Project:
             raise ProjectError(f"{target} cannot be made ({error.strerror or error}); choose another place") from error
 
     def make_folders(self) -> None:
-        """Make the project's folders again after somebody removed them; models and predictions are gone then."""
+        """Make the project's folders again after somebody removed them; models and predictions are lost then."""
         with self.writing():
             is_gone = not (self.path / MANIFEST).is_file()
             for folder in (self.path, self.path / CHECKPOINTS, self.path / "images"):
@@ -450,7 +450,7 @@ class Project:
     # --- record ---
 
     def provenance(self) -> dict[str, Any]:
-        """Who painted what and when, which models there were, and all settings; as JSON has it."""
+        """Who painted what and when, which models there were, and all settings, ready to be written as JSON."""
         return provenance_of(self)
 
     def methods(self) -> str:
@@ -487,7 +487,7 @@ class Project:
 
 
 def is_project(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder is a project, or was one; reads nothing but names."""
+    """Whether a folder is a project, or was one; only looks at names."""
     folder = Path(path)
     return folder.suffix == SUFFIX and any((folder / name).is_file() for name in (MANIFEST, PREVIOUS))
 
@@ -502,7 +502,7 @@ def _checked_path(path: str | os.PathLike[str]) -> Path:
 
 
 def _annotated_shape(array: ArrayLike, channel_axis: int | None, time_axis: int | None) -> tuple[int, int, int, int]:
-    """Frames, z, y, x of an array of 2 or 3 spatial axes."""
+    """Frames, z, y, x of an array with 2 or 3 spatial axes."""
     sizes = shape_of(array, "image")
     spatial = [n for axis, n in enumerate(sizes) if axis not in (channel_axis, time_axis)]
     if len(spatial) not in (2, 3):
@@ -512,7 +512,7 @@ def _annotated_shape(array: ArrayLike, channel_axis: int | None, time_axis: int 
 
 
 def _read_newest(folder: Path) -> tuple[Manifest, list[str]]:
-    """The commit point, or the one before if that is damaged; what is to be told of it."""
+    """The manifest, or the previous one if it is damaged, and sentences about problems."""
     try:
         return read_manifest(folder / MANIFEST)
     except ProjectError as error:
@@ -523,7 +523,7 @@ def _read_newest(folder: Path) -> tuple[Manifest, list[str]]:
 
 
 def _check_links(folder: Path, n_images: int) -> None:
-    """Refuse a project that leads outside of itself: what is written to it would land there, or could not be."""
+    """Refuse a project with links: what is written to it would land outside of it, or could not be written."""
     files = [folder / name for name in _FILES]
     parts = [folder / CHECKPOINTS, folder / "images", *files]
     for number in range(n_images):
