@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from napari_sparseseg import InputError
 from napari_sparseseg.storage.durable import RealDisk
+from napari_sparseseg.storage.sharded import ShardedImage, shard_for
 from napari_sparseseg.storage.unfinished import Manifest, Unfinished
 
 MANIFEST = Manifest(
@@ -146,6 +150,100 @@ def test_results_take_their_places(unfinished, tmp_path):
     assert (tmp_path / "a.zarr" / "zarr.json").read_text() == "labels.zarr"
     assert (tmp_path / "p.zarr" / "zarr.json").read_text() == "probabilities.zarr"
     assert not (tmp_path / "a.zarr" / "old").exists()
+
+
+@pytest.fixture
+def other_disk(tmp_path, monkeypatch):
+    """A folder that nothing can be renamed into."""
+    rename, folder = os.rename, tmp_path / "other"
+
+    def rename_on_one_disk(old, new):
+        if (folder in Path(new).parents) != (folder in Path(old).parents):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(old, new)
+
+    folder.mkdir()
+    monkeypatch.setattr(os, "rename", rename_on_one_disk)
+    return folder
+
+
+def make_result(path, text):
+    (path / "0" / "c").mkdir(parents=True)
+    (path / "zarr.json").write_text(text)
+    (path / "0" / "c" / "0").write_text(text)
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_killed_while_a_result_is_copied_to_another_disk_the_older_one_stays(unfinished, tmp_path, other_disk):
+    def copy_a_part(source, target):
+        target.mkdir()
+        (target / "zarr.json").write_bytes((source / "zarr.json").read_bytes())
+        raise KeyboardInterrupt
+
+    make_result(other_disk / "p.zarr", "old")
+    make_result(unfinished.labels, "labels")
+    make_result(unfinished.probabilities, "new")
+    before, begun = files_in(other_disk / "p.zarr"), files_in(unfinished.probabilities)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shutil, "copytree", copy_a_part)
+        with pytest.raises(KeyboardInterrupt):
+            unfinished.publish(other_disk / "p.zarr", tmp_path / "a.zarr")
+    assert files_in(other_disk / "p.zarr") == before
+    assert files_in(unfinished.probabilities) == begun
+    unfinished.publish(other_disk / "p.zarr", tmp_path / "a.zarr")
+    assert files_in(other_disk / "p.zarr") == begun
+    assert sorted(path.name for path in tmp_path.rglob("*.zarr*")) == ["a.zarr", "p.zarr"]
+
+
+def test_killed_while_what_was_copied_to_another_disk_is_removed_the_copy_stays(unfinished, tmp_path, other_disk):
+    def remove_a_part(path):
+        (path / "0" / "c" / "0").unlink()
+        raise KeyboardInterrupt
+
+    make_result(unfinished.labels, "labels")
+    make_result(unfinished.probabilities, "new")
+    begun = files_in(unfinished.probabilities)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shutil, "rmtree", remove_a_part)
+        with pytest.raises(KeyboardInterrupt):
+            unfinished.publish(other_disk / "p.zarr", tmp_path / "a.zarr")
+    assert files_in(other_disk / "p.zarr") == begun
+    unfinished.publish(other_disk / "p.zarr", tmp_path / "a.zarr")
+    assert files_in(other_disk / "p.zarr") == begun
+    assert sorted(path.name for path in tmp_path.rglob("*.zarr*")) == ["a.zarr", "p.zarr"]
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json", "1/zarr.json"])
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_an_array_without_its_metadata_is_not_gone_on_with(unfinished, name, is_removed):
+    shape = (5, 600, 700)
+    manifest = MANIFEST.model_copy(update={"shape": shape, "shard": shard_for(shape, 1)})
+    ShardedImage.create_labels(unfinished.labels, manifest.frame, "uint8", name="a")
+    unfinished.begin(manifest)
+    assert unfinished.holds_arrays_of(manifest)
+    metadata = unfinished.labels / name
+    if is_removed:
+        metadata.unlink()
+    else:
+        metadata.write_text("")  # as a power failure may leave it
+    assert not unfinished.holds_arrays_of(manifest)
+
+
+def test_metadata_lasts_before_it_is_relied_upon(unfinished, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(RealDisk, "sync", lambda _, path: synced.append(path))
+    arrays = [unfinished.labels / "zarr.json", unfinished.labels / "0" / "zarr.json"]
+    for file in arrays:
+        file.parent.mkdir()
+        file.touch()
+    unfinished.begin(MANIFEST)
+    assert set(arrays) <= set(synced)
+    synced.clear()
+    unfinished.publish(None, tmp_path / "a.zarr")
+    assert set(arrays) <= set(synced)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

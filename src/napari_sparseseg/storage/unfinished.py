@@ -7,6 +7,7 @@ it: killed at any time, the next run goes on from there.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -22,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from napari_sparseseg._types import Spacing
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage.durable import RealDisk, drop_folder, replace_file
+from napari_sparseseg.storage.durable import PARTIAL, RealDisk, drop_folder, replace_file
 from napari_sparseseg.storage.sharded import Frame
+from napari_sparseseg.storage.whole import sync_all
 
 Task = tuple[int, int, int, int]
 """Level, and the shard's first voxel there along z, y, x."""
@@ -155,14 +157,18 @@ class Unfinished(HeldFolder):
         """Forget what is under way; arrays have other names from now on."""
         for name in (_MANIFEST, _FINISHED, *_FILES):  # the manifest first: without it nothing counts
             self._disk.remove(self.folder / name)
+        self._disk.sync_folder(self.folder)
         for name in (_LABELS, _PROBABILITIES):
-            for path in self.folder.glob(f"{name}*.zarr"):
+            for path in self.folder.glob(f"{name}*.zarr*"):
                 with suppress(OSError):  # somebody may still write there; removed another time
                     self._disk.remove(path)
         self._run = uuid.uuid4().hex[:8]
 
     def begin(self, manifest: Manifest) -> None:
-        """Note what is predicted; the arrays must be there."""
+        """Note what is predicted, and by what; model and arrays must be there."""
+        if self.model.exists():
+            self._disk.sync(self.model)
+        self._sync_metadata()
         manifest = manifest.model_copy(update={"run": self._run})
         replace_file(self._disk, self.folder / _MANIFEST, manifest.model_dump_json(indent=1).encode())
 
@@ -179,11 +185,15 @@ class Unfinished(HeldFolder):
         return _finished_in(self.folder)
 
     def holds_arrays_of(self, manifest: Manifest) -> bool:
-        """Whether all that is written is here; not once some of it was put in its place."""
-        return self.labels.is_dir() and (not manifest.probabilities or self.probabilities.is_dir())
+        """Whether what is written is here and can be opened; not once some of it was put in its place."""
+        arrays = [self.labels, self.probabilities] if manifest.probabilities else [self.labels]
+        levels = [str(number) for number in range(len(manifest.frame.levels()))]
+        files = (array / level / RESULT_NOTE for array in arrays for level in ("", *levels))
+        return all(file.is_file() and file.stat().st_size for file in files)
 
     def publish(self, probabilities: Path | None, labels: Path) -> None:
         """Put the results in their places, the labels last, and remove the folder; what lies there is replaced."""
+        self._sync_metadata()
         if probabilities is not None:
             self._replace(self.probabilities, probabilities)
         self._replace(self.labels, labels)
@@ -212,16 +222,49 @@ class Unfinished(HeldFolder):
             file.write(line.encode())
         self._disk.sync(path)
 
+    def _sync_metadata(self) -> None:
+        """Make the arrays' metadata last, which zarr does not; their shards do already."""
+        for array in (self.labels, self.probabilities):
+            for file in (*array.glob("zarr.json"), *array.glob("*/zarr.json")):
+                self._disk.sync(file)
+                self._disk.sync_folder(file.parent)
+
     def _replace(self, source: Path, target: Path) -> None:
         if not source.exists():  # a run that was killed came as far as this
             return
+        try:
+            self._put(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._put(self._copied(source, target), target)
+            self.drop(source)
+
+    def _put(self, new: Path, target: Path) -> None:
         aside = _aside(target)
-        self._disk.remove(aside)
         if target.exists():
+            self._disk.remove(aside)
             target.rename(aside)
-        shutil.move(source, target)
+        try:
+            new.rename(target)
+        except OSError:
+            if aside.exists():
+                aside.rename(target)
+            raise
         self._disk.sync_folder(target.parent)
         self._disk.remove(aside)
+
+    def _copied(self, source: Path, target: Path) -> Path:
+        """A copy beside a target on another disk."""
+        partial = target.with_name(f".{target.name}.{self._run}{PARTIAL}")
+        self._disk.remove(partial)  # of a run that was killed
+        try:
+            shutil.copytree(source, partial)
+            sync_all(partial)
+        except BaseException:
+            self._disk.remove(partial)
+            raise
+        return partial
 
 
 def result_note(path: Path) -> dict[str, Any] | None:

@@ -51,7 +51,7 @@ def written_whole(
     try:
         with writable(target):
             yield partial
-            _sync(partial)
+            sync_all(partial)
             # somebody else may have written meanwhile
             check_free(target, overwrite=overwrite, is_kind=is_kind, kind=kind)
             _replace(target, partial, target.with_name(f".{target.name}.{token}.old"))
@@ -107,6 +107,17 @@ def check_folder(target: Path) -> None:
         raise InputError(f"{target} cannot be written, since {folder} may not be written to; choose another folder")
 
 
+def sync_all(path: Path) -> None:
+    """Make a file last, or a folder with all that it holds."""
+    if not path.is_dir():
+        _sync_entry(path)
+        return
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _sync_entry(Path(folder, name))
+        _sync_entry(Path(folder))
+
+
 def _replace(target: Path, new: Path, aside: Path) -> None:
     if not new.is_dir():
         new.replace(target)
@@ -134,16 +145,6 @@ def _discard(partial: Path) -> None:
         time.sleep(_PAUSE)
         if not partial.exists():
             return
-
-
-def _sync(path: Path) -> None:
-    if not path.is_dir():
-        _sync_entry(path)
-        return
-    for folder, _, names in os.walk(path):
-        for name in names:
-            _sync_entry(Path(folder, name))
-        _sync_entry(Path(folder))
 
 
 def _sync_entry(path: Path) -> None:
