@@ -8,11 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.storage.project.project import Project
-from napari_sparseseg.storage.project.reference import ImageOrigin, ImageReference, ImageState, find, origin_of
+from napari_sparseseg.storage.project.reference import (
+    ImageOrigin,
+    ImageReference,
+    ImageState,
+    find,
+    fingerprint_of,
+    origin_of,
+)
 
 SHAPE = (1, 4, 30, 20)
 
@@ -39,6 +47,29 @@ def project_with(path, pixels, reference=None):
         else:
             image.store_pixels(pixels)
     return Project.open(path, read_only=True)
+
+
+class Strict:
+    """An array, like tensors of torch and stores of tensorstore: of a dtype of its own, and no slice beyond its end."""
+
+    def __init__(self, array):
+        self.array, self.shape = array, array.shape
+        self.dtype = "Strict.uint8"
+
+    def __getitem__(self, index):
+        if any(part.stop > size for part, size in zip(index, self.shape, strict=True)):
+            raise ValueError("out of range")
+        return self.array[index]
+
+
+class TestFingerprint:
+    @pytest.mark.parametrize("kind", ["torch", "tensorstore", "strict"])
+    def test_it_is_the_same_whatever_library_holds_the_voxels(self, kind, pixels):
+        if kind == "tensorstore":
+            wrapped = pytest.importorskip("tensorstore", reason="holds arrays").array(pixels)
+        else:
+            wrapped = Strict(pixels) if kind == "strict" else torch.from_numpy(pixels)
+        assert fingerprint_of(wrapped, None) == fingerprint_of(pixels, None)
 
 
 class TestStoredPixels:

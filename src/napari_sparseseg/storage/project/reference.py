@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_sparseseg._types import ArrayLike
-from napari_sparseseg.storage._arrays import to_numpy
+from napari_sparseseg.storage._arrays import real_dtype_of, to_numpy
 from napari_sparseseg.storage.formats._errors import shown
 
 _N_PLACES = 24
@@ -128,11 +128,12 @@ def fingerprint_of(array: ArrayLike, path: str | None) -> Fingerprint:
     digest = hashlib.sha256()
     for number in range(_N_PLACES):
         place = [int((0.5 + (number + 1) * step) % 1 * size) for step, size in zip(_GOLDEN, shape, strict=False)]
-        index = (*(slice(p, p + 1) for p in place[:-1]), slice(place[-1], place[-1] + _RUN))
+        # none beyond the end, which not all arrays take
+        index = (*(slice(p, p + 1) for p in place[:-1]), slice(place[-1], min(place[-1] + _RUN, shape[len(place) - 1])))
         voxels = np.ascontiguousarray(to_numpy(array[index], "image"))
         digest.update(voxels.astype(voxels.dtype.newbyteorder("<")).tobytes())
     n_bytes, modified = _size_and_time(path)
-    dtype = np.dtype(array.dtype).newbyteorder("=")
+    dtype = real_dtype_of(array, "image").newbyteorder("=")
     return Fingerprint(shape=shape, dtype=str(dtype), voxels=digest.hexdigest(), n_bytes=n_bytes, modified=modified)
 
 
