@@ -22,6 +22,7 @@ from napari_sparseseg import InputError, SparseSegmenter
 from napari_sparseseg._types import Box
 from napari_sparseseg.distributed import job as job_module
 from napari_sparseseg.distributed import plan as plan_module
+from napari_sparseseg.distributed import predict as predict_module
 from napari_sparseseg.distributed.predict import Amendment, make_request, predict_volume
 from napari_sparseseg.errors import InputTypeError, InputWarning
 from napari_sparseseg.storage.durable import RealDisk
@@ -344,6 +345,45 @@ class TestRefusals:
             segmenter.predict_to(make_image(seed=1), tmp_path / "a.zarr")
         done = segmenter.predict_to(make_image(seed=1), tmp_path / "a.zarr", overwrite=True)
         np.testing.assert_array_equal(level(done.labels), segmenter.predict(make_image(seed=1)))
+        assert names_in(tmp_path) == ["a.zarr"]
+
+    @pytest.mark.parametrize("name", ["a.zarr", "p.zarr"])
+    @pytest.mark.parametrize("is_file", [True, False])
+    def test_what_appeared_meanwhile_is_not_replaced(self, segmenter, tmp_path, monkeypatch, name, is_file):
+        run, outputs = job_module.Job.run, {"store": tmp_path / "a.zarr", "probabilities": tmp_path / "p.zarr"}
+
+        def run_while_somebody_writes(self, task, *on_tile):
+            if is_file:
+                (tmp_path / name).write_text("hours of work")
+            else:
+                zarr.create_array(tmp_path / name, data=np.full((3, 3), 7), overwrite=True)
+            return run(self, task, *on_tile)
+
+        monkeypatch.setattr(job_module.Job, "run", run_while_somebody_writes)
+        with pytest.raises(InputError, match=f"{name} exists.* is kept in .*a.zarr.unfinished"):
+            segmenter.predict_to(make_image(), **outputs, overwrite=is_file)
+        monkeypatch.undo()
+        assert sorted(names_in(tmp_path)) == sorted([name, "a.zarr.unfinished"])
+        if is_file:
+            assert (tmp_path / name).read_text() == "hours of work"
+            (tmp_path / name).unlink()
+        else:
+            np.testing.assert_array_equal(zarr.open_array(tmp_path / name, mode="r"), 7)
+            shutil.rmtree(tmp_path / name)
+        assert segmenter.predict_to(make_image(), **outputs).n_resumed == N_SHARDS
+        assert sorted(names_in(tmp_path)) == ["a.zarr", "p.zarr"]
+
+    @pytest.mark.parametrize("overwrite", [True, False])
+    def test_what_another_process_completed_meanwhile_is_taken(self, segmenter, tmp_path, monkeypatch, overwrite):
+        shares = predict_module._shares
+
+        def predict_elsewhere(*args):
+            monkeypatch.undo()
+            segmenter.predict_to(make_image(), tmp_path / "a.zarr")
+            return shares(*args)
+
+        monkeypatch.setattr(predict_module, "_shares", predict_elsewhere)
+        assert segmenter.predict_to(make_image(), tmp_path / "a.zarr", overwrite=overwrite).n_resumed > 0
         assert names_in(tmp_path) == ["a.zarr"]
 
     def test_one_process_at_a_time(self, segmenter, tmp_path):

@@ -38,7 +38,7 @@ from napari_sparseseg.storage.ome import checked_offset
 from napari_sparseseg.storage.sharded import ShardedImage
 from napari_sparseseg.storage.unfinished import ATTRIBUTE, Manifest, Task, Unfinished, result_note
 from napari_sparseseg.storage.volume import ArrayVolume
-from napari_sparseseg.storage.whole import check_folder, checked_target, is_zarr, writable
+from napari_sparseseg.storage.whole import check_folder, check_free, checked_target, is_zarr, writable
 from napari_sparseseg.storage.window import MappedArray, save_mapped
 
 if TYPE_CHECKING:
@@ -191,8 +191,7 @@ def predict_volume(
         _remove_leftovers(request, fingerprint)
         _tell_if_unsure(request, identity)
         return done
-    for output in request.outputs:
-        checked_target(output, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
+    _check_outputs(request)
     with ExitStack() as stack:
         connected = _connect(request, client, stack)
         is_in_memory = connected is not None and _is_in_memory(request.image)
@@ -200,6 +199,10 @@ def predict_volume(
         demand = Demand.of(fitted, volume, probabilities=request.probabilities is not None)
         plan = make_plan(demand, worker_bytes, n_workers, request.tile_voxels)
         unfinished = stack.enter_context(closing(Unfinished(request.target)))
+        done = _finished_before(request, fingerprint)
+        if done is not None:  # by another process, which had the folder until now
+            return done
+        _check_outputs(request)
         manifest = _resumed(unfinished, fingerprint) if request.resume else None
         if manifest is None:
             manifest = _manifest(request, volume, fingerprint, intensity, plan)
@@ -223,12 +226,30 @@ def predict_volume(
         n_voxels = _run_all(job, unfinished, connected, request.progress, report, amendment)
         n_shards = len(unfinished.finished())
         note = {"fingerprint": fingerprint, "n_voxels": {str(k): n for k, n in n_voxels.items()}, "n_shards": n_shards}
-        with writable(request.target):
-            for image in job.images:
-                image.note({ATTRIBUTE: note})
-            unfinished.publish(request.probabilities, request.target)
+        _publish(request, job, unfinished, note)
     seconds = time.perf_counter() - started
     return Prediction(request.target, request.probabilities, n_voxels, n_shards, n_resumed, seconds)
+
+
+def _check_outputs(request: Request) -> None:
+    """Raise `InputError` for an output that is taken."""
+    for output in request.outputs:
+        check_free(output, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
+
+
+def _publish(request: Request, job: Job, unfinished: Unfinished, note: Mapping[str, Any]) -> None:
+    """Put what is complete in its place, unless something else has appeared there meanwhile."""
+    try:
+        _check_outputs(request)
+    except InputError as error:
+        raise InputError(
+            f"{error}. What was predicted is kept in {unfinished.folder}; predicting again puts it in its place once "
+            "that is free"
+        ) from None
+    with writable(request.target):
+        for image in job.images:
+            image.note({ATTRIBUTE: note})
+        unfinished.publish(request.probabilities, request.target)
 
 
 def _fingerprint(
@@ -278,7 +299,7 @@ def _published_now(request: Request, fingerprint: Mapping[str, str]) -> Predicti
         is_half_way = noted is not None and not unfinished.probabilities.exists()
         if not is_half_way or _note_in(request.probabilities, fingerprint) != noted:
             return None
-        checked_target(request.target, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
+        check_free(request.target, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
         with writable(request.target):
             unfinished.publish(None, request.target)
     return _finished_before(request, fingerprint)
