@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import dask
 import dask.array as da
@@ -54,6 +56,18 @@ def test_two_workers_write_the_bytes_of_one(client, segmenter, expected, tmp_pat
     assert written(done.labels) == expected
     assert len(copies) == (kind in ("numpy", "dask", "series")), "voxels in memory go into a file, files do not"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("a.")) == ["a.zarr"]
+
+
+def test_a_script_without_a_guard_is_told_of_it(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from napari_sparseseg.distributed.cluster import local_client\nwith local_client(1):\n    print('started')\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "started" not in done.stdout
+    assert 'below `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+    assert done.stderr.count("Traceback") == 1
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_shard_done_again(client, segmenter, expected, tmp_path):

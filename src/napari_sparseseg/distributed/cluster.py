@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -25,12 +26,21 @@ _IN_FLIGHT = 1000
 _PATIENCE = 20  # seconds, for a scheduler that does not answer
 _PAUSE = 0.05  # seconds
 _DEATHS = 10  # of workers under the same shard, until Dask gives up on it
+_GUARD = (
+    'In a script, what uses several workers must stand below `if __name__ == "__main__":`, since each worker runs the '
+    "script again; or use workers=1"
+)
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @contextmanager
 def local_client(n_workers: int) -> Iterator[Client]:
-    """A cluster of processes on this machine, of one thread each; GPUs are shared out between them."""
+    """A cluster of processes on this machine, of one thread each; GPUs are shared out between them.
+
+    Raises `InputError` if they cannot be started: in a script without a guard, which each of them runs again.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # it runs the script to become a worker
+        raise SystemExit(_GUARD)
     import dask
     from distributed import Client, LocalCluster
 
@@ -39,19 +49,20 @@ def local_client(n_workers: int) -> Iterator[Client]:
         "distributed.nanny.pre-spawn-environ": _ONE_THREAD | KEEP_FREED_MEMORY,
         "distributed.worker.memory.terminate": False,
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=0,  # the plan keeps to the budget
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set(settings):
+        try:
+            cluster = LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,  # the plan keeps to the budget
+                dashboard_address="127.0.0.1:0",
+                host="127.0.0.1",
+            )
+        except RuntimeError as error:
+            raise InputError(f"the workers cannot be started ({error.__cause__ or error}). {_GUARD}") from None
+        with cluster, Client(cluster) as client:
+            yield client
 
 
 @contextmanager
