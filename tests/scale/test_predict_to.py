@@ -153,7 +153,7 @@ class TestResuming:
     def test_where_changes_may_go_unnoticed_it_is_said_that_the_result_is_kept(self, segmenter, tmp_path):
         image = da.from_array(make_image())
         segmenter.predict_to(image, tmp_path / "a.zarr")
-        with pytest.warns(InputWarning, match="is kept in .*some voxels of the image .*begin anew"):
+        with pytest.warns(InputWarning, match="is kept in .*some voxels of the image .*begin again"):
             again = segmenter.predict_to(image, tmp_path / "a.zarr", overwrite=True)
         assert again.n_resumed == N_SHARDS
 
@@ -174,7 +174,7 @@ class TestResuming:
         assert segmenter.predict_to(make_image(), tmp_path / "a.zarr", overwrite=True).n_resumed == 0
 
     @pytest.mark.parametrize("what", ["image", "settings", "model"])
-    def test_whatever_changed_begins_anew(self, segmenter, tmp_path, interrupted, monkeypatch, what):
+    def test_whatever_changed_begins_again(self, segmenter, tmp_path, interrupted, monkeypatch, what):
         interrupted(3)
         with pytest.raises(KeyboardInterrupt):
             segmenter.predict_to(make_image(), tmp_path / "a.zarr")
@@ -208,7 +208,7 @@ class TestResuming:
         assert digest(done.labels) == digest(whole.labels)
         assert sorted(names_in(tmp_path)) == ["labels.ome.zarr", "labels_probabilities.ome.zarr"]
 
-    def test_where_what_was_begun_is_gone_it_begins_anew(self, segmenter, whole, tmp_path, interrupted, monkeypatch):
+    def test_where_what_was_begun_is_gone_it_begins_again(self, segmenter, whole, tmp_path, interrupted, monkeypatch):
         outputs = {"store": tmp_path / "labels.ome.zarr", "probabilities": True}
         interrupted(3)
         with pytest.raises(KeyboardInterrupt):
@@ -269,7 +269,7 @@ class TestResuming:
         np.testing.assert_array_equal(level(done.labels), segmenter.predict(make_image(seed=1)))
         assert names_in(tmp_path) == ["a.zarr"]
 
-    def test_on_wish_it_begins_anew(self, segmenter, tmp_path, interrupted, monkeypatch):
+    def test_on_wish_it_begins_again(self, segmenter, tmp_path, interrupted, monkeypatch):
         interrupted(3)
         with pytest.raises(KeyboardInterrupt):
             segmenter.predict_to(make_image(), tmp_path / "a.zarr")
@@ -434,7 +434,7 @@ class TestRefusals:
         monkeypatch.undo()
         assert segmenter.predict_to(make_image(), tmp_path / "a.zarr").n_resumed == 2
 
-    def test_a_manifest_that_cannot_be_read_is_begun_anew(self, segmenter, tmp_path):
+    def test_a_manifest_that_cannot_be_read_is_begun_again(self, segmenter, tmp_path):
         folder = tmp_path / "a.zarr.unfinished"
         folder.mkdir()
         (folder / "manifest.json").write_text(json.dumps({"version": 2}))

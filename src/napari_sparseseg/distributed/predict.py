@@ -58,7 +58,7 @@ Report: TypeAlias = Callable[[float, str], object]
 class Amendment:
     """What is known better than predicted: `change` takes a box and its labels (z, y, x), and returns others.
 
-    All that it changes lies in `boxes`; both are asked once everything is predicted.
+    All that it changes lies in `boxes`; both are called once everything is predicted.
     """
 
     boxes: Callable[[], Iterable[Box]]
@@ -119,10 +119,13 @@ def make_request(
     unit: str | None,
     workers: int,
     memory: int | str | None,
+    device: str,
     tile_voxels: int,
-    **others: Any,
+    resume: bool,
+    overwrite: bool,
+    progress: bool | None,
 ) -> Request:
-    """Check what users pass, and bring it into one form.
+    """Check what users pass, and make a request of it.
 
     Raises `InputError` or `InputTypeError` for what cannot be used.
     """
@@ -141,11 +144,14 @@ def make_request(
         spacing=checked_spacing(spacing, n_axes, volume.name),
         offset=checked_offset(offset, n_axes),
         unit=None if spacing is None else unit,
+        device=device,
+        # left at the default, tiles are made to suit the memory
+        tile_voxels=None if tile_voxels == PredictionConfig().tile_voxels else tile_voxels,
         workers=n_workers,
         memory=parse_memory(memory),
-        # who has left it as it is wants tiles that suit the memory
-        tile_voxels=None if tile_voxels == PredictionConfig().tile_voxels else tile_voxels,
-        **others,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
     )
     if request.probabilities == target:
         raise InputError(f"labels and probabilities would both become {target}; give them different names")
@@ -157,7 +163,7 @@ def make_request(
 
 
 def _place(path: Any) -> Path:
-    """Where to write, behind links; what lies there is looked at later."""
+    """Where to write, with links resolved; what lies there is checked later."""
     return checked_target(path, overwrite=True, is_kind=lambda _: True, kind="zarr")
 
 
@@ -177,7 +183,7 @@ def predict_volume(
     """Predict into an OME-Zarr label image, going on where an earlier run was interrupted.
 
     `save_model` writes the model for the workers. `report` is called after each shard and after each tile that is
-    computed in this process; what is in the `amendment` counts more than what is predicted.
+    computed in this process. What the `amendment` says replaces what is predicted.
 
     Raises `InputError` for a target that is taken, a budget that is too small, and a disk that is full; warns with
     `InputWarning` where what another model or setting had begun is dropped.
@@ -206,27 +212,16 @@ def predict_volume(
         manifest = _resumed(unfinished, fingerprint) if request.resume else None
         if manifest is None:
             manifest = _manifest(request, volume, fingerprint, intensity, plan)
-            with writable(request.target):
-                _begin(unfinished, manifest, fitted, request)
-                save_model(unfinished.model)
-                unfinished.begin(manifest)
-        job = Job(
-            manifest=manifest,
-            image=_in_file(request.image, unfinished) if is_in_memory else request.image,
-            channel_axis=request.channel_axis,
-            model=unfinished.model,
-            labels=unfinished.labels,
-            probabilities=unfinished.probabilities,
-            device=request.device,
-            cache_bytes=check_plan(demand, manifest.shard, manifest.tile, worker_bytes),
-        )
+            _begin(unfinished, manifest, fitted, request, save_model)
         n_resumed = len(unfinished.finished())
         if n_resumed:
             _tell_if_unsure(request, identity)
+        image = _in_file(request.image, unfinished) if is_in_memory else request.image
+        cache_bytes = check_plan(demand, manifest.shard, manifest.tile, worker_bytes)
+        job = _job_of(request, manifest, unfinished, image, cache_bytes)
         n_voxels = _run_all(job, unfinished, connected, request.progress, report, amendment)
         n_shards = len(unfinished.finished())
-        note = {"fingerprint": fingerprint, "n_voxels": {str(k): n for k, n in n_voxels.items()}, "n_shards": n_shards}
-        _publish(request, job, unfinished, note)
+        _publish(request, job, unfinished, _note_of(fingerprint, n_voxels, n_shards))
     seconds = time.perf_counter() - started
     return Prediction(request.target, request.probabilities, n_voxels, n_shards, n_resumed, seconds)
 
@@ -255,7 +250,7 @@ def _publish(request: Request, job: Job, unfinished: Unfinished, note: Mapping[s
 def _fingerprint(
     request: Request, fitted: FittedModel, intensity: IntensityRange, volume: ArrayVolume, identity: Identity
 ) -> dict[str, str]:
-    """Hashes of all that the result depends on; where tiles are cut is not among it, since the manifest keeps that."""
+    """Hashes of all that the result depends on, but for where tiles are cut, which the manifest keeps."""
     weights = hashlib.sha256(repr((fitted.spec, fitted.classes, fitted.network.context)).encode())
     for name, tensor in sorted([*fitted.network.state_dict().items(), ("shift", fitted.network.shift)]):
         weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -283,6 +278,12 @@ def _finished_before(request: Request, fingerprint: Mapping[str, str]) -> Predic
     return Prediction(request.target, request.probabilities, n_voxels, noted["n_shards"], noted["n_shards"], 0.0)
 
 
+def _note_of(fingerprint: Mapping[str, str], n_voxels: Mapping[int, int], n_shards: int) -> dict[str, Any]:
+    """What is noted in a result once it is complete."""
+    counts = {str(class_id): n for class_id, n in n_voxels.items()}
+    return {"fingerprint": dict(fingerprint), "n_voxels": counts, "n_shards": n_shards}
+
+
 def _note_in(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any] | None:
     """What was noted in a result once it was complete; None if it is not, or that of something else."""
     noted = result_note(path)
@@ -290,7 +291,7 @@ def _note_in(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any] | Non
 
 
 def _published_now(request: Request, fingerprint: Mapping[str, str]) -> Prediction | None:
-    """What a run completed that was killed with only the probabilities in their place; puts the labels in theirs."""
+    """Put the labels of a run in their place that was killed after the probabilities; None if there is no such run."""
     folder = Unfinished.folder_of(request.target)
     if not request.resume or request.probabilities is None or not folder.is_dir():
         return None
@@ -306,7 +307,7 @@ def _published_now(request: Request, fingerprint: Mapping[str, str]) -> Predicti
 
 
 def _remove_leftovers(request: Request, fingerprint: Mapping[str, str]) -> None:
-    """Remove what a run has left that was killed once all was in its place."""
+    """Remove what is left of a run that was killed after all was in its place."""
     if not (Unfinished.folder_of(request.target).is_dir() or Unfinished.left_of(request.outputs)):
         return
     try:
@@ -315,15 +316,15 @@ def _remove_leftovers(request: Request, fingerprint: Mapping[str, str]) -> None:
             if manifest is None or manifest.fingerprint == fingerprint:  # else something else is under way
                 unfinished.leave(request.outputs)
     except InputError:
-        return  # another process is at it, or nothing may be removed there: the result is complete
+        return  # another process has the folder, or nothing may be removed there: the result is complete anyway
 
 
 def _tell_if_unsure(request: Request, identity: Identity) -> None:
-    """Warn where an image might have changed unnoticed since what is kept of it was predicted."""
+    """Warn that the image might have changed unnoticed since what is kept was predicted."""
     if not identity.is_certain:
         warnings.warn(
             f"what was predicted before is kept in {request.target}: some voxels of the image were compared, and are "
-            "the same; if others have changed since, begin anew (resume=False, --restart)",
+            "the same; if others have changed since, begin again (resume=False, --restart)",
             InputWarning,
             stacklevel=4,
         )
@@ -349,12 +350,12 @@ def _shares(request: Request, client: Client | None) -> tuple[int, int]:
     if request.workers > 1:  # this process, too, takes memory
         return max(0, (memory or free_memory()) - PROCESS_BYTES) // request.workers, request.workers
     n_workers, limit = size_of(client)
-    # of a cluster the budget is that of one worker: the machines are not ours to count
+    # on a cluster the budget is for one worker: how many share a machine is not known
     return memory or (limit // 2 if limit else free_memory() // n_workers), n_workers
 
 
 def _resumed(unfinished: Unfinished, fingerprint: Mapping[str, str]) -> Manifest | None:
-    """What is under way; None if that is something else, which is to be dropped."""
+    """The manifest of what is under way; None if that is something else, which is to be dropped."""
     found = unfinished.manifest()
     if found is None:
         return None
@@ -363,7 +364,7 @@ def _resumed(unfinished: Unfinished, fingerprint: Mapping[str, str]) -> Manifest
         return found if unfinished.holds_arrays_of(found) else None
     warnings.warn(
         f"{' and '.join(changed)} changed since {unfinished.folder.name} was begun: its "
-        f"{len(unfinished.finished())} finished shards are dropped, and prediction starts anew",
+        f"{len(unfinished.finished())} finished shards are dropped, and prediction starts again",
         InputWarning,
         stacklevel=4,
     )
@@ -388,19 +389,42 @@ def _manifest(
     )
 
 
-def _begin(unfinished: Unfinished, manifest: Manifest, fitted: FittedModel, request: Request) -> None:
-    """Make empty arrays in place of what was begun before."""
-    unfinished.clear()
+def _begin(
+    unfinished: Unfinished,
+    manifest: Manifest,
+    fitted: FittedModel,
+    request: Request,
+    save_model: Callable[[Path], object],
+) -> None:
+    """Make empty arrays in place of what was begun before, and note what is predicted."""
     ids = fitted.classes.ids
     dtype = np.min_scalar_type(max(ids))
-    ShardedImage.create_labels(unfinished.labels, manifest.frame, dtype, name=_stem(request.target))
-    if request.probabilities is not None:
-        name = _stem(request.probabilities)
-        ShardedImage.create_image(unfinished.probabilities, manifest.frame, np.uint8, len(ids), name=name)
+    with writable(request.target):
+        unfinished.clear()
+        ShardedImage.create_labels(unfinished.labels, manifest.frame, dtype, name=_stem(request.target))
+        if request.probabilities is not None:
+            name = _stem(request.probabilities)
+            ShardedImage.create_image(unfinished.probabilities, manifest.frame, np.uint8, len(ids), name=name)
+        save_model(unfinished.model)
+        unfinished.begin(manifest)
+
+
+def _job_of(request: Request, manifest: Manifest, unfinished: Unfinished, image: ArrayLike, cache_bytes: int) -> Job:
+    """What workers are sent."""
+    return Job(
+        manifest=manifest,
+        image=image,
+        channel_axis=request.channel_axis,
+        model=unfinished.model,
+        labels=unfinished.labels,
+        probabilities=unfinished.probabilities,
+        device=request.device,
+        cache_bytes=cache_bytes,
+    )
 
 
 def _is_in_memory(image: ArrayLike) -> bool:
-    """Whether sending the image to a worker is sending its voxels: not for one that is a path, or a graph of many.
+    """Whether the image is sent to workers voxel by voxel, and not as a path or a graph of many.
 
     Raises `InputError` for one that cannot be sent.
     """
@@ -425,7 +449,7 @@ def _run_all(
     report: Report | None,
     amendment: Amendment | None,
 ) -> dict[int, int]:
-    """Do what is left, level by level; voxels of each class."""
+    """Predict what is left, level by level; returns the voxels of each class."""
     finished = unfinished.finished()
     with open_bar("Predicting", progress) as bar:
         if client is not None and not bar.disable:
@@ -440,7 +464,7 @@ def _run_all(
                 watch.shard()
             if amendment is not None and not any(coarse for coarse, *_ in finished):
                 touched = job.touching(amendment.boxes())
-                for task in touched:  # interrupted, all of them are predicted again: what is known may have changed
+                for task in touched:  # predicted again after an interruption: what is known may have changed
                     unfinished.reopen(task)
                 finished |= {task: job.amend(task, amendment.change) for task in touched}
                 for task in touched:
@@ -449,7 +473,7 @@ def _run_all(
 
 
 class _Watch:
-    """Moves the bar and reports: the finest level is nearly all of the work."""
+    """Moves the bar and reports; the finest level, nearly all of the work, counts as all of it."""
 
     def __init__(self, bar: Any, report: Report | None, job: Job, n_tasks: int, n_left: int, level: int) -> None:
         self._bar, self._n_tasks, self._n_left, self._level = bar, n_tasks, n_left, level
@@ -459,12 +483,12 @@ class _Watch:
         self._share, self._text = (1.0, "levels of resolution") if level else (1 - n_left / n_tasks, "")
 
     def tile(self, share: float) -> None:
-        """So much of the shard that is computed here is done."""
+        """Report that this share of the current shard is done."""
         if self._report is not None:
             self._report(self._share if self._level else self._share + share / self._n_tasks, self._text)
 
     def shard(self) -> None:
-        """One more shard is finished."""
+        """Report that one more shard is finished."""
         self._done += 1
         before = self._n_tasks - self._n_left
         passed = time.perf_counter() - self._started
