@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_sparseseg._inputs import check_budget, checked_spacing, open_volumes, read_paint, seed_of
+from napari_sparseseg._inputs import check_budget, open_volumes, read_paint, seed_of
 from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.storage._arrays import checked_spacing
 
 NAN, INF = float("nan"), float("inf")
 

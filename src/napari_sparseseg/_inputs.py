@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_sparseseg._types import MAX_CODE, Annotation, Spacing
+from napari_sparseseg._types import MAX_CODE, Annotation
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import plain_int
 from napari_sparseseg.storage.annotation import (
@@ -188,33 +188,6 @@ def checked_background(background: Any) -> int | None:
     if not 1 <= class_id <= MAX_CODE:
         raise InputError(f"background={class_id} is not a class id; pass a whole number from 1 to {MAX_CODE}, or None")
     return class_id
-
-
-def checked_spacing(spacing: Any, *, n_axes: int) -> Spacing:
-    """Voxel size along z, y, x; for 2D images z takes the size along y."""
-    if spacing is None:
-        return 1.0, 1.0, 1.0
-    axes = "(z, y, x)" if n_axes == 3 else "(y, x)"
-    try:
-        if isinstance(spacing, str | bytes):
-            raise TypeError  # a sequence of numerals, or of bytes, but not of sizes
-        sizes = [float(size) for size in spacing]
-    except (TypeError, ValueError):
-        raise InputTypeError(
-            f"spacing={spacing!r} is not a sequence of numbers; pass the voxel size along {axes}, for example "
-            f"{(0.5, 0.2, 0.2)[-n_axes:]}"
-        ) from None
-    if len(sizes) != n_axes and not (n_axes == 2 and len(sizes) == 3):
-        raise InputError(f"spacing={tuple(sizes)} has {len(sizes)} numbers; {n_axes} are needed, along {axes}")
-    wrong = [size for size in sizes if not 0 < size < np.inf]
-    if wrong:
-        raise InputError(
-            f"spacing={tuple(sizes)} contains {wrong[0]}; voxel sizes are positive numbers along {axes}, or None "
-            "for cubes"
-        )
-    if n_axes == 2:
-        sizes = [sizes[-2], *sizes[-2:]]
-    return sizes[0], sizes[1], sizes[2]
 
 
 def seed_of(random_state: Any) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from napari_sparseseg._inputs import check_fits, checked_spacing, seed_of
+from napari_sparseseg._inputs import check_fits, seed_of
 from napari_sparseseg._types import Annotation, Box
 from napari_sparseseg.config import ModelConfig, PaintConfig, TrainingConfig
 from napari_sparseseg.engine.budget import Budget
@@ -20,6 +20,7 @@ from napari_sparseseg.engine.trainer import Trainer, TrainingStep
 from napari_sparseseg.engine.weak.transfer import started_from
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.progress import duration, move_bar, open_bar
+from napari_sparseseg.storage._arrays import checked_spacing
 from napari_sparseseg.storage.volume import ArrayVolume
 
 Callback = Callable[[TrainingStep], object]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from napari_sparseseg._inputs import checked_spacing
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.engine.objects.measure import measure, passes
 from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.storage._arrays import checked_spacing
 from napari_sparseseg.storage.volume import ArrayVolume
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from napari_sparseseg._inputs import (
     check_fits,
     check_suggestion,
     checked_background,
-    checked_spacing,
     open_volumes,
     overlapping_of,
     read_paint,
@@ -24,6 +23,7 @@ from napari_sparseseg._inputs import (
 )
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.errors import InputError, InputTypeError, NotFittedError
+from napari_sparseseg.storage._arrays import checked_spacing
 from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.volume import ArrayVolume
 

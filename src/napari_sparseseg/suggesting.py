@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._inputs import checked_spacing
 from napari_sparseseg._types import UNPAINTED, Annotation, ArrayLike, Spacing
 from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.predictor import Predictor
@@ -17,6 +16,7 @@ from napari_sparseseg.engine.weak.advice import Advisor, Method, SliceAdvice
 from napari_sparseseg.engine.weak.hints import between, grow, painted_slices
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.progress import move_bar, open_bar
+from napari_sparseseg.storage._arrays import checked_spacing
 from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.volume import ArrayVolume
 

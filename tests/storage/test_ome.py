@@ -321,9 +321,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"spacing": (1, 2)}, r"spacing \(1.0, 2.0\) has length 2, but labels has 3 spatial axes"),
-            ({"spacing": (0, 1, 1)}, r"spacing \(0.0, 1.0, 1.0\) must be positive and finite"),
-            ({"spacing": (1, 1, float("nan"))}, "must be positive and finite"),
+            ({"spacing": (1, 2)}, r"spacing=\(1.0, 2.0\) has 2 numbers; 3 are needed"),
+            ({"spacing": (0, 1, 1)}, r"spacing=\(0.0, 1.0, 1.0\) contains 0.0; voxel sizes are positive"),
+            ({"spacing": (1, 1, float("nan"))}, "contains nan; voxel sizes are positive"),
             ({"class_names": {-1: "a"}}, "class_names has the key -1"),
             ({"class_names": {3: "a"}, "colors": {1: (0, 0, 0)}}, "names class 3, but colors has no colour for it"),
             ({"colors": {1: (0, 0, 256)}}, r"the colour \(0, 0, 256\) of class 1 is not RGB or RGBA"),
@@ -340,8 +340,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"spacing": 2}, "spacing must be one number for each axis, z, y, x, not 2"),
-            ({"spacing": ("a", "b", "c")}, "spacing must be one number"),
+            ({"spacing": 2}, "spacing=2 is not a sequence of numbers"),
+            ({"spacing": ("a", "b", "c")}, "is not a sequence of numbers"),
+            ({"spacing": "123"}, "spacing='123' is not a sequence of numbers"),
             ({"colors": {"cell": (0, 0, 0)}}, "a key of colors must be an integer, not 'cell'"),
         ],
     )

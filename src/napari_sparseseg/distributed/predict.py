@@ -141,7 +141,7 @@ def make_request(
         channel_axis=volume.channel_axis,
         target=target,
         probabilities=_place(probabilities) if probabilities else None,
-        spacing=checked_spacing(spacing, n_axes, volume.name),
+        spacing=checked_spacing(spacing, n_axes),
         offset=checked_offset(offset, n_axes),
         unit=None if spacing is None else unit,
         device=device,

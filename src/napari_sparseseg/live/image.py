@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._inputs import checked_spacing
 from napari_sparseseg._types import Box, Spacing, Volume
 from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.storage._arrays import checked_spacing
 from napari_sparseseg.storage.cached import with_cache
 from napari_sparseseg.storage.volume import ArrayVolume, Frame
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -122,28 +121,34 @@ def plain_int(value: object, what: str) -> int:
         raise InputTypeError(f"{what} must be an integer, not {value!r} ({type(value).__name__})") from error
 
 
-def checked_spacing(spacing: Sequence[float] | None, n_axes: int, name: str) -> Spacing:
-    """Voxel size along z, y, x of something with 2 or 3 spatial axes, 1 if unknown; the z of 2 axes plays no part.
+def checked_spacing(spacing: Any, n_axes: int) -> Spacing:
+    """Voxel size along z, y, x; for 2D images z takes the size along y. Without any, voxels are cubes of size 1.
 
-    Raises `InputTypeError` for what are no numbers, `InputError` for another length, zero, negative and infinite ones.
+    Raises `InputTypeError` for what are no numbers, `InputError` for another number of them, and sizes that are none.
     """
     if spacing is None:
-        return (1.0, 1.0, 1.0)
+        return 1.0, 1.0, 1.0
+    axes = "(z, y, x)" if n_axes == 3 else "(y, x)"
     try:
-        values = [float(value) for value in spacing]
-    except (TypeError, ValueError) as error:
-        raise InputTypeError(f"spacing must be one number for each axis, z, y, x, not {spacing!r}") from error
-    if len(values) not in (n_axes, 3):
+        if isinstance(spacing, str | bytes):
+            raise TypeError  # a sequence of numerals, or of bytes, but not of sizes
+        sizes = [float(size) for size in spacing]
+    except (TypeError, ValueError):
+        raise InputTypeError(
+            f"spacing={spacing!r} is not a sequence of numbers; pass the voxel size along {axes}, for example "
+            f"{(0.5, 0.2, 0.2)[-n_axes:]}"
+        ) from None
+    if len(sizes) != n_axes and not (n_axes == 2 and len(sizes) == 3):
+        raise InputError(f"spacing={tuple(sizes)} has {len(sizes)} numbers; {n_axes} are needed, along {axes}")
+    wrong = [size for size in sizes if not 0 < size < math.inf]
+    if wrong:
         raise InputError(
-            f"spacing {tuple(values)} has length {len(values)}, but {name} has {n_axes} spatial axes; give one "
-            "number for each"
+            f"spacing={tuple(sizes)} contains {wrong[0]}; voxel sizes are positive numbers along {axes}, or None "
+            "for cubes"
         )
-    if not all(math.isfinite(value) and value > 0 for value in values):
-        raise InputError(
-            f"spacing {tuple(values)} must be positive and finite along each axis; leave it out if unknown"
-        )
-    z, y, x = [1.0, *values][-3:]
-    return z, y, x
+    if n_axes == 2:
+        sizes = [sizes[-2], *sizes[-2:]]
+    return sizes[0], sizes[1], sizes[2]
 
 
 def full_index(index: Any, shape: tuple[int, ...]) -> list[Any]:

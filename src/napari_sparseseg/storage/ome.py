@@ -61,7 +61,7 @@ def write_labels(
     if volume.dtype.kind not in "iu":
         raise InputTypeError(f"labels have dtype {volume.dtype}, but integers are needed; convert with astype('uint8')")
     label = label_metadata(class_names, colors)
-    voxel = checked_spacing(spacing, len(volume.spatial_shape), volume.name)
+    voxel = checked_spacing(spacing, len(volume.spatial_shape))
     begin = checked_offset(offset, len(volume.spatial_shape))
     with _written_zarr(path, overwrite) as partial:
         group = zarr.create_group(store=partial, zarr_format=3)
@@ -86,7 +86,7 @@ def write_image(
     Channels come first on disk. `spacing` and `offset` count spatial axes only; everything else as in `write_labels`.
     """
     volume = ArrayVolume(image, channel_axis)
-    voxel = checked_spacing(spacing, len(volume.spatial_shape), volume.name)
+    voxel = checked_spacing(spacing, len(volume.spatial_shape))
     begin = checked_offset(offset, len(volume.spatial_shape))
     with _written_zarr(path, overwrite) as partial:
         group = zarr.create_group(store=partial, zarr_format=3)

@@ -296,8 +296,8 @@ class TestWrittenWhole:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"spacing": (1, 2)}, "has length 2, but labels has 3 spatial axes"),
-            ({"spacing": (0, 1, 1)}, "must be positive and finite"),
+            ({"spacing": (1, 2)}, "has 2 numbers; 3 are needed"),
+            ({"spacing": (0, 1, 1)}, "contains 0.0; voxel sizes are positive"),
             ({"spacing": (1, 1, 1), "unit": "parsec"}, r"'parsec' is (not|no) known"),
         ],
     )

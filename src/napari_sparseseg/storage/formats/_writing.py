@@ -166,7 +166,7 @@ def _stack(labels: ArrayLike, spacing: Sequence[float] | None, unit: str | None,
     if volume.dtype.kind not in "iu":
         raise InputTypeError(f"labels have dtype {volume.dtype}, but integers are needed; convert with astype('uint8')")
     n_axes = len(volume.spatial_shape)
-    voxel = checked_spacing(spacing, n_axes, volume.name)
+    voxel = checked_spacing(spacing, n_axes)
     return Stack(
         volume=volume,
         dtype=volume.dtype if is_wide or volume.dtype.itemsize < 8 else np.dtype(f"{volume.dtype.kind}4"),
