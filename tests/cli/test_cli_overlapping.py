@@ -70,6 +70,25 @@ def test_predict_writes_labels_and_independent_probabilities(folder, model):
     np.testing.assert_array_equal(labels == 0, (probabilities <= 0.5).all(0))
 
 
+def test_labels_beside_probabilities_have_the_background_of_the_fit(folder, tmp_path):
+    image = np.load(folder / "image.npy")
+    segmenter = SparseSegmenter(random_state=0, background=1).set_params(paint__overlapping=True)
+    segmenter.fit(image, np.load(folder / "ink.npy"), max_steps=0).set_params(background=None).save(tmp_path / "m")
+    with one_thread():
+        result = call(
+            "predict",
+            tmp_path / "m",
+            folder / "image.npy",
+            "-o",
+            tmp_path / "l.npy",
+            "--probabilities",
+            tmp_path / "p.npy",
+        )
+        assert result.exit_code == 0, result.output
+        np.testing.assert_array_equal(np.load(tmp_path / "l.npy"), SparseSegmenter.load(tmp_path / "m").predict(image))
+    assert np.load(tmp_path / "l.npy").all()
+
+
 def test_evaluate_scores_each_class(folder, model):
     with one_thread():
         result = call(

@@ -259,10 +259,10 @@ def _most_likely(probabilities: npt.NDArray[np.float32], segmenter: SparseSegmen
     from napari_sparseseg.engine.classes import ClassTable
     from napari_sparseseg.engine.labelling import best_labels
 
-    ids, overlapping = tuple(map(int, segmenter.classes_)), segmenter.get_params()["paint__overlapping"]
-    return best_labels(
-        torch.from_numpy(probabilities), ClassTable(ids, segmenter.background or 0, overlapping=overlapping)
-    )
+    # not the settings, which may have changed since the model was fitted; a loaded one has `overlapping` of the fit
+    overlapping = segmenter.get_params()["paint__overlapping"]
+    classes = ClassTable(tuple(map(int, segmenter.classes_)), segmenter.background_, overlapping=overlapping)
+    return best_labels(torch.from_numpy(probabilities), classes)
 
 
 def _counts(labels: npt.NDArray[Any]) -> dict[int, int]:
