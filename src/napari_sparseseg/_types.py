@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -54,21 +54,21 @@ class Box:
     def grown(self, margin: Shape3D) -> Box:
         """The box with `margin` more voxels on either side of each axis."""
         return Box(
-            _triple(a - m for a, m in zip(self.start, margin, strict=True)),
-            _triple(b + m for b, m in zip(self.stop, margin, strict=True)),
+            triple(a - m for a, m in zip(self.start, margin, strict=True)),
+            triple(b + m for b, m in zip(self.stop, margin, strict=True)),
         )
 
     def clipped(self, limits: Box) -> Box:
         """The part of the box that lies within `limits`."""
-        start = _triple(max(a, b) for a, b in zip(self.start, limits.start, strict=True))
-        stop = _triple(min(a, b) for a, b in zip(self.stop, limits.stop, strict=True))
-        return Box(start, _triple(max(a, b) for a, b in zip(start, stop, strict=True)))
+        start = triple(max(a, b) for a, b in zip(self.start, limits.start, strict=True))
+        stop = triple(min(a, b) for a, b in zip(self.stop, limits.stop, strict=True))
+        return Box(start, triple(max(a, b) for a, b in zip(start, stop, strict=True)))
 
     def shifted(self, offset: Shape3D) -> Box:
         """The box moved by `offset` voxels."""
         return Box(
-            _triple(a + o for a, o in zip(self.start, offset, strict=True)),
-            _triple(b + o for b, o in zip(self.stop, offset, strict=True)),
+            triple(a + o for a, o in zip(self.start, offset, strict=True)),
+            triple(b + o for b, o in zip(self.stop, offset, strict=True)),
         )
 
     def relative_to(self, origin: Shape3D) -> Box:
@@ -77,7 +77,8 @@ class Box:
         return self.shifted((-z, -y, -x))
 
 
-def _triple(values: Any) -> Shape3D:
+def triple(values: Iterable[int]) -> Shape3D:
+    """Three numbers, along z, y, x."""
     z, y, x = values
     return z, y, x
 
@@ -94,7 +95,7 @@ class Plane:
         """The plane's voxels in a volume of this shape, as a box that is one voxel thick."""
         start, stop = [0, 0, 0], list(shape)
         start[self.axis], stop[self.axis] = self.index, self.index + 1
-        return Box(_triple(start), _triple(stop))
+        return Box(triple(start), triple(stop))
 
 
 @dataclass(frozen=True, slots=True)

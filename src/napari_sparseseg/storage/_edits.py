@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import Box, Shape3D
+from napari_sparseseg._types import Box, Shape3D, triple
 from napari_sparseseg.storage._stroke_table import Ids, Stroke
 
 Codes = npt.NDArray[np.uint8]
@@ -127,12 +126,6 @@ def box_around(one: Box, other: Box) -> Box:
     """The smallest box that holds both."""
     start, stop = zip(one.start, other.start, strict=True), zip(one.stop, other.stop, strict=True)
     return Box(triple(map(min, start)), triple(map(max, stop)))
-
-
-def triple(values: Iterable[int]) -> Shape3D:
-    """Three numbers, along z, y, x."""
-    z, y, x = values
-    return z, y, x
 
 
 def _extent(line: npt.ArrayLike) -> slice:

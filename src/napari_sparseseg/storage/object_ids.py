@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import find_objects
 
-from napari_sparseseg._types import NO_OBJECT, Box, Shape3D
-from napari_sparseseg.storage._edits import box_around, triple
+from napari_sparseseg._types import NO_OBJECT, Box, Shape3D, triple
+from napari_sparseseg.storage._edits import box_around
 from napari_sparseseg.storage._object_records import (
     CHANGED,
     FOUND,
