@@ -259,7 +259,7 @@ class Learner:
 
         Raises `InputError` if it does not fit the image.
         """
-        check_fits(fitted.spec, self.image)
+        check_fits(self.image, fitted.spec)
         self._drop_maps_unless(fitted.spec)
         self._start = None
         trainer = self._use(fitted)
@@ -389,7 +389,7 @@ def table_of(class_ids: tuple[int, ...], background: int | None, *, overlapping:
     return ClassTable(class_ids, background if background in class_ids else stand_in, overlapping=overlapping)
 
 
-def check_fits(spec: ModelSpec, image: LiveImage) -> None:
+def check_fits(image: LiveImage, spec: ModelSpec) -> None:
     """Raise `InputError` if a model cannot be applied to an image."""
     if spec.n_channels != image.n_channels:
         raise InputError(

@@ -167,7 +167,7 @@ class Worker:
         from napari_sparseseg.live.learner import check_fits
 
         fitted, header, _ = load_model(path)
-        check_fits(fitted.spec, self._current_loop().learner.image)
+        check_fits(self._current_loop().learner.image, fitted.spec)
         history = header["history"]
         return fitted, TrainingStep(**history[-1]) if history else None
 
