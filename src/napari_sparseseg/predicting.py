@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +25,28 @@ from napari_sparseseg.errors import InputError
 from napari_sparseseg.progress import duration, move_bar, open_bar
 from napari_sparseseg.storage.volume import ArrayVolume
 
-_LEARNT_WITH = {
-    "candidates": ("candidate classes", "paint__candidates=1.2"),
-    "novelty": ("what is new", "paint__novelty='features'"),
+
+class Learnable(NamedTuple):
+    """What a model can learn besides its classes, in words, and a setting with which it does."""
+
+    what: str
+    group: str
+    setting: str
+    value: float | str
+
+
+LEARNABLE: Mapping[str, Learnable] = {
+    "candidates": Learnable("candidate classes", "paint", "candidates", 1.2),
+    "novelty": Learnable("what is new", "paint", "novelty", "features"),
 }
 
 
 class VolumePrediction:
-    """What one model says of one volume; each call predicts the volume anew, tile by tile.
+    """What one model says of one volume; each call predicts the volume again, tile by tile.
 
-    Results have the volume's spatial shape, (Z, Y, X) or (Y, X); where there is an axis of classes it comes first.
-    What each of them means stands at the method of `SparseSegmenter` that returns it. Up to `cache_bytes` of features
-    are kept. `progress` shows a bar: True, False, or None for terminals and notebooks only.
+    Results have the volume's spatial shape, (Z, Y, X) or (Y, X), after an axis of classes where there is one. The
+    methods of `SparseSegmenter` that return them describe them. Up to `cache_bytes` of features are kept. `progress`
+    shows a bar: True, False, or None for terminals and notebooks only.
     """
 
     def __init__(
@@ -123,8 +133,10 @@ class VolumePrediction:
 
     def _check_says(self, extra: Extra) -> None:
         if extra not in self.fitted.network.extras:
-            what, setting = _LEARNT_WITH[extra]
-            raise InputError(f"the model has not learnt {what}; fit it again after set_params({setting})")
+            what, group, setting, value = LEARNABLE[extra]
+            raise InputError(
+                f"the model has not learnt {what}; fit it again after set_params({group}__{setting}={value!r})"
+            )
 
     def _image(
         self, kind: npt.DTypeLike, of: Callable[[TilePrediction], npt.NDArray[Any]], *extras: Extra

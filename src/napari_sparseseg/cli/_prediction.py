@@ -26,17 +26,13 @@ if TYPE_CHECKING:
     from napari_sparseseg.storage.table import ClassAmount
     from napari_sparseseg.storage.unfinished import HeldFolder
 
-_LEARNT_WITH = {
-    "candidates": ("candidate classes", "paint.candidates=1.2"),
-    "novelty": ("what is new", "paint.novelty=features"),
-}
 _PIECE = ".ome.zarr"
-MANY_VOXELS = 1 << 28  # minutes of work on a CPU, which nobody likes to lose
+MANY_VOXELS = 1 << 28  # minutes of work on a CPU, too much to lose when it is interrupted
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the user says about the files; `level` is None where that like the model's is to be taken."""
+    """What the user says about the files; `level` None takes the level whose voxels are like the model's."""
 
     axes: str | None
     spacing: Sequence[float] | None
@@ -45,7 +41,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was written, from what, and voxels of each class in each time point."""
+    """What was written, and from what; `n_voxels` has the voxels of each class for each time point."""
 
     image: Image
     outputs: Sequence[Path]
@@ -72,7 +68,7 @@ class Done:
 
 
 class Work:
-    """What predicting one image takes besides the image; `large` are arguments of `predict_to`."""
+    """Predicts images with one model and one set of options; `large` are further arguments of `predict_to`."""
 
     def __init__(
         self, segmenter: SparseSegmenter, reading: Reading, *, overwrite: bool, large: Mapping[str, Any]
@@ -120,28 +116,30 @@ class Work:
         """Check what `write_maps` will do, before anything is predicted; `output` is that of the labels.
 
         Raises `InputError` for what the model has not learnt or a file cannot hold, and `BadParameter` for what is not
-        done in pieces.
+        done piece by piece.
         """
         from napari_sparseseg.cli._outputs import check_holds_time, check_map_holds_time
+        from napari_sparseseg.predicting import LEARNABLE
 
         for name in maps:
             if name not in self._segmenter.extras_:
-                what, setting = _LEARNT_WITH[name]
-                raise InputError(f"the model has not learnt {what}; train it anew with --set {setting}")
+                what, group, setting, value = LEARNABLE[name]
+                raise InputError(
+                    f"the model has not learnt {what}; train it again with --set {group}.{setting}={value}"
+                )
             if self._asks_for_pieces():
                 raise typer.BadParameter(
                     f"{name} cannot be computed piece by piece; write {'it' if name == 'novelty' else 'them'} by a "
                     "command of its own, without --workers, --scheduler and --memory",
                     param_hint=f"--{name}",
                 )
-
         if maps and self._open(path).file.time_axis is not None:
             check_holds_time(output)
             for name, file in maps.items():
                 check_map_holds_time(file, name)
 
     def write_maps(self, path: str, maps: Mapping[str, Path]) -> None:
-        """Write what else the model tells of one image, "candidates" or "novelty"."""
+        """Write further maps of one image, "candidates" or "novelty"."""
         if not maps:
             return
         from napari_sparseseg.cli._outputs import write_map
@@ -164,7 +162,7 @@ class Work:
         return image
 
     def _predict_large(self, image: Image, output: Path, probabilities: Path | None, started: float) -> Done:
-        """Segment into an OME-Zarr, which need not fit into memory."""
+        """Segment into an OME-Zarr, which may be larger than memory."""
         done = self._segmenter.predict_to(
             image.volume(0),
             output,
@@ -182,7 +180,7 @@ class Work:
         return self._large["workers"] > 1 or any(self._large[name] is not None for name in ("client", "memory"))
 
     def _is_large(self, image: Image) -> bool:
-        """Whether a time point is better predicted piece by piece, resumed where that was interrupted."""
+        """Whether a time point is predicted piece by piece, so that an interruption loses little."""
         from napari_sparseseg.cli._images import spatial_shape
 
         return self._asks_for_pieces() or math.prod(spatial_shape(image.file)) >= MANY_VOXELS
@@ -216,7 +214,7 @@ class Work:
             write_series(output, frames, len(frames), dtype=frames[0].dtype, **image.place(), overwrite=self._overwrite)
 
     def _predict_piece(self, image: Image, number: int, folder: Path, probabilities: Path | None) -> Prediction:
-        """Segment one time point into an OME-Zarr in a folder of ours."""
+        """Segment one time point into an OME-Zarr in the folder of pieces."""
         if len(image.times) > 1:
             note(f"Time point {number + 1} of {len(image.times)}")
         return self._segmenter.predict_to(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -143,7 +144,7 @@ def predict(
     ] = None,
     restart: Annotated[
         bool,
-        typer.Option("--restart", help="Begin anew where an earlier run was interrupted.", rich_help_panel=_LARGE),
+        typer.Option("--restart", help="Start over where an earlier run was interrupted.", rich_help_panel=_LARGE),
     ] = False,
 ) -> None:
     """Segment images with a model, and write the labels.
@@ -156,24 +157,11 @@ def predict(
         raise typer.BadParameter("the scheduler has workers of its own; leave one of both out", param_hint="--workers")
 
     from napari_sparseseg.cli._images import open_model
-    from napari_sparseseg.cli._outputs import check_file
-    from napari_sparseseg.cli._pairs import images_of
 
-    paths = images_of(images)
-    in_folder = paths != images or len(paths) > 1 or suffix is not None or _is_folder(output)
     maps = {"probabilities": probabilities, "candidates": candidates, "novelty": novelty}
     asked = {name: path for name, path in maps.items() if path is not None}
-    for name in asked if in_folder else ():
-        verb = "is" if name == "novelty" else "are"
-        raise typer.BadParameter(f"{name} {verb} written for a single image only", param_hint=f"--{name}")
-    if in_folder:
-        _check_folder(output, images)
-    outputs = _outputs_in(output, paths, _SUFFIX if suffix is None else suffix) if in_folder else [output]
-    if in_folder:
-        output.mkdir(parents=True, exist_ok=True)
-    _check_outputs(outputs, asked, overwrite=overwrite, inputs=[model, *paths])
-    if table is not None:
-        check_file(table, overwrite=overwrite, inputs=[model, *paths, *outputs, *asked.values()], example="amounts.csv")
+    plan = _plan_outputs(images, output, suffix, asked)
+    plan.check(asked, table, overwrite=overwrite, inputs=[model, *plan.images])
 
     segmenter = open_model(model, device=device)
     if tile_voxels is not None:
@@ -183,14 +171,7 @@ def predict(
 
     large = {"workers": workers, "client": scheduler, "memory": budget, "resume": not restart}
     work = Work(segmenter, Reading(axes, sizes, number), overwrite=overwrite, large=large)
-    if in_folder:
-        done, failed = _predict_all(work, paths, outputs)
-    else:
-        others = {name: path for name, path in asked.items() if name != "probabilities"}
-        work.check_maps(paths[0], output, others)
-        done, failed = [work.predict(paths[0], output, probabilities)], []
-        work.write_maps(paths[0], others)
-        _print_result(done[0], asked)
+    done, failed = _predict_all(work, plan) if plan.folder else ([_predict_one(work, plan, asked)], [])
     if table is not None and done:
         from napari_sparseseg.storage.table import write_amounts
 
@@ -200,6 +181,42 @@ def predict(
         done_text = f"{counted(len(done), 'image')} segmented, {len(failed)} failed"
         typer.echo(f"{done_text}: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which output each image is written to; `folder` is that of several images, None for a single one."""
+
+    images: Sequence[str]
+    outputs: Sequence[Path]
+    folder: Path | None
+
+    def check(
+        self, maps: Mapping[str, Path], table: Path | None, *, overwrite: bool, inputs: Sequence[Path | str]
+    ) -> None:
+        """Check everything that will be written, and make the folder."""
+        from napari_sparseseg.cli._outputs import check_file
+
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        _check_outputs(self.outputs, maps, overwrite=overwrite, inputs=inputs)
+        if table is not None:
+            written = [*inputs, *self.outputs, *maps.values()]
+            check_file(table, overwrite=overwrite, inputs=written, example="amounts.csv")
+
+
+def _plan_outputs(images: Sequence[str], output: Path, suffix: str | None, maps: Mapping[str, Path]) -> _Plan:
+    """Find the images, and tell whether the output is one file or a folder of several."""
+    from napari_sparseseg.cli._pairs import images_of
+
+    paths = images_of(images)
+    if paths == images and len(paths) == 1 and suffix is None and not _is_folder(output):
+        return _Plan(paths, [output], None)
+    for name in maps:
+        verb = "is" if name == "novelty" else "are"
+        raise typer.BadParameter(f"{name} {verb} written for a single image only", param_hint=f"--{name}")
+    _check_folder(output, images)
+    return _Plan(paths, _outputs_in(output, paths, _SUFFIX if suffix is None else suffix), output)
 
 
 def _is_folder(path: Path) -> bool:
@@ -257,14 +274,25 @@ def _check_outputs(
         written.append(path)
 
 
-def _predict_all(work: Work, images: Sequence[str], outputs: Sequence[Path]) -> tuple[list[Done], list[str]]:
-    """Segment one image after the other; one that fails does not keep the others from it, and is named."""
+def _predict_one(work: Work, plan: _Plan, maps: Mapping[str, Path]) -> Done:
+    """Segment a single image, and write the maps that were asked for."""
+    (image,), (output,) = plan.images, plan.outputs
+    others = {name: path for name, path in maps.items() if name != "probabilities"}
+    work.check_maps(image, output, others)
+    done = work.predict(image, output, maps.get("probabilities"))
+    work.write_maps(image, others)
+    _print_result(done, maps)
+    return done
+
+
+def _predict_all(work: Work, plan: _Plan) -> tuple[list[Done], list[str]]:
+    """Segment one image after the other; returns what was done, and which images failed."""
     from napari_sparseseg.cli._app import sentence
     from napari_sparseseg.errors import SparseSegError
 
     done, failed = [], []
-    for number, (path, output) in enumerate(zip(images, outputs, strict=True), 1):
-        note(f"{path} ({number} of {len(images)})")
+    for number, (path, output) in enumerate(zip(plan.images, plan.outputs, strict=True), 1):
+        note(f"{path} ({number} of {len(plan.images)})")
         try:
             done.append(work.predict(path, output))
         except (SparseSegError, OSError, MemoryError) as error:
