@@ -67,9 +67,8 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     learn = SparseSegmenter._learn
     config = SparseSegmenter._config
 
-    def learn_little(self: SparseSegmenter, *arguments: Any, **options: Any) -> SparseSegmenter:
-        *data, _seconds, _steps, callback = arguments
-        return learn(self, *data, None, 2, callback, **options)
+    def learn_little(self: SparseSegmenter, *data: Any, **options: Any) -> SparseSegmenter:
+        return learn(self, *data, **options | {"max_seconds": None, "max_steps": 2})
 
     def config_little(self: SparseSegmenter, group: str) -> Any:
         little = {"warm_start_steps": 10, "patch_voxels": 4096} if group == "training" else {}

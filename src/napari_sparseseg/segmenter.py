@@ -78,6 +78,11 @@ class SparseSegmenter:
         Painted class ids, ascending; the order of the class axis of `predict_proba`.
     background_
         Class id that `score` and the Dice estimate leave out; 0 where classes overlap and none of them is it.
+    object_classes_
+        Class ids that `predict_objects` makes objects of, ascending: those that carried ids of objects in the paint,
+        or all but the background.
+    extras_
+        What the model has learnt besides its classes: some of "affinities" (of objects), "candidates" and "novelty".
     history_
         One `TrainingStep` (step, phase, loss, dice, seconds) for each step of all fits.
     n_steps_
@@ -135,36 +140,76 @@ class SparseSegmenter:
         callback: Callable[[TrainingStep], object] | None = None,
         start: SparseSegmenter | str | os.PathLike[str] | None = None,
     ) -> Self:
-        """Learn anew from one volume, or from lists of volumes and annotations.
+        """Learn from scratch from one volume, or from lists of volumes and annotations.
 
-        `image` is (Z, Y, X) or (Y, X), with one more axis at `channel_axis` if that is set: a numpy, zarr or dask
-        array or anything with shape, dtype and `__getitem__`. `annotation` has the image's shape without channels:
-        0 is unpainted, 1 to 254 are class ids, or codes that `allowed` maps to the class ids they leave possible.
-        `weight` is how much the paint counts: a number, or one per voxel. `objects`, of the annotation's shape, gives
-        painted voxels the ids of single objects, whole numbers from 1, 0 for none: then the model learns to tell apart
-        objects that touch (`predict_objects`).
+        Parameters
+        ----------
+        image
+            Volume of shape (Z, Y, X) or (Y, X), with one more axis at `channel_axis` if that is set, of real numbers:
+            a numpy, zarr or dask array, or anything with shape, dtype and `__getitem__`. Or a list of volumes.
+        annotation
+            Paint of the image's shape without channels, one array for each volume, of whole numbers: 0 is unpainted,
+            1 to 254 are class ids, or codes that `allowed` maps to classes.
+        allowed
+            For each code that stands for several classes, the ids of those that it leaves possible. By default each
+            code is a class.
+        weight
+            How much the paint counts: a positive number, or an array of the image's shape without channels with one
+            weight, 0 or more, for each voxel; for a list of volumes one number, or a list with one entry for each. None
+            takes 1.
+        objects
+            Ids of single objects, of the image's shape without channels: whole numbers from 1 for painted voxels, 0
+            for none; for a list of volumes one array or None for each. The model then learns to tell apart objects that
+            touch (`predict_objects`). None learns nothing of objects.
+        max_seconds
+            Time limit in seconds for everything, loading torch included.
+        max_steps
+            Number of steps of the U-Net; 0 fits only the pixel classifier. Without either limit, learning ends at a
+            plateau, or after `TrainingConfig.default_seconds`, two minutes by default.
+        callback
+            Called with a `TrainingStep` after each step, on the calling thread; learning ends when it returns False.
+        start
+            Another model to begin with, fitted or saved (the path of a file or a project), of other volumes and maybe
+            of other classes: what it knows of images stays, its classes go. It must have as many channels, and voxels
+            of about the same shape; `model` takes its shape from it. To go on with the same classes, `load` it and call
+            `partial_fit`. By default the network starts from random weights.
 
-        Where classes may overlap (`PaintConfig.overlapping`), a code says that its class is present, a set that those
-        which it does not name are absent, and `background` that all others are. Or `annotation` has an axis of classes
-        1, 2, ... in front: 0 is unknown, 1 absent, 2 present.
+        Returns
+        -------
+        SparseSegmenter
+            This segmenter, fitted.
 
-        Where only some objects were painted and nothing else, `PaintConfig.unlabelled` says what the rest means. Then
-        one class is enough, and the background is `background`, or the lowest free id.
+        Raises
+        ------
+        InputError, InputTypeError
+            For what cannot be used; these are subclasses of ValueError and TypeError.
+        ModelFileError
+            If the file of `start` cannot be trusted or understood.
+        NotFittedError
+            If the segmenter that is passed as `start` has not been fitted.
 
-        `max_seconds` covers everything, loading torch included. `max_steps` counts steps of the U-Net; 0 fits only
-        the pixel classifier. Without either, learning ends at a plateau or after two minutes. `callback` is called
-        after each step, on the calling thread; learning ends when it returns False.
+        Notes
+        -----
+        Where classes may overlap (`PaintConfig.overlapping`), a code says that its class is present, a set that the
+        classes which it does not name are absent, and `background` that all others are. Or `annotation` has an axis of
+        classes 1, 2, ... in front: 0 is unknown, 1 absent, 2 present.
 
-        `start` is another model to begin with, fitted or saved (a file or a project), of other volumes and maybe of
-        other classes: what it knows of images stays, its classes go. It must have as many channels and voxels of about
-        the same shape; `model` takes its shape from it. To go on with the same classes, load it and `partial_fit`.
+        Where only some objects were painted and nothing else, `PaintConfig.unlabelled` says what the rest means. One
+        class is enough then, and the background is `background`, or the lowest free id.
 
-        Raises `InputError` or `InputTypeError` (of ValueError and TypeError) for what cannot be used, and of `start`
-        `ModelFileError` or `NotFittedError`.
         """
         previous = None if start is None else self._as_start(start)
         return self._learn(
-            None, image, annotation, allowed, weight, objects, max_seconds, max_steps, callback, start=previous
+            image,
+            annotation,
+            previous=None,
+            start=previous,
+            allowed=allowed,
+            weight=weight,
+            objects=objects,
+            max_seconds=max_seconds,
+            max_steps=max_steps,
+            callback=callback,
         )
 
     def partial_fit(
@@ -181,10 +226,38 @@ class SparseSegmenter:
     ) -> Self:
         """Continue with what has been painted since; like `fit` where nothing has been learnt yet.
 
-        `annotation` is all the paint that counts from now on, old and new. New classes may appear. Takes and raises
-        the same as `fit`.
+        Parameters
+        ----------
+        image
+            As for `fit`, with as many channels as what the model was fitted on.
+        annotation
+            As for `fit`: all the paint that counts from now on, old and new. New classes may appear.
+        allowed, weight, objects, max_seconds, max_steps, callback
+            As for `fit`.
+
+        Returns
+        -------
+        SparseSegmenter
+            This segmenter.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            As for `fit`, and for images that do not fit the model.
+
         """
-        return self._learn(self._fitted, image, annotation, allowed, weight, objects, max_seconds, max_steps, callback)
+        return self._learn(
+            image,
+            annotation,
+            previous=self._fitted,
+            start=None,
+            allowed=allowed,
+            weight=weight,
+            objects=objects,
+            max_seconds=max_seconds,
+            max_steps=max_steps,
+            callback=callback,
+        )
 
     def predict(self, image: ArrayLike) -> npt.NDArray[np.unsignedinteger]:
         """Labels of the image's spatial shape: painted class ids in the smallest unsigned dtype.
@@ -220,15 +293,38 @@ class SparseSegmenter:
         method: Literal["intervals", "uncertainty"] | None = None,
         axes: Collection[int] | None = None,
     ) -> list[SliceAdvice]:
-        """Slices to paint next, best first: each as if those before it were painted, at most `n`.
+        """Suggest slices to paint next, best first: each as if those before it were painted.
 
-        `annotation` is all the paint there is, as in `fit`. "intervals" takes the middle of the largest gap between
-        painted slices, and works before `fit`; "uncertainty" the slice on which the model is least sure, away from
-        painted ones; None what `prediction.next_slice` says. `axes` are the orientations that are asked for, 0 z, 1 y,
-        2 x; None takes all on which voxels are not much longer than wide. With a model a bounded number of places is
-        looked at, whatever the image's size, and `spot` is where it is least sure on the slice.
+        With a model a bounded number of places is looked at, whatever the image's size.
 
-        Raises `InputError` for a single plane and what cannot be used, `NotFittedError` for "uncertainty" before `fit`.
+        Parameters
+        ----------
+        image
+            A volume, as for `fit`.
+        annotation
+            All the paint there is, as for `fit`, of the image's shape without channels.
+        n
+            How many slices to suggest at most; 5 by default.
+        method
+            "intervals" takes the middle of the largest gap between painted slices, and works before `fit`;
+            "uncertainty" takes the slice on which the model is least sure, away from painted ones. None takes what
+            `PredictionConfig.next_slice` says.
+        axes
+            Orientations to choose from: 0 z, 1 y, 2 x. None takes all on which voxels are not much longer than wide.
+
+        Returns
+        -------
+        list of SliceAdvice
+            Axis and index of each slice, its score, 0..1, and the voxel (z, y, x) at which to start painting: with a
+            model the one on the slice where it is least sure.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            For a single plane, and for what cannot be used.
+        NotFittedError
+            For "uncertainty" before `fit`.
+
         """
         from napari_sparseseg.engine.weak.advice import TILE_VOXELS
         from napari_sparseseg.suggesting import slices_to_paint
@@ -329,7 +425,7 @@ class SparseSegmenter:
         probabilities
             Also write the classes' probabilities, 0 to 255, to this path, or beside `store` if True.
         resume
-            False begins anew.
+            False begins again from the start.
         overwrite
             Replace another result at `store`.
         spacing, offset, unit
@@ -392,7 +488,27 @@ class SparseSegmenter:
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto", progress: bool | None = None) -> Self:
         """Read a model that `save` wrote, or the newest one of a project folder.
 
-        Raises `ModelFileError` if the file cannot be trusted or understood, or if there is no model in the project.
+        Parameters
+        ----------
+        path
+            The model file, or the folder of a project.
+        device
+            As for the constructor: "auto" by default, which takes a GPU that torch can use, else the CPU.
+        progress
+            As for the constructor: progress bars, by default for terminals and notebooks only.
+
+        Returns
+        -------
+        SparseSegmenter
+            A fitted segmenter with the settings that were saved.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be trusted or understood, or if there is no model in the project.
+        InputError
+            For a device that does not exist.
+
         """
         from napari_sparseseg.engine.device import choose_device
         from napari_sparseseg.model_files import arguments_in, read_model
@@ -463,17 +579,17 @@ class SparseSegmenter:
 
     def _learn(
         self,
-        previous: FittedModel | None,
         image: Any,
         annotation: Any,
+        *,
+        previous: FittedModel | None,
+        start: FittedModel | None,
         allowed: Mapping[int, Collection[int]] | None,
         weight: Any,
         objects: Any,
         max_seconds: float | None,
         max_steps: int | None,
         callback: Callable[[TrainingStep], object] | None,
-        *,
-        start: FittedModel | None = None,
     ) -> Self:
         started = time.perf_counter()
         check_budget(max_seconds, max_steps)
