@@ -116,6 +116,19 @@ def test_layers_follow_the_classes_and_go_when_they_are_switched_off(stage):
     assert not stage.live._switch.wishes.presence_of
 
 
+def test_where_classes_overlap_no_longer_the_layers_take_classes(stage):
+    stage.live.auto_start = False
+    stage.bridge.show_class_layers(True)
+    stage.live.configure(paint=PaintConfig(overlapping=False))
+    for class_id in (OUTER, INNER):
+        take(stage, class_id, "paint")
+        stage.drag((4, 20, 32), (4, 44, 32))
+        assert set(np.unique(stage.live.codes).tolist()) == {0, class_id}
+    take(stage, INNER, "erase")
+    stage.drag((4, 20, 32), (4, 44, 32))
+    assert not stage.live.codes.any()
+
+
 def test_what_the_user_removes_is_not_kept(stage):
     stage.live.auto_start = False
     removed = []

@@ -1140,6 +1140,22 @@ class TestOverlappingClasses:
         viewer.layers.remove(layer)
         assert not box.isChecked()
 
+    def test_the_layers_go_where_classes_overlap_no_longer(
+        self, viewer: Any, open_dock: Callable[[Any], SparseSegDock]
+    ) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        box, setting = dock.result_panel._class_layers, dock.settings_panel.forms["paint"].field("overlapping")
+        with pytest.raises(InputError, match="do not overlap"):
+            dock.session.show_maps(class_layers=True)
+        setting.click()
+        box.click()
+        assert "cells object" in viewer.layers
+        setting.click()
+        assert "cells object" not in viewer.layers
+        assert not box.isChecked()
+        assert box.isHidden()
+
 
 @pytest.mark.window
 def test_where_next_is_asked_and_answered_on_the_slice(viewer: Any, open_dock: Any, stage_of: Any) -> None:

@@ -485,6 +485,23 @@ class TestLayersThatCannotBeShown:
         assert not dock.project_panel._offer.isVisible()
         self.check_saved(dock, hands(viewer), path)
 
+    def test_a_project_whose_classes_do_not_overlap_is_opened_without_their_layers(
+        self, open_viewer: Any, hands: Any, left: Any, image: Any
+    ) -> None:
+        viewer = open_viewer()
+        viewer.add_image(image[::-1], name="another")
+        dock = open_dock(viewer)
+        dock.settings_panel.forms["paint"].field("overlapping").click()
+        dock.result_panel._class_layers.click()
+        assert "another object" in viewer.layers
+        drop(viewer, left[0])
+        wait_until(lambda: dock.session.project.path == left[0])
+        QTest.qWait(80)
+        assert not dock.session.live.is_overlapping
+        assert "cells nucleus" not in viewer.layers
+        assert dock.result_panel._class_layers.isHidden()
+        self.check_saved(dock, hands(viewer), left[0])
+
     def test_work_goes_on_where_it_was_saved_though_classes_overlap_by_now(
         self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

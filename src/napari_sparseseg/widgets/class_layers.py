@@ -11,7 +11,7 @@ import numpy as np
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, Signal
 
-from napari_sparseseg._types import Box, Region
+from napari_sparseseg._types import UNPAINTED, Box, Region
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.live.events import ClassInfo
 from napari_sparseseg.widgets.layers import CLEAR, ClassLayer
@@ -100,7 +100,10 @@ class ClassLayers(QObject):
         painted.release(stroke)
         region, plane = Region(stroke.frame, stroke.box, stroke.mask), self._pair.plane_of(painted, stroke)
         try:
-            self._live.say(region, class_id, is_present=stroke.label != 0, plane=plane)
+            if self._live.is_overlapping:
+                self._live.say(region, class_id, is_present=stroke.label != 0, plane=plane)
+            else:  # a script has set that; there is no saying that a class is not there
+                self._live.annotate(region, class_id if stroke.label else UNPAINTED, plane=plane)
         except SparseSegError as error:
             self.problem.emit(str(error))
         self.sync(stroke.frame, stroke.box)

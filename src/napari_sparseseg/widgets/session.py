@@ -271,6 +271,7 @@ class Session(QObject):
 
         To make them takes long. Those that cannot be shown are told, and switched off.
         """
+        self._drop_class_layers()
         self._unshown = [name for name in MAPS if getattr(self, name) not in (None, False)]
         self._showing.start(0)
 
@@ -292,6 +293,8 @@ class Session(QObject):
         """Whether the model learns what a layer shows; raises `InputError` if it cannot."""
         if name == "ambiguity" and self.live.is_overlapping:
             raise InputError("where classes overlap, a voxel may be each of them; ambiguity tells nothing there")
+        if name == "class_layers" and not self.live.is_overlapping:
+            raise InputError("classes do not overlap in this project, so one layer shows them all")
         paint = self.live.settings.paint
         return not ((name == "ambiguity" and not paint.candidates) or (name == "novelty" and paint.novelty == "off"))
 
@@ -306,6 +309,12 @@ class Session(QObject):
         else:
             self.configure(paint=paint.with_changes(novelty="features"))
             self.tell("What is like nothing that was painted is told from now on (Settings: Novelty).")
+
+    def _drop_class_layers(self) -> None:
+        """Switch the layers of the classes off where these do not overlap: what is painted there would mean sets."""
+        if self.class_layers and not self.live.is_overlapping:
+            self.show_maps(class_layers=False)
+            self.maps_changed.emit()
 
     def forget_map(self, name: str) -> None:
         """One of these layers is there no longer."""
@@ -387,6 +396,7 @@ class Session(QObject):
         self.bridge.problem.connect(self._on_failed)
         self.bridge.layers_lost.connect(self._on_layers_lost)
         self.heard.connect(self.tell)
+        self.configured.connect(self._drop_class_layers)
 
     def _on_failed(self, reason: str) -> None:
         self.tell(reason, True)
