@@ -53,7 +53,7 @@ def overlapping_of(config: PaintConfig, known: ClassTable | None, background: in
     if known is not None and known.overlapping != config.overlapping:
         raise InputError(
             f"paint.overlapping is {config.overlapping}, but the model was fitted with {known.overlapping}; it is part "
-            "of the model: set it back, or call fit to begin anew"
+            "of the model: set it back, or call fit to start again"
         )
     if not config.overlapping:
         return None

@@ -58,7 +58,7 @@ def test_a_chunk_that_unpacks_to_more_than_its_array_is_not_unpacked(tmp_path, n
     chunk.write_bytes(COMPRESSORS[name].encode(np.zeros(256 << 20, np.uint8)))
     image = open_image(tmp_path / "a.zarr")
     tracemalloc.start()
-    with pytest.raises(InputError, match=r"a.zarr has a chunk \(0.0.0\) that holds more than it should; copy it anew"):
+    with pytest.raises(InputError, match=r"a.zarr has a chunk \(0.0.0\) that holds more than it should; copy it again"):
         image.array[0, 0, 0]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -128,7 +128,7 @@ def run_on(
     from distributed import KilledWorker, as_completed
 
     waiting = iter(tasks)
-    # the result of a task, not scattered data: it is made anew where its worker has died
+    # the result of a task, not scattered data: it is made again where its worker has died
     shared = client.submit(_given, job, pure=False)
     running = {client.submit(_run, shared, task, pure=False): task for task in islice(waiting, _IN_FLIGHT)}
     completed = as_completed(list(running), loop=client.loop)  # without, it asks for the default client
@@ -142,7 +142,7 @@ def run_on(
             n_voxels = future.result()
         except KilledWorker as error:
             raise InputError(
-                "workers died again and again at the same shard, most likely for want of memory; give a smaller "
+                "workers died repeatedly at the same shard, most likely because memory ran out; give a smaller "
                 "memory=... or fewer workers"
             ) from error
         except CancelledError as error:

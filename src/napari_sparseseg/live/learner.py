@@ -233,7 +233,7 @@ class Learner:
         self._steps, self._settled_at = None, self._trainer.step
 
     def start_from(self, start: FittedModel) -> None:
-        """Begin anew with what another model knows of images, whatever its classes; the next paint is learnt so.
+        """Start again with what another model knows of images, whatever its classes; the next paint is learnt that way.
 
         Raises `InputError` as `check_start`, and leaves everything as it was.
         """
@@ -304,7 +304,7 @@ class Learner:
 
     @property
     def keeps_failing(self) -> bool:
-        """Whether going back did not help, some times in a row."""
+        """Whether going back did not help several times in a row."""
         return len(self._rollbacks) > _ROLLBACKS
 
     def encoded(self, history: Iterable[TrainingStep]) -> bytes:

@@ -89,7 +89,7 @@ class _Guard(WrapperStore[Store]):
         is_shard = self._n_within and byte_range is None
         for chunk in _chunks_of(content, self._n_within) if is_shard else (content,):
             if self._measure(chunk, self._limit) > self._limit:
-                raise InputError(f"{self._name} has a chunk ({key}) that holds more than it should; copy it anew")
+                raise InputError(f"{self._name} has a chunk ({key}) that holds more than it should; copy it again")
         return found
 
 

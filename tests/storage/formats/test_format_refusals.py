@@ -44,7 +44,7 @@ class TestDamage:
     @pytest.mark.parametrize("suffix", [s for s in annotation_suffixes() if s != ".zarr"])
     def test_no_bytes_are_told(self, tmp_path, suffix):
         (tmp_path / f"image{suffix}").touch()
-        with pytest.raises(InputError, match=r"is empty \(0 bytes\); copy it anew from its source"):
+        with pytest.raises(InputError, match=r"is empty \(0 bytes\); copy it again from its source"):
             open_annotation(tmp_path / f"image{suffix}")
 
 

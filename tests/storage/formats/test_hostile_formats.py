@@ -326,7 +326,7 @@ class TestIlastik:
         with h5py.File(path, "r+") as project:
             del project[name]
             project[name] = link
-        with pytest.raises(InputError, match=r"a.ilp holds a link \(.*\); save the project anew"):
+        with pytest.raises(InputError, match=r"a.ilp holds a link \(.*\); save the project again"):
             open_annotation(path)
 
     def test_values_do_not_lie_in_other_files(self, path):

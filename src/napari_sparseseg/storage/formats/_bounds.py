@@ -41,7 +41,7 @@ def check_claim(path: Path | str, packing: str, n_bytes: int, file: Path | None 
     `file` is where they are, if not in `path` itself. Raises `InputError`, before memory is taken for them.
     """
     if n_bytes > Path(file or path).stat().st_size * _RATIOS[packing]:
-        raise InputError(f"{path} is too short for the {n_bytes} bytes that it claims; copy it anew from its source")
+        raise InputError(f"{path} is too short for the {n_bytes} bytes that it claims; copy it again from its source")
 
 
 def unpacked(file: BinaryIO, packing: str, n_skipped: int, n_wanted: int) -> bytearray:

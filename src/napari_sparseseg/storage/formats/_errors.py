@@ -15,7 +15,7 @@ _LONGEST_REASON = 200
 
 @contextmanager
 def readable(
-    path: Path | str, what: str, remedy: str = "copy it anew from its source, or convert it"
+    path: Path | str, what: str, remedy: str = "copy it again from its source, or convert it"
 ) -> Iterator[None]:
     """Turn whatever a library raises while it reads `path` into an `InputError`; `what` is "TIFF", "zarr", ..."""
     try:

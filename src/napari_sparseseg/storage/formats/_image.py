@@ -155,7 +155,7 @@ def without_channel(image: ImageFile) -> ImageFile:
 
 def _check_voxels(shape: tuple[int, ...], dtype: Any, path: Path | str) -> None:
     if min(shape, default=0) < 1:
-        raise InputError(f"{path} holds no voxels (shape {shape}); save the image anew")
+        raise InputError(f"{path} holds no voxels (shape {shape}); save the image again")
     kind = np.dtype(dtype)
     if kind.kind not in "biuf":
         raise InputError(

@@ -24,7 +24,7 @@ class Source(NamedTuple):
     path: Path | str
     reopen: Callable[[Path | str, Any], Any]
     options: Any
-    remedy: str = "it is damaged: copy it anew from its source"
+    remedy: str = "it is damaged: copy it again from its source"
     files: tuple[Path, ...] = ()
 
 

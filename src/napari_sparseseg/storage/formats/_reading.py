@@ -191,4 +191,4 @@ def _check_readable(place: Path | str) -> None:
         return
     with place.open("rb") as file:
         if not file.read(1):
-            raise InputError(f"{place} is empty (0 bytes); copy it anew from its source")
+            raise InputError(f"{place} is empty (0 bytes); copy it again from its source")

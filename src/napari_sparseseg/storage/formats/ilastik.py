@@ -115,7 +115,7 @@ class _Node:
             # what ilastik writes has plain ("hard") links only
             if hasattr(link, "path"):
                 raise InputError(
-                    f"{self._path} holds a link ({name!r:.40} to {link.path!r:.80}); save the project anew"
+                    f"{self._path} holds a link ({name!r:.40} to {link.path!r:.80}); save the project again"
                 )
             inner = inner[name]
         return _Node(inner, self._path)
@@ -124,9 +124,9 @@ class _Node:
         """All values; raises `InputError` before memory is taken for more than the file holds."""
         data = self._inner
         if data.external or data.is_virtual:
-            raise InputError(f"{self._path} has values that lie in other files; save the project anew")
+            raise InputError(f"{self._path} has values that lie in other files; save the project again")
         if data.nbytes > _LARGEST_BLOCK or data.nbytes > _GZIP_RATIO * data.id.get_storage_size() + _SMALL:
-            raise InputError(f"{self._path} claims more labels than it holds ({data.nbytes} bytes); save it anew")
+            raise InputError(f"{self._path} claims more labels than it holds ({data.nbytes} bytes); save it again")
         return data[()]
 
     @property
@@ -153,7 +153,7 @@ def _block(node: _Node, path: Path | str) -> _Block:
     )
     data = node.find("data") or node  # a group where the image was masked
     if tuple(part.stop - part.start for part in box) != data.shape:
-        raise InputError(f"{path} has a block of labels whose shape does not match its place; save the project anew")
+        raise InputError(f"{path} has a block of labels whose shape does not match its place; save the project again")
     return _Block(box, _codes(data, path), _keys(node.attrs.get("axistags")))
 
 
@@ -166,14 +166,14 @@ def _shape(blocks: Sequence[_Block], image_shape: Sequence[int] | None, path: Pa
     stops = [max(stops) for stops in zip(*((part.stop for part in block.box) for block in blocks), strict=True)]
     shape = stops if image_shape is None else image_shape
     if len(shape) != len(stops) or any(stop > size for stop, size in zip(stops, shape, strict=True)):
-        raise InputError(f"{path} has labels outside its image of shape {tuple(shape)}; save the project anew")
+        raise InputError(f"{path} has labels outside its image of shape {tuple(shape)}; save the project again")
     return shape
 
 
 def _codes(data: _Node, path: Path | str) -> npt.NDArray[np.uint8]:
     values: npt.NDArray[Any] = data.read()
     if values.dtype.kind not in "iuf" or (values.size and not 0 <= values.min() <= values.max() <= 255):
-        raise InputError(f"{path} has labels that are no numbers from 0 to 255; save the project anew")
+        raise InputError(f"{path} has labels that are no numbers from 0 to 255; save the project again")
     return values.astype(np.uint8)
 
 

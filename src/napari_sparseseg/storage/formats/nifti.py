@@ -61,7 +61,7 @@ def _loaded(nibabel: Any, path: Path | str) -> Any:
         header = kind.header_class(file.read(kind.header_class.sizeof_hdr), check=False)
     offset = float(header["vox_offset"])
     if not 0 <= offset <= HEADER_LIMIT:
-        raise InputError(f"{path} has its voxels {offset:g} bytes behind its beginning; copy it anew from its source")
+        raise InputError(f"{path} has its voxels {offset:g} bytes behind its beginning; copy it again from its source")
     return kind.from_filename(str(path))
 
 
@@ -72,7 +72,7 @@ def _end(image: Any) -> int:
 
 def _in_place(image: Any, path: Path | str) -> _Reversed:
     if _end(image) > Path(path).stat().st_size:
-        raise InputError(f"{path} is cut short, it ends before its voxels do; copy it anew from its source")
+        raise InputError(f"{path} is cut short, it ends before its voxels do; copy it again from its source")
     return _Reversed(image.dataobj, _dtype(image))
 
 

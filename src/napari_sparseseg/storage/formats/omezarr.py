@@ -60,7 +60,7 @@ def _node(path: Path | str) -> zarr.Group | zarr.Array[Any]:
         file = path / name
         if file.is_file() and file.stat().st_size > HEADER_LIMIT:
             raise InputError(
-                f"{path} has metadata of {file.stat().st_size} bytes ({name}); copy it anew from its source"
+                f"{path} has metadata of {file.stat().st_size} bytes ({name}); copy it again from its source"
             )
     return zarr.open(path, mode="r")
 
@@ -157,7 +157,7 @@ def _open_level(
     if not isinstance(array, zarr.Array) or array.ndim != len(multiscale.axes):
         raise InputError(
             f"{path} names {name!r:.80} as level {level}, but there is no array of "
-            f"{len(multiscale.axes)} axes; copy it anew from its source"
+            f"{len(multiscale.axes)} axes; copy it again from its source"
         )
     units = [_unit(axis) for axis in multiscale.axes]
     scale, translation = _transform(multiscale, level)

@@ -74,7 +74,7 @@ def _check_names(tiff: Any, path: Path | str) -> None:
     names: list[str] = []
     if tiff.is_ome:
         if _ENTITIES.search(tiff.ome_metadata):
-            raise InputError(f"{path} defines XML entities, which OME-TIFF does not need; export it anew")
+            raise InputError(f"{path} defines XML entities, which OME-TIFF does not need; export it again")
         names = [html.unescape(found[1] or found[2]) for found in _FILE_NAME.finditer(tiff.ome_metadata)]
     if tiff.is_ndtiff:
         names += [entry[1] for entry in tifffile.read_ndtiff_index(Path(path).parent / "NDTiff.index")]
@@ -112,7 +112,7 @@ def _chosen(found: Any, option: str, what: str, number: int, path: Path | str) -
 
 def _check_complete(level: Any, path: Path | str, complaints: list[str]) -> None:
     if complaints:
-        raise InputError(f"{path} is damaged ({complaints[0].rstrip('.')}); copy it anew from its source")
+        raise InputError(f"{path} is damaged ({complaints[0].rstrip('.')}); copy it again from its source")
     if level.dataoffset is not None:
         ends = [level.dataoffset + level.nbytes]
         sizes = [level.keyframe.parent.filehandle.size]
@@ -122,12 +122,12 @@ def _check_complete(level: Any, path: Path | str, complaints: list[str]) -> None
         if n_missing:
             raise InputError(
                 f"{path} lacks {n_missing} of its {len(pages)} planes; put the files of the set into one folder, or "
-                "export it anew"
+                "export it again"
             )
         ends = [_end(page) for page in pages]
         sizes = [page.parent.filehandle.size for page in pages]
     if any(end > size for end, size in zip(ends, sizes, strict=True)):
-        raise InputError(f"{path} is cut short, it ends before its voxels do; copy it anew from its source")
+        raise InputError(f"{path} is cut short, it ends before its voxels do; copy it again from its source")
 
 
 def _end(page: Any) -> int:
@@ -159,13 +159,13 @@ def _check_pieces(level: Any, path: Path | str) -> None:
     size = page.parent.filehandle.size
     if any(not 0 <= count <= size for count in page.databytecounts):
         raise InputError(
-            f"{path} is cut short, its strips or tiles are larger than it is; copy it anew from its source"
+            f"{path} is cut short, its strips or tiles are larger than it is; copy it again from its source"
         )
     # tifffile lists as many as width and height ask for, before it looks at what is there
     n_pieces = math.prod(page.chunked)
     if not page.is_contiguous and n_pieces > len(page.dataoffsets):
         raise InputError(
-            f"{path} lacks strips or tiles: its size needs {n_pieces}, it has {len(page.dataoffsets)}; copy it anew "
+            f"{path} lacks strips or tiles: its size needs {n_pieces}, it has {len(page.dataoffsets)}; copy it again "
             "from its source"
         )
     n_bytes = math.prod(page.chunks) * np.dtype(level.dtype).itemsize

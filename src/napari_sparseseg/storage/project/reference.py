@@ -177,7 +177,7 @@ def compare(reference: ImageReference, array: Any, found: ImageCheck) -> ImageCh
     if now.shape != known.shape:
         what = f"its shape is {now.shape}, it was {known.shape}"
     elif (now.dtype, now.voxels) != (known.dtype, known.voxels):
-        what = "its voxels are others"
+        what = "its voxels have changed"
     else:
         state = ImageState.MOVED if found.state is ImageState.MOVED else ImageState.SAME
         return ImageCheck(state, found.path, found.message if state is ImageState.MOVED else "")
@@ -192,7 +192,7 @@ def _compared_file(reference: ImageReference, path: str, state: ImageState) -> I
     is_newer = known is not None and known.modified is not None and known.modified != modified
     if has_changed or (is_newer and state is ImageState.SAME):
         message = (
-            f"{path} was written anew since it was painted on; whether its voxels are others shows when it is open"
+            f"{path} was written to since it was painted on; whether its voxels have changed shows once it is open"
         )
         return ImageCheck(ImageState.CHANGED, path, message)
     return ImageCheck(state, path, message)
