@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -17,6 +18,10 @@ PARTIAL = ".partial"
 
 DROPPED = ".dropped"
 """Ending of a folder that is being removed."""
+
+
+class SourceError(OSError):
+    """What was to be copied cannot be read."""
 
 
 class DiskFile(Protocol):
@@ -154,17 +159,32 @@ def write_folder(disk: Disk, path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def copy_folder(disk: Disk, source: Path, target: Path, *, without: Collection[str] = ()) -> None:
-    """Copy a folder so that the copy lasts, but for links, devices, and files of some names."""
+    """Copy a folder so that the copy lasts, but for links, devices, what is not yet in its place, and some names.
+
+    Raises `SourceError` if something cannot be read, OSError if it cannot be written.
+    """
+    with _reading():
+        paths = sorted(source.iterdir())
     disk.make_folder(target)
-    for path in sorted(source.iterdir()):
-        if path.is_symlink() or path.name in without:
+    for path in paths:
+        if path.is_symlink() or path.name in without or path.name.endswith(PARTIAL):
             continue
         if path.is_dir():
             copy_folder(disk, path, target / path.name, without=without)
         elif path.is_file():
-            disk.write(target / path.name, path.read_bytes())
+            with _reading():
+                content = path.read_bytes()
+            disk.write(target / path.name, content)
             disk.sync(target / path.name)
     disk.sync_folder(target)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(error.errno, error.strerror or str(error), error.filename) from error
 
 
 def _make(disk: Disk, folder: Path, made: set[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -46,7 +47,7 @@ from napari_sparseseg.storage.project.reference import (
     find,
     origin_of,
 )
-from napari_sparseseg.storage.project.segments import SegmentJournal, read_segments
+from napari_sparseseg.storage.project.segments import SegmentJournal, read_segments, segment_numbers
 from napari_sparseseg.storage.project.whole import WholeFolder
 from napari_sparseseg.storage.project.zarrs import (
     GroupWriter,
@@ -56,7 +57,7 @@ from napari_sparseseg.storage.project.zarrs import (
     open_array,
     shard_slices,
 )
-from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, largest_record
+from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, StoreState, largest_record
 
 if TYPE_CHECKING:
     from napari_sparseseg.storage.project.project import Project
@@ -83,6 +84,7 @@ class ProjectImage:
         self.project = project
         self.number = number
         self.journal: SegmentJournal | None = None
+        self._storing = threading.Lock()
         self.n_unfolded = 0  # records that had to be replayed when the image was opened
         self._objects: ObjectIds | None = None  # those that were loaded then
         # how often they had changed when they were last written, and under which number
@@ -156,23 +158,26 @@ class ProjectImage:
     def store_pixels(self, array: ArrayLike) -> None:
         """Copy the image's voxels into the project, piece by piece.
 
-        `read` opens the copy from then on. Raises `ProjectError` if they are stored already, OSError if they cannot be
-        written, and whatever reading raises; then nothing changes.
+        `read` opens the copy from then on. All else may be saved meanwhile. Raises `ProjectError` if they are stored
+        already or just now, OSError if they cannot be written, and whatever reading raises; nothing changes then.
         """
-        folder = self.folder / PIXELS
-        partial = self._partial_pixels
-        with self.project.writing():
-            if self.entry.is_stored:
-                raise ProjectError(f"{self.project.path.name} holds the image's voxels already")
-            try:
-                self._write_pixels(partial, array)
+        if not self._storing.acquire(blocking=False):
+            raise ProjectError(f"the image's voxels are being stored in {self.project.path.name} already")
+        folder, partial = self.folder / PIXELS, self._partial_pixels
+        try:
+            with self.project.writing():
+                if self.entry.is_stored:
+                    raise ProjectError(f"{self.project.path.name} holds the image's voxels already")
+            self._write_pixels(partial, array)
+            with self.project.writing():
                 self.project.disk.remove(folder)
                 self.project.disk.rename(partial, folder)
                 self.project.disk.sync_folder(self.folder)
-            finally:
-                with suppress(OSError):
-                    self.project.disk.remove(partial)
-            self.project.commit(self.project.manifest.with_image(self.number, is_stored=True))
+                self.project.commit(self.project.manifest.with_image(self.number, is_stored=True))
+        finally:
+            self._storing.release()
+            with suppress(OSError):
+                self.project.disk.remove(partial)
 
     def _write_pixels(self, folder: Path, array: ArrayLike) -> None:
         self.project.disk.remove(folder)
@@ -244,7 +249,22 @@ class ProjectImage:
         state = store.state()
         if not journal.sync_file(state.ticket, patience):
             return False
-        number, position = self._free_number(FOLDS), journal.position_of(state.ticket)
+        self._write_fold(state, journal.position_of(state.ticket))
+        journal.note_fold()
+        return True
+
+    def put(self, state: StoreState, objects: ObjectIds) -> None:
+        """Make these annotation and objects, whatever the journal tells: as a fold behind all that it holds.
+
+        Not while the image is open. Raises OSError; then nothing changes.
+        """
+        self._objects, self._folded_objects = objects, (0, None)
+        positions = [fold.position.segment for fold in self.entry.folds]
+        last = max((*segment_numbers(self.folder / JOURNAL), *positions), default=0)
+        self._write_fold(state, Position(segment=last + 1))
+
+    def _write_fold(self, state: StoreState, position: Position) -> None:
+        number = self._free_number(FOLDS)
         with self._cleaning():
             write_fold(self.project.disk, fold_folder(self.folder, number), state)
             fold = Fold(
@@ -257,8 +277,6 @@ class ProjectImage:
             with self.project.writing():
                 kept = (*self.entry.folds, fold)[-_N_FOLDS:]
                 self.project.commit(self.project.manifest.with_image(self.number, folds=kept))
-        journal.note_fold()
-        return True
 
     def _write_objects(self) -> int | None:
         """Write the objects that were found; their number, that of before if they are the same, None without.
@@ -363,6 +381,8 @@ class ProjectImage:
 
     def clean(self) -> None:
         """Remove what is no longer needed. What cannot be removed now is removed another time."""
+        if self.project.is_read_only:  # somebody else may have written by now what is not known here
+            return
         entry = self.entry
         kept = {
             FOLDS: {f"{fold.number:06}" for fold in entry.folds},

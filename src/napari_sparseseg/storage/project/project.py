@@ -17,7 +17,15 @@ from typing import Any, Self
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.errors import InputError, InputTypeError, ProjectError, ProjectReadOnlyError
 from napari_sparseseg.storage._arrays import shape_of
-from napari_sparseseg.storage.durable import PARTIAL, Disk, RealDisk, copy_folder, replace_file, write_folder
+from napari_sparseseg.storage.durable import (
+    PARTIAL,
+    Disk,
+    RealDisk,
+    SourceError,
+    copy_folder,
+    replace_file,
+    write_folder,
+)
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.lock import UNCOPIED, ProjectLock
 from napari_sparseseg.storage.project.manifest import (
@@ -44,6 +52,10 @@ _PATIENCE = 30.0  # seconds to wait for the journal
 _FILES = (MANIFEST, PREVIOUS, MANIFEST + PARTIAL, PREVIOUS + PARTIAL, *UNCOPIED)
 _PARTS = ("journal", "annotation", "prediction")
 _CHECKPOINT = re.compile(r"[0-9]{6}\.safetensors")
+
+
+class UnreadableProjectError(ProjectError):
+    """The folder of a project is not there any more, or a file in it cannot be read."""
 
 
 class Project:
@@ -404,17 +416,20 @@ class Project:
             replace_file(self.disk, self.path / MANIFEST, manifest.encoded())
             self._manifest = manifest
 
-    def copy_to(self, path: str | os.PathLike[str]) -> None:
+    def copy_to(self, path: str | os.PathLike[str], *, only_what_is_written: bool = False) -> None:
         """Copy the project to another place, with all strokes so far; the copy appears whole or not at all.
 
         To move a project, copy it, close it, open the copy, and remove the old folder. Raises `ProjectError` if
-        something lies there or it cannot be written.
+        something lies there or it cannot be written, and if there are strokes that cannot be written here, unless the
+        caller knows that and wants `only_what_is_written`.
         """
         target = _checked_path(path)
+        if target.is_relative_to(self.path):
+            raise ProjectError(f"{target} lies in the project itself; choose a place outside of {self.path}")
         if target.exists():
             raise ProjectError(f"{target} exists; choose another name")
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
-        for image in self._images:
+        for image in () if only_what_is_written else self._images:
             if image.journal is not None and not image.journal.sync(timeout=_PATIENCE):
                 raise ProjectError(f"{self.path} cannot be copied: {image.journal.error}; make room first")
         try:
@@ -430,6 +445,8 @@ class Project:
         except OSError as error:
             with suppress(OSError):
                 self.disk.remove(partial)
+            if isinstance(error, SourceError):
+                raise UnreadableProjectError(f"{self.path} cannot be read ({error.strerror or error})") from error
             raise ProjectError(f"{target} cannot be made ({error.strerror or error}); choose another place") from error
 
     def make_folders(self) -> None:

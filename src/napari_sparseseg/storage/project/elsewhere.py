@@ -1,0 +1,83 @@
+"""How a project is written to another place with what is in memory, whatever its own disk has of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from napari_sparseseg.storage.object_ids import ObjectIds
+from napari_sparseseg.storage.project.image import ProjectImage
+from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
+from napari_sparseseg.storage.project.project import Project, UnreadableProjectError
+from napari_sparseseg.storage.strokes import StoreState
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Present:
+    """What is worked on as it is in memory: image `number` of a project, and what belongs to the project.
+
+    `model` is the content of a model file, with what is noted about it; None leaves those that are in the files, unless
+    the user has begun anew since.
+    """
+
+    number: int
+    state: StoreState
+    objects: ObjectIds
+    classes: tuple[ProjectClass, ...]
+    highest_class: int
+    settings: ProjectSettings
+    model: bytes | None = None
+    about_model: Mapping[str, Any] = field(default_factory=dict)
+    is_begun_anew: bool = False
+
+
+class Copied(NamedTuple):
+    """The number that the image has in the copy, and whether all that was in the project is there, too."""
+
+    number: int
+    is_whole: bool
+
+
+def write_elsewhere(project: Project, target: Path, present: Present) -> Copied:
+    """Copy a project, and put what is in memory in the place of what the files say; whole or not at all.
+
+    Where its folder cannot be read any more, a project of what is in memory alone is made. Raises `ProjectError` if
+    the target exists, and `ProjectError` or OSError if it cannot be written.
+    """
+    number, is_whole = present.number, True
+    try:
+        project.copy_to(target, only_what_is_written=True)
+    except UnreadableProjectError:
+        number, is_whole = 0, False
+        Project.create(target, disk=project.disk).close()
+    try:
+        with Project.open(target, disk=project.disk) as copy:
+            if not is_whole:
+                _add_image(copy, project.images[present.number])
+            _put(copy.images[number], present)
+    except BaseException:
+        with suppress(OSError):
+            project.disk.remove(target)
+        raise
+    return Copied(number, is_whole)
+
+
+def _add_image(copy: Project, image: ProjectImage) -> None:
+    """The image as the project knows it, but for what lies in files."""
+    entry = image.entry
+    nothing = {"folds": (), "prediction": None, "is_stored": False}
+    copy.add_entry(**{**dict(entry), **nothing, "reference": entry.reference.seen_from(copy.path)})
+
+
+def _put(image: ProjectImage, present: Present) -> None:
+    project = image.project
+    project.update(classes=present.classes, highest_class=present.highest_class, settings=present.settings)
+    image.put(present.state, present.objects)
+    if present.is_begun_anew:
+        image.drop_prediction()
+        project.drop_checkpoints()
+    if present.model is not None:
+        project.add_checkpoint(present.model, **present.about_model)

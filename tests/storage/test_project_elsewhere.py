@@ -1,0 +1,201 @@
+"""A project is written elsewhere with what is in memory, whatever its own disk has of it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from paintkit import SHAPE, contents, do_something
+
+from napari_sparseseg._types import Box
+from napari_sparseseg.config import PaintConfig
+from napari_sparseseg.errors import ProjectError
+from napari_sparseseg.storage.durable import RealDisk
+from napari_sparseseg.storage.project.elsewhere import Present, write_elsewhere
+from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
+from napari_sparseseg.storage.project.project import Project
+
+CLASSES = (
+    ProjectClass(class_id=1, name="background", color=(0.5, 0.5, 0.5), is_background=True),
+    ProjectClass(class_id=2, name="nucleus", color=(1.0, 0.5, 0.0)),
+)
+SETTINGS = ProjectSettings(paint=PaintConfig(label_smoothing=0.1))
+
+
+class PartlyFullDisk(RealDisk):
+    """A disk that takes nothing more below a folder."""
+
+    full = None
+
+    def write(self, path, content):
+        if self.full is not None and path.is_relative_to(self.full):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(path, content)
+
+    def open(self, path):
+        if self.full is not None and path.is_relative_to(self.full):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().open(path)
+
+
+@pytest.fixture
+def array():
+    return np.random.default_rng(0).integers(0, 1000, SHAPE, np.uint16)
+
+
+@pytest.fixture
+def disk():
+    return PartlyFullDisk()
+
+
+@pytest.fixture
+def project(tmp_path, array, disk):
+    """A project of two images on a disk of its own; both were painted on."""
+    (tmp_path / "disk").mkdir()
+    with Project.create(tmp_path / "disk" / "cells.sparseseg", disk=disk) as project:
+        for title in ("first", "second"):
+            image = project.add_image(array, shape=SHAPE, title=title, time_axis=0)
+            paint(image.open().store, 0, 5)
+            assert image.journal.sync(timeout=30)
+        project.add_checkpoint(b"older", step=1)
+        yield project
+
+
+@pytest.fixture
+def target(tmp_path):
+    (tmp_path / "other").mkdir()
+    return tmp_path / "other" / "cells.sparseseg"
+
+
+def paint(store, seed, n):
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        do_something(store, rng)
+
+
+def paint_on_a_full_disk(project, disk, number=1):
+    """Painting that never reaches the disk: the store, and what there is to be written elsewhere."""
+    loaded = project.images[number].open()
+    disk.full = project.path
+    paint(loaded.store, 1, 20)
+    ids = np.zeros(SHAPE[1:], np.uint32)
+    ids[:2] = 7
+    loaded.objects.take(SHAPE, 0, Box.whole(SHAPE[1:]), ids)
+    model = {"model": b"newer", "about_model": {"step": 5}}
+    return loaded, Present(number, loaded.store.state(), loaded.objects, CLASSES, 4, SETTINGS, **model)
+
+
+def check(image, loaded):
+    again = image.open()
+    assert not again.problems
+    assert contents(again.store) == contents(loaded.store)
+    whole = Box.whole(SHAPE[1:])
+    assert np.array_equal(again.objects.read(0, whole), loaded.objects.read(0, whole))
+    paint(again.store, 2, 3)
+    then = contents(again.store)
+    image.close()
+    assert contents(image.open().store) == then
+    project = image.project
+    assert (project.classes, project.highest_class, project.settings) == (CLASSES, 4, SETTINGS)
+    assert project.checkpoints()[0][1].read_bytes() == b"newer"
+
+
+def test_what_a_full_disk_has_not_taken_is_in_the_copy(project, disk, target):
+    older = contents(project.images[0].load().store)
+    loaded, present = paint_on_a_full_disk(project, disk)
+    with pytest.raises(ProjectError, match="No space left"):
+        project.copy_to(target)
+    assert write_elsewhere(project, target, present) == (1, True)
+    disk.full = None
+    with Project.open(target) as copy:
+        check(copy.images[1], loaded)
+        assert contents(copy.images[0].open().store) == older
+        assert len(copy.checkpoints()) == 2
+
+
+def test_what_is_in_memory_is_written_though_the_folder_is_gone(project, disk, target):
+    loaded, present = paint_on_a_full_disk(project, disk)
+    shutil.rmtree(project.path.parent)
+    assert write_elsewhere(project, target, present) == (0, False)
+    with Project.open(target) as copy:
+        (image,) = copy.images
+        assert image.entry.title == "second"
+        check(image, loaded)
+
+
+def test_a_model_that_was_dropped_is_not_in_the_copy(project, disk, target):
+    loaded = project.images[0].open()
+    present = Present(0, loaded.store.state(), loaded.objects, CLASSES, 2, SETTINGS, is_begun_anew=True)
+    write_elsewhere(project, target, present)
+    with Project.open(target) as copy:
+        assert not copy.checkpoints()
+    assert project.checkpoints()
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_copy_appears_whole_or_not_at_all(project, disk, target, is_gone, monkeypatch):
+    _, present = paint_on_a_full_disk(project, disk)
+    disk.full = None
+    if is_gone:
+        shutil.rmtree(project.path.parent)
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Project, "add_checkpoint", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_elsewhere(project, target, present)
+    assert not list(target.parent.iterdir())
+
+
+def test_nothing_is_put_where_something_lies(project, disk, target):
+    _, present = paint_on_a_full_disk(project, disk)
+    target.mkdir()
+    with pytest.raises(ProjectError, match="exists"):
+        write_elsewhere(project, target, present)
+    assert target.is_dir()
+    shutil.rmtree(project.path.parent)
+    with pytest.raises(ProjectError, match="exists"):
+        write_elsewhere(project, target, present)
+    assert target.is_dir()
+
+
+def test_a_project_is_not_copied_into_itself(project):
+    with pytest.raises(ProjectError, match="in the project itself"):
+        project.copy_to(project.path / "copy.sparseseg")
+    assert not (project.path / "copy.sparseseg").exists()
+
+
+def test_a_project_that_was_let_go_removes_nothing_that_another_one_has_written(tmp_path, array):
+    with Project.create(tmp_path / "cells.sparseseg") as project:
+        image = project.add_image(array, shape=SHAPE, time_axis=0)
+        image.open()
+    with Project.open(tmp_path / "cells.sparseseg") as other:
+        store = other.images[0].open().store
+        paint(store, 0, 5)
+        assert other.images[0].fold(store)
+        image.clean()
+        assert len(list((image.folder / "annotation").glob("0*"))) == 1
+
+
+def test_a_project_is_saved_while_its_image_is_being_stored(tmp_path, array):
+    with Project.create(tmp_path / "cells.sparseseg") as project:
+        image = project.add_image(array, shape=SHAPE, time_axis=0)
+
+        class Saving:
+            shape, dtype = array.shape, array.dtype
+
+            def __getitem__(self, index):
+                saving = threading.Thread(target=lambda: project.add_checkpoint(b"model", step=1), daemon=True)
+                saving.start()
+                saving.join(20)
+                assert project.checkpoints()
+                with pytest.raises(ProjectError, match="already"):
+                    image.store_pixels(array)
+                return array[index]
+
+        image.store_pixels(Saving())
+        assert np.array_equal(image.read()[...], array)
