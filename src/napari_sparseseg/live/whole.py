@@ -1,8 +1,8 @@
 """WholePrediction: all of an image, predicted into its project in the background, beside painting and learning.
 
-It is what `SparseSegmenter.predict_to` does, with the model as it was when it was asked for: shard by shard, in bounded
-memory, by this process or by a cluster, and it goes on where it was interrupted, even by the end of the program. At the
-end the paint of that moment is put over it.
+It does what `SparseSegmenter.predict_to` does, with a copy of the model from when it was started: shard by shard, in
+bounded memory, by this process or by a cluster. It goes on where it was interrupted, even by the end of the program. At
+the end the paint of that moment is put over the labels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -29,13 +29,17 @@ from napari_sparseseg.live.shown import with_paint
 from napari_sparseseg.storage.project.manifest import LayerPlace
 from napari_sparseseg.storage.project.whole import WholeFolder
 
+if TYPE_CHECKING:
+    from napari_sparseseg.distributed.predict import Report, Request
+    from napari_sparseseg.storage.volume import ArrayVolume
+
 Checkpoint = Callable[[Opened], Future[tuple[bytes, Any] | None]]
 Allowed = Callable[[int], frozenset[int]]
 
 _log = logging.getLogger(__name__)
-_TILE_VOXELS = 1 << 22  # that are computed at a time: some seconds on a CPU, after which it can be stopped
+_TILE_VOXELS = 1 << 22  # computed at a time: some seconds on a CPU, and it can be stopped only in between
 _TELL_EVERY = 0.2  # seconds
-_PATIENCE = 60.0  # seconds for the piece of work that the compute thread is at
+_PATIENCE = 60.0  # seconds for the compute thread to finish its current piece of work
 
 
 class _StoppedError(Exception):
@@ -44,7 +48,7 @@ class _StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """What is to be predicted, and by which settings; `stop` is set once it is not wanted any more."""
+    """What is predicted, and with which settings; `stop` is set once it is no longer wanted."""
 
     opened: Opened
     folder: WholeFolder
@@ -58,7 +62,8 @@ class _Run:
 class WholePrediction:
     """Predicts all of the image into its project. Called from one thread, that of the GUI, like `LiveSegmenter`.
 
-    One at a time. What is complete stays until a newer one is: `LiveEvents.whole_changed` tells of both.
+    One prediction runs at a time. A complete one stays until a newer one is complete; `LiveEvents.whole_changed` tells
+    of both.
     """
 
     def __init__(
@@ -78,7 +83,7 @@ class WholePrediction:
         self._run: _Run | None = None
         self._done: Future[None] | None = None
         self._status = WholeStatus()
-        self._telling = threading.RLock()  # what is told is what holds, in order
+        self._telling = threading.RLock()  # so that statuses are told in order, and are true when they are
 
     @property
     def status(self) -> WholeStatus:
@@ -87,14 +92,16 @@ class WholePrediction:
 
     @property
     def is_running(self) -> bool:
-        """Whether it is at work, be it that it is about to stop."""
+        """Whether it is running or stopping."""
         return self._status.state in (WholeState.RUNNING, WholeState.STOPPING)
 
     def start(self) -> None:
         """Predict all of the image with the model as it is now; what was unfinished is dropped. Returns at once.
 
-        On the device of the settings, or on the cluster that is named there, which must see project and image under the
-        same paths. Raises `NotFittedError` without a model, `InputError` without a project that can be written to.
+        It runs on the device of the settings, or on the cluster that is named there, which must see project and image
+        under the same paths.
+
+        Raises `NotFittedError` without a model, `InputError` without a project that can be written to.
         """
         run = self._new_run()
         if not run.opened.switch.status.has_model:
@@ -103,7 +110,7 @@ class WholePrediction:
             self._begin(run, self._checkpoint(run.opened))
 
     def go_on(self) -> None:
-        """Go on where it was interrupted, with the model of then. Returns at once; otherwise as `start`.
+        """Go on where it was interrupted, with the model it was started with. Returns at once; otherwise as `start`.
 
         Raises `InputError` if nothing was interrupted.
         """
@@ -111,23 +118,23 @@ class WholePrediction:
         if self.is_running:
             return
         if run.folder.share is None:
-            raise InputError("there is no prediction to go on with; predict all anew")
+            raise InputError("there is no prediction to go on with; predict all again")
         self._begin(run, None)
 
     def stop(self) -> None:
-        """Stop after the tile that is being computed (on a cluster: soon); what is finished is kept."""
+        """Stop after the current tile, on a cluster soon; finished shards are kept."""
         with self._telling:
             if self._run is not None and self._status.state is WholeState.RUNNING:
                 self._run.stop.set()
                 self._tell(replace(self._status, state=WholeState.STOPPING, text=""))
 
     def leave(self, timeout: float) -> bool:
-        """Stop, and wait until the project's files are let go of; whether that was in time."""
+        """Stop, and wait until the project's files are closed; whether they were in time."""
         self.stop()
         return self._has_ended(timeout)
 
     def look(self) -> None:
-        """Another image was opened, or none: stop what was under way, and say what there is of this one."""
+        """Stop what is under way, and tell the status of the image that is open now, if one is."""
         opened = self._work()
         with self._telling:
             if self._run is not None:
@@ -136,7 +143,7 @@ class WholePrediction:
             self._tell(WholeStatus() if opened is None else _status_on_disk(_folder_of(opened)))
 
     def close(self, timeout: float = 1.0) -> bool:
-        """Stop, and end the thread; whether it has ended in time."""
+        """Stop, and end the thread; whether it ended in time."""
         if self._run is not None:
             self._run.stop.set()
         return self._runner.close(timeout)
@@ -144,7 +151,7 @@ class WholePrediction:
     # --- on a thread of its own ---
 
     def _predict(self, run: _Run, checkpoint: Future[tuple[bytes, Any] | None] | None) -> None:
-        """Predict what is left; whatever happens, the status tells how it ended."""
+        """Predict what is left; the status tells how that ended, whatever happens."""
         error, is_new = "", False
         try:
             if checkpoint is None:
@@ -169,55 +176,31 @@ class WholePrediction:
                     tell(self._events.failed, f"The image was not predicted to its end: {error}")
 
     def _predict_frame(self, run: _Run, number: int) -> None:
-        from napari_sparseseg.distributed.predict import Amendment, make_request, predict_volume
+        from napari_sparseseg.distributed.predict import Amendment, predict_volume
         from napari_sparseseg.engine.checkpoint import load_model
         from napari_sparseseg.predicting import VolumePrediction
 
-        image, settings, folder = run.opened.image, run.settings, run.folder
-        told_at, before = 0.0, folder.n_frames - len(folder.left)
-
-        def report(share: float, text: str) -> None:
-            nonlocal told_at
-            self._check_wanted(run)
-            if time.perf_counter() - told_at >= _TELL_EVERY:
-                told_at = time.perf_counter()
-                self._tell_progress(run, (before + share) / folder.n_frames, text)
-
-        def paint_over(box: Box, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            self._check_wanted(run)
-            codes = run.opened.store.codes[(number, *box.slices)].copy()  # another thread may be painting
-            return with_paint(labels, codes, run.allowed)
-
+        folder, settings = run.folder, run.settings
         self._check_wanted(run)
         self._tell_progress(run, folder.share or 0.0, "reading the image")
         fitted, _, _ = load_model(folder.model)
-        array, _ = image.frame(number)
-        prediction = VolumePrediction(fitted, image.volume(number), settings.prediction, cache_bytes=0, progress=False)
-        is_far = is_address(settings.device)
-        request = make_request(
-            prediction.volume,
-            array,
-            folder.targets[number],
-            probabilities=False,
-            spacing=image.spacing[-image.n_spatial :],
-            offset=run.offset,
-            unit=run.unit,
-            workers=1,
-            memory=None,
-            device="auto" if is_far else settings.device,
-            tile_voxels=_TILE_VOXELS,
-            resume=True,
-            overwrite=True,
-            progress=False,
+        volume = run.opened.image.volume(number)
+        prediction = VolumePrediction(fitted, volume, settings.prediction, cache_bytes=0, progress=False)
+        frame = _Frame(
+            run,
+            number,
+            folder.n_frames - len(folder.left),
+            lambda: self._check_wanted(run),
+            lambda share, text: self._tell_progress(run, share, text),
         )
         predict_volume(
-            request,
+            _request_of(run, number, volume),
             fitted,
             prediction.intensity(),
             lambda path: shutil.copyfile(folder.model, path),
-            settings.device if is_far else None,
-            report,
-            Amendment(lambda: run.opened.store.painted_boxes(number), paint_over),
+            settings.device if is_address(settings.device) else None,
+            frame.report,
+            Amendment(frame.painted_boxes, frame.paint_over),
         )
 
     def _check_wanted(self, run: _Run) -> None:
@@ -268,13 +251,67 @@ class WholePrediction:
         return True
 
     def _tell(self, status: WholeStatus) -> None:
-        """The caller holds the lock."""
+        """Set and tell the status. The caller holds the lock."""
         self._status = status
         tell(self._events.whole_changed, status)
 
 
+class _Frame:
+    """One time point while it is predicted: what is told of it, and the paint over it.
+
+    `check_wanted` raises once the run is to stop; `n_before` time points are complete already.
+    """
+
+    def __init__(
+        self, run: _Run, number: int, n_before: int, check_wanted: Callable[[], None], tell_progress: Report
+    ) -> None:
+        self._run, self._number, self._n_before = run, number, n_before
+        self._check_wanted, self._tell_progress = check_wanted, tell_progress
+        self._told_at = 0.0
+
+    def report(self, share: float, text: str) -> None:
+        """Tell how much of all time points is done, but not too often."""
+        self._check_wanted()
+        if time.perf_counter() - self._told_at >= _TELL_EVERY:
+            self._told_at = time.perf_counter()
+            self._tell_progress((self._n_before + share) / self._run.folder.n_frames, text)
+
+    def painted_boxes(self) -> list[Box]:
+        """Boxes in which all paint lies."""
+        return self._run.opened.store.painted_boxes(self._number)
+
+    def paint_over(self, box: Box, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Labels of a box with the paint over them."""
+        self._check_wanted()
+        # a copy, since another thread may be painting
+        codes = self._run.opened.store.codes[(self._number, *box.slices)].copy()
+        return with_paint(labels, codes, self._run.allowed)
+
+
+def _request_of(run: _Run, number: int, volume: ArrayVolume) -> Request:
+    from napari_sparseseg.distributed.predict import make_request
+
+    image, device = run.opened.image, run.settings.device
+    return make_request(
+        volume,
+        image.frame(number)[0],
+        run.folder.targets[number],
+        probabilities=False,
+        spacing=image.spacing[-image.n_spatial :],
+        offset=run.offset,
+        unit=run.unit,
+        workers=1,
+        memory=None,
+        device="auto" if is_address(device) else device,
+        tile_voxels=_TILE_VOXELS,
+        resume=True,
+        overwrite=True,
+        progress=False,
+    )
+
+
 def _begin_with_model(run: _Run, checkpoint: Future[tuple[bytes, Any] | None]) -> None:
-    """Keep the model that everything is predicted with."""
+    """Save the model that everything is predicted with."""
     try:
         taken = checkpoint.result(timeout=_PATIENCE)
     except TimeoutError:
@@ -291,7 +328,7 @@ def _folder_of(opened: Opened) -> WholeFolder | None:
 
 
 def _status_on_disk(folder: WholeFolder | None) -> WholeStatus:
-    """What there is, and how much of what was interrupted."""
+    """Which predictions are complete, and how much of an interrupted one is done."""
     if folder is None:
         return WholeStatus()
     try:
