@@ -26,7 +26,7 @@ _ISSUES = "https://github.com/napari-sparseseg/napari-sparseseg/issues"
 
 
 class _QuietHelp:
-    """In help pages, leave types away where name and text say all: of flags, and of the files that are arguments."""
+    """Leave out types in help pages where name and text say enough: of flags, and of arguments that are files."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Options and arguments."""
@@ -47,8 +47,8 @@ class _Commands(_QuietHelp, TyperGroup):
     """Turns errors and Ctrl-C into one sentence and an exit code, for every command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take `--debug` wherever it stands: people add it to the end of the command that failed."""
-        if "" in args:  # it would stand for the folder that one is in
+        """Accept `--debug` anywhere: people add it to the end of the command that failed."""
+        if "" in args:  # it would mean the current folder
             raise typer.BadParameter("an argument is empty; is a variable of the shell not set?")
         args = [_from_home(arg) for arg in args]
         end = args.index("--") if "--" in args else len(args)
@@ -93,7 +93,7 @@ def add(function: Callable[..., None], *examples: str) -> None:
 def main() -> None:
     """Run the command line."""
     keep_freed_memory()
-    # job schedulers end a process so: what was half written shall be removed, as after Ctrl-C
+    # job schedulers send this signal: half-written files are to be removed, as after Ctrl-C
     before = signal.signal(signal.SIGTERM, _end)
     try:
         app(prog_name="napari-sparseseg")
@@ -124,7 +124,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _from_home(argument: str) -> str:
-    """Replace `~` where the shell has left it: bash does behind `--output=`, the prompt of Windows everywhere."""
+    """Replace `~` where the shell leaves it: bash after `--output=`, the prompt of Windows everywhere."""
     option, equals, value = argument.partition("=")
     if option.startswith("-") and equals:
         return f"{option}={_from_home(value)}"

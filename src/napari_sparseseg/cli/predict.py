@@ -225,7 +225,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _check_folder(output: Path, images: Sequence[str]) -> None:
-    """Refuse what is or looks like a file: it is easily forgotten that an asterisk may stand for several images."""
+    """Refuse what is or looks like a file: with an asterisk, users may not expect several images."""
     from napari_sparseseg.storage.formats import label_suffixes
 
     for image in images:
@@ -263,7 +263,7 @@ def _stem(image: str) -> str:
 def _check_outputs(
     outputs: Sequence[Path], maps: Mapping[str, Path], *, overwrite: bool, inputs: Sequence[Path | str]
 ) -> None:
-    """Check everything that will be written; `maps` are named by what they tell."""
+    """Check everything that will be written; `maps` are by name, such as "novelty"."""
     from napari_sparseseg.cli._outputs import check_labels, check_map
 
     for output in outputs:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """All that it takes to work on any shard of one prediction; small, since it is sent to each worker.
+    """All that a worker needs for any shard of one prediction; small, since it is sent to each of them.
 
     The model and the arrays that are written lie at paths that all workers see. `device` is as `choose_device` takes
     it; where there are several GPUs, "auto" gives each worker its own.
@@ -80,9 +80,10 @@ class Job:
         return Box.whole(found.shard).shifted((corner[0], corner[1], corner[2])).clipped(Box.whole(found.shape))
 
     def run(self, task: Task, on_tile: Callable[[float], object] = lambda _: None) -> dict[int, int]:
-        """Write a shard so that it lasts; of the finest level, voxels of each class. One at a time in a process.
+        """Write a shard so that it lasts, one at a time in a process; of the finest level, return voxels of each class.
 
-        `on_tile` is told after each tile how much of the shard is predicted, 0..1; if it raises, nothing is written.
+        `on_tile` is called after each tile with the share of the shard that is predicted, 0..1; if it raises, nothing
+        is written.
         """
         with self._lock, _alone():
             if task[0]:
@@ -115,7 +116,7 @@ class Job:
         return _counts(labels)
 
     def amend(self, task: Task, change: Callable[[Box, npt.NDArray[Any]], npt.NDArray[Any]]) -> dict[int, int]:
-        """Write the labels of a finished shard of the finest level as `change` makes them; voxels of each class."""
+        """Change the labels of a finished shard of the finest level by `change`; returns the voxels of each class."""
         box = self.box(task)
         labels = change(box, self.images[0].read(0, box)[0])
         with writable(self.labels):
@@ -142,7 +143,7 @@ class Job:
 
 @dataclass(frozen=True)
 class _Engine:
-    """A model on a device, and the volume that it looks at."""
+    """A model on a device, and the volume that it predicts."""
 
     fitted: FittedModel
     window: Window
@@ -168,7 +169,7 @@ class _Engine:
         return cls(fitted, window, features, predictor)
 
     def prepare(self, box: Box) -> None:
-        """Read what a box and its surroundings need."""
+        """Read the voxels that a box depends on."""
         whole = Box.whole(self.window.shape)
         region = box.grown(self.fitted.network.unet.halo).clipped(whole)
         self.window.hold(region.grown(self.fitted.spec.bank.reach).clipped(whole))
@@ -204,7 +205,7 @@ def _worker() -> Any:
 
 
 def _alone() -> Any:
-    """Lets lazy images be read here: on a Dask worker, dask would send the reading back to the cluster, and wait."""
+    """Let lazy images be read here: on a Dask worker, dask would send the reading back to the cluster, and wait."""
     if _worker() is None:
         return nullcontext()
     import dask
@@ -217,7 +218,7 @@ def _counts(labels: npt.NDArray[np.integer]) -> dict[int, int]:
 
 
 def total(counts: Mapping[Task, Mapping[int, int]]) -> dict[int, int]:
-    """Voxels of each class, by class id, in all shards together."""
+    """Voxels of each class, by class id, in all shards."""
     found: dict[int, int] = {}
     for of_shard in counts.values():
         for class_id, n in of_shard.items():

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from napari_sparseseg.storage.volume import ArrayVolume
 
 PROCESS_BYTES = 450 << 20
-"""What Python, torch and zarr take before the first voxel is read."""
+"""Memory of Python, torch and zarr before the first voxel is read."""
 
 _SHARE = 0.5  # of what is free
-_SLACK = 0.85  # of the budget, the rest is for what allocators keep
+_SLACK = 0.85  # of the budget; allocators keep the rest
 _SHARD_VOXELS = (1 << 21, 1 << 24, 1 << 30)  # at least, usually, at most
 _MOST_SHARDS = 1 << 17
 _SHARDS_PER_WORKER = 8
@@ -121,9 +121,9 @@ class Plan:
 
 
 def make_plan(demand: Demand, worker_bytes: int, n_workers: int, tile_voxels: int | None = None) -> Plan:
-    """Cut a volume so that each worker stays under its budget, the process itself included.
+    """Cut a volume so that each worker stays under its budget, which includes the process itself.
 
-    Raises `InputError` if the budget does not even suffice for a small shard, and says what would.
+    Raises `InputError` if the budget is too small for the smallest shard, and says how much would do.
     """
     free = _SLACK * worker_bytes - PROCESS_BYTES
     smallest, usual, largest = _SHARD_VOXELS
@@ -147,7 +147,7 @@ def make_plan(demand: Demand, worker_bytes: int, n_workers: int, tile_voxels: in
 def check_plan(demand: Demand, shard: Shape3D, tile: Shape3D, worker_bytes: int) -> int:
     """Bytes that are left for the cache of features.
 
-    Raises `InputError` if a worker's budget does not suffice for these shards and tiles.
+    Raises `InputError` if a worker's budget is too small for these shards and tiles.
     """
     needed = demand.shard_bytes(shard) + demand.tile_bytes(tile)
     left = _SLACK * worker_bytes - PROCESS_BYTES - needed
@@ -188,9 +188,9 @@ def free_memory() -> int:
 
 
 def _left_in_group(root: Path = Path("/")) -> float:
-    """Bytes that the Linux control groups leave that this process is in, as in a container or a batch job.
+    """Bytes that the Linux control groups of this process leave, as in a container or a batch job.
 
-    Every group above counts, too. In a container the paths may be those of the host, and its own group lies at the top.
+    Groups above count as well. In a container the paths may be those of the host, with its own group at the top.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -1,8 +1,8 @@
 """A prediction under way: what it is of, which shards are finished, and how it becomes the result.
 
-It lies in a folder `NAME.unfinished` beside its target. The manifest says what is predicted, by what; a line is added
-to the list of finished shards once a shard is on the disk. What is not in that list is done again, whatever there is of
-it: killed at any time, the next run goes on from there.
+It lies in a folder `NAME.unfinished` beside its target. The manifest says what is predicted, and with what; a line is
+added to the list of finished shards once a shard is on the disk. Shards that are not in the list are predicted again,
+whatever is there of them, so that the next run can go on from any moment at which this one is killed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _Edges = tuple[PositiveInt, PositiveInt, PositiveInt]
 class Manifest(BaseModel):
     """What is predicted and how: all that the bytes of the result depend on.
 
-    `fingerprint` has one hash each for the model, the image and the settings. `run` is in the names of the arrays:
+    `fingerprint` has one hash each for the model, the image and the settings. `run` is part of the arrays' names, since
     workers of a run that was stopped may still write into theirs.
     """
 
@@ -140,12 +140,12 @@ class Unfinished(HeldFolder):
         return [folder, folder / _MANIFEST, folder / _FINISHED]
 
     def manifest(self) -> Manifest | None:
-        """What is under way; None if that is nothing yet, or nothing that can be read."""
+        """The manifest of what is under way; None if there is none, or none that can be read."""
         return _read_manifest(self.folder)
 
     @staticmethod
     def share_of(target: Path) -> float | None:
-        """How much of a prediction is finished, 0..1, whoever is at it; None if none is under way."""
+        """How much of a prediction is finished, 0..1, whichever process has it; None if none is under way."""
         folder = Unfinished.folder_of(target)
         manifest = _read_manifest(folder)
         if manifest is None:
@@ -154,7 +154,7 @@ class Unfinished(HeldFolder):
         return sum(not level for level, *_ in _finished_in(folder)) / n_shards
 
     def clear(self) -> None:
-        """Forget what is under way; arrays have other names from now on."""
+        """Drop what is under way; arrays have other names from now on."""
         for name in (_MANIFEST, _FINISHED, *_FILES):  # the manifest first: without it nothing counts
             self._disk.remove(self.folder / name)
         self._disk.sync_folder(self.folder)
@@ -177,11 +177,11 @@ class Unfinished(HeldFolder):
         self._note([task, {str(class_id): n for class_id, n in n_voxels.items()}])
 
     def reopen(self, task: Task) -> None:
-        """Note that a shard is not finished any more: it is about to be written once more."""
+        """Note that a shard is no longer finished: it is about to be written again."""
         self._note([task, None])
 
     def finished(self) -> dict[Task, dict[int, int]]:
-        """Finished shards with the voxels of each class; a line that was cut short does not count."""
+        """Finished shards, and their voxels of each class; a line that was cut short does not count."""
         return _finished_in(self.folder)
 
     def holds_arrays_of(self, manifest: Manifest) -> bool:
@@ -201,11 +201,11 @@ class Unfinished(HeldFolder):
 
     @staticmethod
     def left_of(outputs: Iterable[Path]) -> list[Path]:
-        """What a run that was killed while it replaced these has set aside."""
+        """What a run has set aside that was killed while it replaced these."""
         return [aside for aside in map(_aside, outputs) if aside.exists()]
 
     def leave(self, outputs: Iterable[Path] = ()) -> None:
-        """Remove the folder, and what was set aside of these."""
+        """Remove the folder, and what these outputs have replaced."""
         for aside in self.left_of(outputs):
             self._disk.remove(aside)
         self.clear()
@@ -215,7 +215,7 @@ class Unfinished(HeldFolder):
         return self.folder / (f"{name}-{self._run}.zarr" if self._run else f"{name}.zarr")
 
     def _note(self, entry: list[Any]) -> None:
-        # a line of its own, whatever a process that was killed has left
+        # begins with a line break: a process that was killed may have left half a line
         line = "\n" + json.dumps(entry) + "\n"
         path = self.folder / _FINISHED
         with path.open("ab", buffering=0) as file:
@@ -280,7 +280,7 @@ def result_note(path: Path) -> dict[str, Any] | None:
 
 
 def _aside(target: Path) -> Path:
-    """Where what is replaced lies until something else is in its place."""
+    """Where what is replaced lies until its successor is in place."""
     return target.with_name(f".{target.name}.old")
 
 

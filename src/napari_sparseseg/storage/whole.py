@@ -42,8 +42,8 @@ def written_whole(
     What was written is on the disk, and not only in the system's memory, before it appears under its name. If the
     body fails, or the machine, what was at `path` before is still there, and whole.
 
-    Raises what `checked_target` raises, before the body and again after it, and `InputError` for whatever the system
-    refuses in between, such as a disk that is full.
+    Raises what `checked_target` raises, before the body and again after it, and `InputError` for what the system
+    refuses in between, as when the disk is full.
     """
     target = checked_target(path, overwrite=overwrite, is_kind=is_kind, kind=kind)
     token = uuid.uuid4().hex[:8]
@@ -62,7 +62,7 @@ def written_whole(
 
 @contextmanager
 def writable(target: Path) -> Iterator[None]:
-    """Turn what the system refuses while `target` is written, for want of room for instance, into an `InputError`."""
+    """Turn an `OSError` while `target` is written, such as that of a full disk, into an `InputError`."""
     try:
         yield
     except OSError as error:
@@ -75,7 +75,7 @@ def writable(target: Path) -> Iterator[None]:
 def checked_target(
     path: str | os.PathLike[str], *, overwrite: bool, is_kind: Callable[[Path], bool], kind: str
 ) -> Path:
-    """Where to write: behind a link, what it points to.
+    """Where to write, with links resolved.
 
     Raises `InputTypeError` if `path` is no path, `InputError` if it is a URL or what lies there is not replaced.
     """
@@ -139,7 +139,7 @@ def _discard(partial: Path) -> None:
     if not partial.is_dir():
         partial.unlink(missing_ok=True)
         return
-    # after an error, threads of zarr still write the chunks that were under way, and make their folders anew
+    # after an error, threads of zarr still write the chunks that were under way, and make their folders again
     for _ in range(_ATTEMPTS):
         shutil.rmtree(partial, ignore_errors=True)
         time.sleep(_PAUSE)

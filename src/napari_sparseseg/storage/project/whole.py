@@ -1,9 +1,9 @@
-"""Predictions of all of an image in a project: one that is complete, and one under way that is to take its place.
+"""Predictions of all of an image in a project: a complete one, and one under way that will take its place.
 
     whole/done/   0000.ome.zarr, one for each time point, and the model that made them
-    whole/next/   the same while it is made
+    whole/next/   the same of the one under way
 
-What is complete stays until what is under way is complete, too.
+The complete one stays until the one under way is complete. A time point is complete once its result has a note.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DONE, _NEXT, _MODEL = "done", "next", "model.safetensors"
 
 
 class WholeFolder:
-    """The folder of both, for an image of so many time points; it need not exist. Methods raise OSError."""
+    """The folder of both, for an image of `n_frames` time points; it need not exist. Methods raise OSError."""
 
     def __init__(self, path: Path, n_frames: int, disk: Disk) -> None:
         self.path, self.n_frames = path, n_frames
@@ -33,7 +33,7 @@ class WholeFolder:
 
     @property
     def targets(self) -> list[Path]:
-        """Where what is under way goes, one for each time point."""
+        """Paths of the results under way, one for each time point."""
         return self._frames(_NEXT)
 
     @property
@@ -49,14 +49,14 @@ class WholeFolder:
 
     @property
     def share(self) -> float | None:
-        """How much of what is under way is finished, 0..1; None if nothing is."""
+        """How much of what is under way is finished, 0..1; None if nothing is under way."""
         if not self.model.is_file():
             return None
         shares = [1.0 if result_note(path) else Unfinished.share_of(path) or 0.0 for path in self.targets]
         return sum(shares) / self.n_frames
 
     def check(self) -> None:
-        """Raise `ProjectError` if one of the two, or a prediction in them, lies elsewhere."""
+        """Raise `ProjectError` if one of the two, or a prediction in them, is a link."""
         _refuse_link(self.path)
         for part in (_DONE, _NEXT):
             for path in (self.path / part, self.path / part / _MODEL, *self._frames(part)):
@@ -68,7 +68,7 @@ class WholeFolder:
                 _refuse_link(path)
 
     def check_unfinished(self) -> None:
-        """The same for each file of what is under way, of which there may be many: not for the GUI's thread."""
+        """Do the same for each file under way; there may be many, so not on the GUI's thread."""
         for folder, names, files in os.walk(self.path / _NEXT):
             for name in (*names, *files):
                 _refuse_link(Path(folder, name))
@@ -81,7 +81,7 @@ class WholeFolder:
         replace_file(self._disk, self.model, model)
 
     def finish(self) -> None:
-        """Put what was under way, which is complete, in the place of what was complete before."""
+        """Put what was under way, now complete, in the place of the older one."""
         older = set_aside(self._disk, self.path / _DONE)
         self._disk.rename(self.path / _NEXT, self.path / _DONE)
         self._disk.sync_folder(self.path)
