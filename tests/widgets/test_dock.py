@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import npe2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, QObject, QPoint, Qt
@@ -29,7 +31,7 @@ from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus, ObjectsChange
 from napari_sparseseg.storage.project.project import Project
-from napari_sparseseg.widgets import commands, image_panel, settings_panel, wishes
+from napari_sparseseg.widgets import commands, image_panel, project_wishes, settings_panel, wishes
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.session import find_session
 from napari_sparseseg.widgets.sources import source_of
@@ -622,6 +624,20 @@ class TestLayers:
         assert dock.session.live.status.is_live  # with another image as before
         answer.assert_called_once()
 
+    def test_without_both_layers_no_slice_can_be_marked_and_the_reason_is_told(
+        self, viewer: Any, open_dock: Any
+    ) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        for what in ("annotation", "prediction"):
+            viewer.layers.remove(f"cells {what}")
+        with pytest.raises(InputError, match="Paint or Correct"):
+            dock.session.set_complete(True)
+        viewer.layers.clear()
+        QTest.qWait(20)
+        with pytest.raises(InputError, match="open an image first"):
+            dock.session.set_complete(True)
+
     def test_an_image_that_was_removed_unpainted_makes_room_for_the_next(self, viewer: Any, open_dock: Any) -> None:
         layer = add_image(viewer)
         dock = open_dock(viewer)
@@ -852,6 +868,77 @@ class TestProjects:
         assert dock.session.live.project.journal.sync(timeout=5)
         assert dock.session.project.path.is_relative_to(tmp_path)
         assert dock.session.has_paint
+
+    @pytest.fixture
+    def with_file(self, viewer: Any, open_dock: Any, tmp_path: Path, npe2pm: Any) -> SparseSegDock:
+        """A dock that works on an image "cells" from a file."""
+        npe2pm.register(npe2.PluginManifest.from_distribution("napari"))
+        tifffile.imwrite(tmp_path / "cells.tif", np.random.default_rng(0).integers(0, 100, SHAPE).astype(np.uint8))
+        viewer.open(tmp_path / "cells.tif")
+        return open_dock(viewer)  # type: ignore[no-any-return]
+
+    @pytest.fixture
+    def removed(self, viewer: Any, with_file: SparseSegDock, qtbot: Any) -> SparseSegDock:
+        """The same, painted in; the image was removed."""
+        dock = with_file
+        paint(dock)
+        dock._project_wishes.open(dock.session.project.path)
+        assert messages()[-1].startswith("“cells-")
+        assert messages()[-1].endswith("is open here already.")
+        viewer.layers.remove("cells")
+        qtbot.waitUntil(lambda: not dock.session.live.status.is_live)
+        return dock
+
+    @pytest.mark.parametrize("is_stored", [False, True])
+    def test_an_image_that_was_removed_comes_back_with_its_project(
+        self, viewer: Any, removed: SparseSegDock, qtbot: Any, is_stored: bool
+    ) -> None:
+        session, path = removed.session, removed.session.project.path
+        image = np.asarray(session.source.array)
+        if is_stored:
+            session.live.project.store_pixels(image)
+        for _ in range(2):
+            removed._project_wishes.open(path)
+            QTest.qWait(20)
+            assert [layer.name for layer in viewer.layers] == ["cells", "cells prediction", "cells annotation"]
+            assert viewer.layers.selection.active is session.bridge.annotation_layer
+            assert session.source.is_of(viewer.layers["cells"])
+            assert session.live.status.is_live
+            assert session.live.can_undo
+            viewer.layers.clear()
+            qtbot.waitUntil(lambda: not session.live.status.is_live)
+        stretched = viewer.add_image(image, name="stretched", scale=(2, 1, 1))
+        removed._project_wishes.open(path)
+        QTest.qWait(20)
+        assert session.source.is_of(stretched)
+        assert tuple(session.bridge.annotation_layer.scale) == (2, 1, 1)
+        assert session.live.status.is_live
+        assert (session.live.codes == 2).sum() == LEFT.n_voxels
+        assert session.project.path == path
+
+    def test_an_image_that_was_removed_is_awaited_where_it_was_saved(
+        self, viewer: Any, removed: SparseSegDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: Any
+    ) -> None:
+        session, target = removed.session, tmp_path / "mine.sparseseg"
+        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(target))
+        removed._project_wishes.save_as()
+        assert session.project.path == target
+        assert not session.live.status.is_live
+        viewer.open(tmp_path / "cells.tif")
+        qtbot.waitUntil(lambda: session.source.is_of(viewer.layers["cells"]))
+        assert session.live.status.is_live
+        assert viewer.layers[0].name == "cells"  # beneath the paint, which it would hide
+
+    def test_one_that_was_removed_unpainted_comes_back_with_its_project(
+        self, viewer: Any, with_file: SparseSegDock, qtbot: Any
+    ) -> None:
+        session, path = with_file.session, with_file.session.project.path
+        viewer.layers.remove("cells")
+        qtbot.waitUntil(lambda: session.source is None)
+        with_file._project_wishes.open(path)
+        QTest.qWait(20)
+        assert session.source.is_of(viewer.layers["cells"])
+        assert session.project.path == path
 
 
 class TestFiles:

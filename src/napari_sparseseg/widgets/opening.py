@@ -53,8 +53,12 @@ def open_project(
 
     Raises `InputError`, or OSError if the project cannot be written.
     """
-    if session.project is not None and session.project.path == Path(path).absolute():
-        session.tell(f"{session.project.name} is open here already")
+    opened = session.live.project
+    if opened is not None and session.project is opened.project and opened.project.path == Path(path).absolute():
+        if session.is_image_on_screen:
+            session.tell(f"“{opened.project.name}” is open here already")
+        else:
+            _go_on(session, viewer, opened, _find(viewer, opened))
         return
     project = Project.open(path)
     try:
@@ -64,21 +68,30 @@ def open_project(
         else:
             _check_shape(image, source)
             found = _Found(source, is_other=image.entry.reference.fingerprint is None)
-        if found is None:
-            return
-        if found.source is None:
-            show_paint(viewer, image)
-            session.tell(f"The paint of {project.name} is shown as ordinary layers. Open it again to go on with it")
-            return
-        if found.is_other and not project.is_read_only:
-            image.refer(reference_to(found.source, project), place_of(found.source))
-        session.open(found.source, image)
-        painted = session.live.painted_slices()
-        if painted:
-            session.bridge.go_to(painted[0].plane)
+        _go_on(session, viewer, image, found)
     finally:
         if session.project is not project:
             project.close()
+
+
+def _go_on(session: Session, viewer: Any, image: ProjectImage, found: _Found | None) -> None:
+    """Work on the image of a project, or show its paint alone, as it was found."""
+    project = image.project
+    if found is None:
+        return
+    if found.source is None:
+        show_paint(viewer, image)
+        session.tell(f"The paint of {project.name} is shown as ordinary layers. Open it again to go on with it")
+        return
+    if found.is_other and not project.is_read_only:
+        image.refer(reference_to(found.source, project), place_of(found.source))
+    if image is session.live.project and session.take_back(found.source):
+        session.bridge.set_mode(session.bridge.mode)  # which brings back what else was removed
+        return
+    session.open(found.source, image)
+    painted = session.live.painted_slices()
+    if painted:
+        session.bridge.go_to(painted[0].plane)
 
 
 def _image_of(project: Project, number: int | None) -> ProjectImage:

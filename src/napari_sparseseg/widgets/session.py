@@ -149,7 +149,8 @@ class Session(QObject):
             if is_new:
                 _finish(taken.project if taken else None, is_unused=True)
             raise
-        self._predict_again()
+        if self._is_on_screen(source):  # else it is still the one that was removed, in a project of another name
+            self._predict_again()
         before, self.project = self.project, taken.project if taken else None
         if before is not self.project:
             _finish(before, is_unused=self._is_new and not was_used)
@@ -165,6 +166,37 @@ class Session(QObject):
         finally:  # by now it is what is worked on, and strokes go there
             self.source_changed.emit(source)
         self._offer(find_earlier(taken) if taken is not None and is_new else None)
+
+    @property
+    def is_image_on_screen(self) -> bool:
+        """Whether the viewer has all layers of the image in use."""
+        return self.source is not None and self._is_on_screen(self.source)
+
+    def take_back(self, found: ImageSource) -> bool:
+        """Go on with the image in use, which was removed, on these layers; False if they do not lie where it lay."""
+        source = self.source
+        if source is None or _place_of(found) != _place_of(source):
+            return False
+        self.source = replace(source, layers=found.layers, layer_names=found.layer_names)
+        self._put_beneath_paint(found)
+        self._predict_again()
+        self.source_returned.emit(self.source)
+        self.tell(f"The image “{source.name}” is back: work goes on, with Train also the training.")
+        return True
+
+    def _put_beneath_paint(self, source: ImageSource) -> None:
+        """Move the layers of an image below ours, which they would hide."""
+        viewer, ours = self._viewer(), (self.bridge.annotation_layer, self.bridge.prediction_layer)
+        if viewer is None:
+            return
+        for layer in (reference() for reference in source.layers):
+            lowest = min((viewer.layers.index(each) for each in ours if each is not None), default=len(viewer.layers))
+            if viewer.layers.index(layer) > lowest:
+                viewer.layers.move(viewer.layers.index(layer), lowest)
+
+    def _is_on_screen(self, source: ImageSource) -> bool:
+        viewer = self._viewer()
+        return viewer is not None and all(layer() in viewer.layers for layer in source.layers)
 
     def _new_image(self, source: ImageSource) -> ProjectImage | None:
         """Make a project for an image: in the user's folder, else in a temporary one, else none.
@@ -222,6 +254,8 @@ class Session(QObject):
         """Mark the slice on screen as complete, or take that back; raises `InputError`."""
         plane: Plane | None = self.bridge.current_plane()
         if plane is None:
+            if self.bridge.is_open and self.source is not None:
+                raise InputError("there is no layer that shows a slice; Paint or Correct brings one back")
             raise InputError("there is no slice to mark yet; open an image first")
         self.live.set_complete(plane, complete)
 
@@ -449,6 +483,8 @@ class Session(QObject):
             self._after_removal.start(0)
 
     def _on_image_gone(self) -> None:
+        if self.is_image_on_screen:
+            return  # it is back already
         self.live.pause()
         if not self.has_paint:
             self.source = None  # nothing is lost: the next image is taken by itself
@@ -472,13 +508,7 @@ class Session(QObject):
         layers = [layer for layer in viewer.layers if isinstance(layer, Image) and not self.owns(layer)]
         candidates = [layers] if len(source.layers) > 1 else [[layer] for layer in layers]
         sources = (recognised(image, candidate) for candidate in candidates)
-        found = next((each for each in sources if each and _place_of(each) == _place_of(source)), None)
-        if found is None:
-            return
-        self.source = replace(source, layers=found.layers, layer_names=found.layer_names)
-        self._predict_again()
-        self.source_returned.emit(self.source)
-        self.tell(f"The image “{source.name}” is back: work goes on, with Train also the training.")
+        any(self.take_back(found) for found in sources if found is not None)
 
     def _predict_again(self) -> None:
         """Predict as it was before the image was removed."""
