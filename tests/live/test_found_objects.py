@@ -264,6 +264,32 @@ def test_paint_after_an_undone_correction_forgets_it(desk):
     np.testing.assert_array_equal(desk.now[0], desk.ids)
 
 
+def test_a_stroke_after_an_undone_correction_is_made_again_in_its_place(desk):
+    box = Box((3, 0, 0), (4, 16, 20))
+    desk.store.annotate(Region(0, box), 1)
+    act(desk, "delete")  # which needs no paint there
+    desk.found.undo()
+    desk.store.annotate(Region(0, Box((5, 0, 0), (6, 4, 4))), 1)
+    desk.found.undo()
+    assert desk.found.redo()
+    np.testing.assert_array_equal(desk.now[0], desk.ids)
+    assert (desk.now[1][5] > 0).sum() == 16
+    assert not desk.found.can_redo
+
+
+def test_a_correction_that_was_undone_before_its_stroke_is_made_again_after_it(desk):
+    strokes = [Region(0, Box((3, 0, 0), (4, 16, 20))), Region(0, Box((5, 0, 0), (6, 4, 4)))]
+    desk.store.annotate(strokes[0], 1)
+    act(desk, "delete")
+    desk.store.annotate(strokes[1], 1)
+    after = desk.now
+    while desk.found.undo():
+        pass
+    while desk.found.redo():
+        pass
+    np.testing.assert_equal(desk.now, after)
+
+
 def test_paint_of_another_class_stays_and_painted_ids_follow(desk):
     desk.store.annotate(Region(0, Box((3, 5, 5), (4, 7, 7))), 1)
     desk.store.annotate(Region(0, Box((2, 5, 11), (3, 7, 14))), 2, object_id=40)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from paintkit import SHAPE, do_something, random_box
 
-from napari_sparseseg._types import Box
+from napari_sparseseg._types import Box, Region
 from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.storage._object_records import HIGHEST_ID
 from napari_sparseseg.storage.durable import RealDisk
@@ -134,6 +134,23 @@ def test_what_was_taken_back_after_a_fold_is_right_and_can_be_made_again(path):
         assert contents(again) == contents(loaded.objects)
         again.redo()
         assert contents(again) == changed
+
+
+def test_what_was_taken_back_is_not_made_again_after_a_new_stroke(path):
+    with new_project(path) as project:
+        loaded = project.images[0].open()
+        loaded.objects.take(SHAPE, 0, WHOLE, np.ones(WHOLE.shape, np.uint32))
+        mask = np.ones(WHOLE.shape, bool)
+        loaded.objects.put(Change(0, WHOLE, np.packbits(mask), 1, 2, None, is_painted=False))
+        loaded.objects.undo()
+        assert loaded.objects.to_redo() is not None
+        loaded.store.annotate(Region(0, WHOLE), 1)
+        loaded.store.undo()
+        assert loaded.objects.to_redo() is None
+    with Project.open(path) as project:
+        again = project.images[0].open()
+        assert again.store.can_redo
+        assert again.objects.to_redo() is None
 
 
 def test_damaged_objects_cost_nothing(path):

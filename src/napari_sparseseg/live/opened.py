@@ -29,3 +29,6 @@ class Opened:
     project: ProjectImage | None = None
     score: StrokeScore = field(default_factory=StrokeScore)
     objects: ObjectIds = field(default_factory=ObjectIds)
+
+    def __post_init__(self) -> None:
+        self.store.on_edit = self.objects.forget_undone

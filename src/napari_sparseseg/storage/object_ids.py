@@ -173,6 +173,11 @@ class ObjectIds:
             self._change(change, change.after)
             return change
 
+    def forget_undone(self) -> None:
+        """Something was painted since: what was taken back before cannot be made again."""
+        with self._lock:
+            self._undone.clear()
+
     def claim_touched(self, frame: int) -> Touched | None:
         """What was done to the objects of a frame since this was asked last; None if nothing was."""
         with self._lock:

@@ -111,6 +111,8 @@ class AnnotationStore:
         self._lock = RLock()
         self._revision = 0
         self._begin()
+        self.on_edit: Callable[[], object] | None = None
+        """Called when something was painted, not when it is taken back or made again."""
         self.journal = journal
         self._note(JournalRecord("begin", {"shape": shape}))
 
@@ -720,6 +722,8 @@ class AnnotationStore:
         self._note(record_of(edit))
         self._put(edit)
         self._history.add(edit)
+        if self.on_edit is not None:
+            self.on_edit()
         return PaintEdit(frame, box)
 
     def _put(self, edit: Edit) -> None:

@@ -44,6 +44,10 @@ class LoadedAnnotation:
     n_replayed: int = 0
     problems: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if self.objects is not None:
+            self.store.on_edit = self.objects.forget_undone
+
     def note(self, problem: str) -> None:
         """Remember a problem; of very many only the first."""
         if len(self.problems) < _MOST_PROBLEMS:
