@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import threading
 import time
 from unittest.mock import Mock
 
@@ -38,6 +39,7 @@ from napari_sparseseg.live.learner import table_of
 from napari_sparseseg.live.loop import LiveLoop
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project import image as image_module
+from napari_sparseseg.storage.project.elsewhere import write_elsewhere
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.manifest import MANIFEST, ProjectClass, ProjectSettings
 from napari_sparseseg.storage.project.project import Project
@@ -326,16 +328,18 @@ class TestComingBack:
         assert live.project is project.images[0]
         self.check_saved(live, project, path, 2)
 
-    def test_what_was_let_go_and_not_opened_again_says_so(self, opened, image):
+    def test_what_was_left_and_not_opened_again_is_saved_on(self, opened, image, path):
         live, project = opened()
-        assert live.saving.reason == ""
-        live.leave_project()
-        assert "in memory only" in live.saving.reason
+        paint_background(live)
+        assert live.leave_project() is None
         with pytest.raises(InputError, match="has shape"):
             live.open(image[1:], project=project.images[0])
-        assert "in memory only" in live.savings[-1].reason
-        live.open(image, project=project.images[0])
+        live.go_on_saving()
         assert live.saving.reason == live.savings[-1].reason == ""
+        third = live.add_class("membrane")
+        live.save()
+        wait_for(lambda: len(project.classes) == 3)
+        self.check_saved(live, project, path, third.class_id)
 
     def test_classes_that_only_the_journal_of_another_image_knows_are_kept(self, opened, image, path):
         live, project = opened()
@@ -661,6 +665,179 @@ class TestFaults:
         with Project.open(path) as again:
             assert again.images[0].load().n_replayed < 30
             assert np.array_equal(again.images[0].annotation(), codes)
+
+
+class FullBelow(FailingDisk):
+    """A disk that is full below one folder only, as that of a project that is to be saved elsewhere."""
+
+    folder = None
+
+    def write(self, path, content):
+        self._check(path)
+        RealDisk.write(self, path, content)
+
+    def sync(self, path):
+        self._check(path)
+        RealDisk.sync(self, path)
+
+    def open(self, path):
+        self._check(path)
+        return FailingFile(RealDisk.open(self, path), self)
+
+    def _check(self, path):
+        if path.is_relative_to(self.folder):
+            self._fail()
+
+
+class TestLeaving:
+    """What cannot be saved is known before anything is closed, and can be written elsewhere."""
+
+    @pytest.fixture
+    def full(self, opened, path):
+        """A live segmenter on a project whose disk is full, with a stroke and a class that are in memory only."""
+        disk = FullBelow()
+        disk.folder = path
+        live, project = opened(disk)
+        live.auto_start = False
+        paint_background(live)
+        assert project.images[0].journal.sync(timeout=30)
+        disk.error = OSError(errno.ENOSPC, "No space left on device")
+        third = live.add_class("membrane")
+        live.annotate(Region(0, OBJECT_BOX), third.class_id)
+        yield live, project
+        disk.error = None
+
+    def test_nothing_is_in_memory_only_where_all_is_saved(self, opened):
+        live, project = opened()
+        learn_a_little(live)
+        assert live.hold_saving() == ""
+        assert project.manifest.checkpoints[-1].step == live.status.step
+        assert live.leave_project() is None
+
+    def test_what_a_full_disk_does_not_take_is_told_and_written_elsewhere(self, full, image, tmp_path):
+        live, project = full
+        assert "No space left" in live.hold_saving()
+        codes, classes = live.codes.copy(), live.classes
+        target = tmp_path / "other.sparseseg"
+        assert write_elsewhere(project, target, live.leave_project()) == (0, "")
+        with Project.open(target) as other:
+            live.open(image, project=other.images[0])
+            assert not any("could be saved" in notice for notice in live.notices)
+            assert np.array_equal(live.codes, codes)
+            assert live.classes == classes
+            live.close()
+
+    def test_it_is_saved_on_where_that_was_in_vain(self, full, path):
+        live, project = full
+        live.leave_project()
+        live.go_on_saving()
+        project.disk.error = None
+        wait_for(lambda: not live.saving.error and len(project.classes) == 3)
+        codes = live.codes.copy()
+        close(live, project)
+        with Project.open(path) as again:
+            assert np.array_equal(again.images[0].annotation(), codes)
+
+    def test_what_was_lost_with_another_image_is_told(self, full, image):
+        live, _project = full
+        live.open(image)
+        assert "not all of cells could be saved" in live.notices[-1]
+
+    def test_a_model_that_cannot_be_had_is_told_and_nothing_left_without(self, opened, monkeypatch):
+        live, _project = opened()
+        learn_a_little(live)
+        live.hold_saving()
+        live.go_on_saving()
+        monkeypatch.setattr(saving, "_PATIENCE", 0.1)
+        may_end = threading.Event()
+        live._note_model()
+        live._worker.compute(lambda: may_end.wait(PATIENCE))
+        assert "model as it is now" in live.hold_saving()
+        with pytest.raises(InputError, match="try again in a minute"):
+            live.leave_project()
+        may_end.set()
+        wait_for(lambda: live.leave_project() is None)
+
+    def test_what_is_held_again_is_saved_again(self, opened):
+        live, project = opened()
+        paint_background(live)
+        live.hold_saving()
+        with live._saver._changed:  # before its thread has noticed anything
+            live.go_on_saving()
+            paint_object(live)
+            live.add_class("membrane")
+            assert live.hold_saving() == ""
+        assert len(project.classes) == 3
+        assert live.history()[-1].n_strokes == 2
+
+    def test_a_saver_that_was_not_waited_for_tells_and_writes_nothing_more(self, opened, image, monkeypatch):
+        live, project = opened()
+        learn_a_little(live)
+        live.hold_saving()
+        live.go_on_saving()
+        n_saved, saver, may_end = len(project.manifest.checkpoints), live._saver, threading.Event()
+        live._note_model()
+        live._worker.compute(lambda: may_end.wait(PATIENCE))
+        saver.save()
+        time.sleep(0.2)
+        assert not saver.close(timeout=0.1)
+        live._saver = None
+        live.open(image)
+        project.close()
+        n_told = len(live.savings)
+        may_end.set()
+        saver._thread.join(PATIENCE)
+        assert not saver._thread.is_alive()
+        assert len(live.savings) == n_told
+        assert len(project.manifest.checkpoints) == n_saved
+
+    def test_classes_that_change_while_they_are_written_are_noted_as_newer(self, opened, monkeypatch):
+        live, project = opened()
+        real, began, may_end = Project.update, threading.Event(), threading.Event()
+
+        def update(self, **changes):
+            if len(changes["classes"]) == 3:
+                began.set()
+                may_end.wait(PATIENCE)
+            return real(self, **changes)
+
+        monkeypatch.setattr(Project, "update", update)
+        noted = Mock(wraps=project.images[0].note_classes)
+        monkeypatch.setattr(project.images[0], "note_classes", noted)
+        live.add_class("membrane")
+        live.save()
+        assert began.wait(PATIENCE)
+        live.rename_class(2, "cell")
+        may_end.set()
+        written = project.manifest.classes_number + 1
+        assert [call.args[1] for call in noted.call_args_list] == [written, written + 1]
+
+    def test_what_was_changed_for_reading_only_is_told_and_written_elsewhere(
+        self, opened, image, path, make_live, tmp_path
+    ):
+        live, project = opened()
+        paint_background(live)
+        close(live, project)
+        with Project.open(path, read_only=True) as reader:
+            other = make_live()
+            other.auto_start = False
+            other.open(image, project=reader.images[0])
+            assert other.leave_project() is None
+            paint_object(other)
+            other.rename_class(2, "cell")
+            other.look_at(view_of())
+            other.start()
+            other.heard.wait_for_step(3)
+            rest(other)
+            codes, step = other.codes.copy(), other.status.step
+            assert "reading only" in other.hold_saving()
+            target = tmp_path / "other.sparseseg"
+            write_elsewhere(reader, target, other.leave_project())
+            other.close()
+        with Project.open(target) as copy:
+            assert np.array_equal(copy.images[0].annotation(), codes)
+            assert copy.checkpoints()[0][0].step == step
+            assert copy.classes[1].name == "cell"
 
 
 class TestGoingWrong:

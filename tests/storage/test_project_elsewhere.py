@@ -108,7 +108,7 @@ def test_what_a_full_disk_has_not_taken_is_in_the_copy(project, disk, target):
     loaded, present = paint_on_a_full_disk(project, disk)
     with pytest.raises(ProjectError, match="No space left"):
         project.copy_to(target)
-    assert write_elsewhere(project, target, present) == (1, True)
+    assert write_elsewhere(project, target, present) == (1, "")
     disk.full = None
     with Project.open(target) as copy:
         check(copy.images[1], loaded)
@@ -119,7 +119,9 @@ def test_what_a_full_disk_has_not_taken_is_in_the_copy(project, disk, target):
 def test_what_is_in_memory_is_written_though_the_folder_is_gone(project, disk, target):
     loaded, present = paint_on_a_full_disk(project, disk)
     shutil.rmtree(project.path.parent)
-    assert write_elsewhere(project, target, present) == (0, False)
+    number, missing = write_elsewhere(project, target, present)
+    assert number == 0
+    assert "cannot be read" in missing
     with Project.open(target) as copy:
         (image,) = copy.images
         assert image.entry.title == "second"

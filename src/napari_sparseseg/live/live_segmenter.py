@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from napari_sparseseg.live.history import classes_at
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.overlap import learnable_classes, shown_presence
-from napari_sparseseg.live.saving import Saver, class_infos, settings_of
+from napari_sparseseg.live.saving import Onlooker, Saver, class_infos, settings_of
 from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.shown import Allowed, labels_left_possible, with_paint
 from napari_sparseseg.live.suggestions import Suggestions
@@ -42,6 +43,7 @@ from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.palette import FIRST_SET
+from napari_sparseseg.storage.project.elsewhere import Present
 from napari_sparseseg.storage.project.image import ProjectImage, SavedState, restore_annotation
 from napari_sparseseg.storage.project.loading import LoadedAnnotation
 from napari_sparseseg.storage.sparse import is_large, zeros
@@ -122,7 +124,7 @@ class LiveSegmenter:
         self._switch = Switchboard(self.events)
         self._worker = Worker(self._classes, self._settings)
         self._work: Opened | None = None
-        self._saver: Saver | None = None
+        self._saver: Saver | Onlooker | None = None
         self._was_paused = False
         self._n_updates = 0
         self.found = FoundObjects(
@@ -163,15 +165,15 @@ class LiveSegmenter:
         after `close`. Raises `InputError` if the project's image has another shape, `ProjectError` or OSError if it
         cannot be read. Whatever is raised, the image before stays open, and is saved on.
         """
-        taken = LiveImage.of(image, channel_axis, time_axis, spacing)
         journal = None if project is not None else journal or self._journal
         # first all that may fail: until then what is open is saved, and afterwards as it was, with its own classes
         try:
+            taken = LiveImage.of(image, channel_axis, time_axis, spacing)
             saver = self._saver_for(project, taken)
             self._hold_saving(project)
             loaded, labels = self._loaded(project, saver, taken.shape, journal)
         except BaseException:
-            self._go_on_saving()
+            self.go_on_saving()
             raise
         self._stop_saving()
         store, objects = loaded.store, loaded.objects or ObjectIds()
@@ -238,28 +240,41 @@ class LiveSegmenter:
     @property
     def saving(self) -> SavingStatus:
         """How it is kept on disk: the latest snapshot."""
-        if self._saver is not None:
-            return self._saver.status
-        project = self.project.project if self.project else None
-        if project is None:
-            return SavingStatus()
-        is_let_go = "" if project.is_read_only else "the project was let go; paint is in memory only"
-        return SavingStatus(str(project.path), project.reason or is_let_go)
+        return SavingStatus() if self._saver is None else self._saver.status
 
     def save(self) -> None:
         """Save paint, model and prediction to the project soon, without waiting for the usual time."""
         if self._saver is not None:
             self._saver.save()
 
-    def leave_project(self) -> None:
-        """Save everything and let go of the project's files; paint is in memory only until an image is opened.
+    def hold_saving(self) -> str:
+        """Save everything, then nothing but strokes until `go_on_saving` or until another image is opened.
 
-        Waits for the disk, for some seconds at most. The project may then be copied, closed, and opened elsewhere. A
-        prediction of all of the image is stopped. Raises `InputError` if that takes too long.
+        Waits, for a minute at most; on any thread, while nothing else is asked for. Returns why not all is on
+        disk, in one sentence, empty if it is. Raises `InputError` if it is still being written then.
+        """
+        if self._saver is None:
+            is_kept = self._work is None or self._journal is not None
+            return "" if is_kept else "there is no project, so that what you have painted is in memory only"
+        self._check_held()
+        return self._saver.unsaved
+
+    def go_on_saving(self) -> None:
+        """Save again after `hold_saving`, also what it has not saved."""
+        if self._saver is not None:
+            self._saver.go_on()
+        tell(self.events.saving_changed, self.saving)
+
+    def leave_project(self) -> Present | None:
+        """As `hold_saving`, so that the project may be copied; a prediction of all of the image is stopped.
+
+        Returns None if all is on disk, else what is in memory, to be written elsewhere. Raises `InputError` if nothing
+        is wrong but that saving takes too long.
         """
         if not self.whole.leave(_PATIENCE):
             raise InputError("all of the image is still being predicted, and stops soon; try again in a minute")
-        self._stop_saving()
+        is_all_saved = not self.hold_saving()
+        return None if is_all_saved or self._saver is None else self._saver.present()
 
     def history(self, *, since: float = 0.0) -> tuple[SavedState, ...]:
         """States of the annotation that can be brought back, oldest first, from a time on (seconds since 1970)."""
@@ -284,7 +299,7 @@ class LiveSegmenter:
         for frame, box in restore_annotation(self._store, old):
             self._take(PaintEdit(frame, box))
 
-    def _saver_for(self, project: ProjectImage | None, taken: LiveImage) -> Saver | None:
+    def _saver_for(self, project: ProjectImage | None, taken: LiveImage) -> Saver | Onlooker | None:
         if project is None:
             return None
         if project.entry.shape != taken.shape:
@@ -293,13 +308,13 @@ class LiveSegmenter:
                 "open the image that was painted on, or add this one to the project"
             )
         if project.project.is_read_only:
-            return None
+            return Onlooker(project, self._classes, self._worker, lambda: self._settings)
         return Saver(project, self._classes, self._worker, lambda: self._settings, self.events)
 
     def _loaded(
         self,
         project: ProjectImage | None,
-        saver: Saver | None,
+        saver: Saver | Onlooker | None,
         shape: tuple[int, int, int, int],
         journal: Journal | None,
     ) -> tuple[LoadedAnnotation, npt.NDArray[np.uint8]]:
@@ -308,7 +323,7 @@ class LiveSegmenter:
             labels = zeros(shape, np.uint8)
             if project is None:
                 return LoadedAnnotation(AnnotationStore(shape, journal=journal)), labels
-            return project.open(saver.hear_journal if saver else None), labels
+            return project.open(saver.hear_journal if isinstance(saver, Saver) else None), labels
         except MemoryError:
             raise InputError(
                 f"there is not enough memory to work on an image of shape {shape}; choose a working region, or close "
@@ -333,20 +348,17 @@ class LiveSegmenter:
         Raises `InputError` if that takes too long.
         """
         before = self.project
-        if self._saver is None or project is None or before is None or project.project is not before.project:
-            return
-        if not self._saver.hold():
-            raise InputError("the image that is open is still being saved; try again in a minute")
+        if project is not None and before is not None and project.project is before.project:
+            self._check_held()
 
-    def _go_on_saving(self) -> None:
-        if self._saver is not None:
-            self._saver.go_on()
-        tell(self.events.saving_changed, self.saving)
+    def _check_held(self) -> None:
+        if self._saver is not None and not self._saver.hold():
+            raise InputError("the image that is open is still being saved; try again in a minute")
 
     def _stop_saving(self) -> None:
         saver, self._saver = self._saver, None
-        if saver is not None:
-            saver.close()
+        if saver is not None and not saver.close():
+            tell(self.events.noticed, f"not all of {Path(saver.status.path).stem} could be saved before it was closed")
 
     # --- classes ---
 

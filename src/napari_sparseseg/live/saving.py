@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from typing import Any
 
 from napari_sparseseg._types import Box
-from napari_sparseseg.errors import ProjectError
+from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import ClassInfo, LiveEvents, SavingStatus, TileUpdate, tell
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.settings import Settings, is_address
 from napari_sparseseg.live.worker import Worker
+from napari_sparseseg.storage.project.elsewhere import Present
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
 from napari_sparseseg.storage.project.segments import SegmentJournal
@@ -28,8 +30,10 @@ AUTOSAVE_SECONDS = 60.0  # between two states of the annotation that can be brou
 PREDICTION_SECONDS = 300.0  # between two predictions that are written while work goes on
 FOLD_RECORDS = 200  # of the journal, after which the annotation is folded
 LONGEST_REST = 30.0  # before something that the disk has refused is tried again; strokes are tried with each look
-HOLD_SECONDS = 30.0  # to wait until all is saved before something else of the project is opened
+HOLD_SECONDS = 45.0  # to wait until all is saved, twice for the model, before something else is opened
 _PATIENCE = 20.0  # seconds to wait for the compute thread
+_BUSY = "the model as it is now is in memory only, for learning and predicting are at something long"
+_CLOSE_SECONDS = 15.0  # to wait for the end; one second less for the compute thread then
 
 
 class Saver:
@@ -56,6 +60,8 @@ class Saver:
         self._is_closing = False
         self._is_wanted = False  # everything, now
         self._is_held = self._is_resting = False
+        self._is_handed_over = False  # what could not be saved, to who writes it elsewhere
+        self._is_detached = False  # by who could not wait: nothing is told or written any more
         self._journal: SegmentJournal | None = None
         self._has_new_tiles = False
         self._tiles: set[tuple[int, Box]] = set()
@@ -65,6 +71,9 @@ class Saver:
         now = time.monotonic()
         self._marked_at, self._learnt_at, self._predicted_at = now, now, now
         self._marked_revision, self._folded_ticket = 0, 0
+        self._classes_number = 0  # of the classes that are being written
+        self._numbering = threading.Lock()
+        self._lacks_model = False  # on disk, because the compute thread was at something long
         self._n_models = 0  # changes of the model that were no step
         self._saved_model: tuple[int, int] | None = None  # that was saved last: its step, and `_n_models`
         self._n_failures, self._retry_at = 0, 0.0
@@ -90,8 +99,9 @@ class Saver:
 
     def note_classes(self) -> None:
         """The classes have changed: noted before anything is painted with them."""
-        number = self._image.project.manifest.classes_number + 1
-        self._image.note_classes(_project_classes(self._classes), number)
+        with self._numbering:
+            number = max(self._image.project.manifest.classes_number, self._classes_number) + 1
+            self._image.note_classes(_project_classes(self._classes), number)
 
     def save(self) -> None:
         """Save everything soon; returns at once."""
@@ -108,31 +118,61 @@ class Saver:
         self._wake(everything=False)
 
     def hold(self) -> bool:
-        """Save everything, then nothing until `go_on`; whether that was done in time. `close` saves nothing more then.
+        """Save everything, then nothing until `go_on`; False if that takes too long, and then it is saved on.
 
-        What is opened next may know better what the project's classes are.
+        `close` saves nothing more. What is opened next may know better what the project's classes are.
         """
         with self._changed:
             self._is_held = self._is_wanted = True
+            self._is_resting = False  # it may rest still, though `go_on` was called
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._is_resting, HOLD_SECONDS)
+            self._is_held = self._changed.wait_for(lambda: self._is_resting, HOLD_SECONDS)
+            return self._is_held
+
+    @property
+    def unsaved(self) -> str:
+        """Why not all was on disk when it was last saved, in one sentence; empty if it was. May wait for a second."""
+        journal = self._journal
+        if journal is not None and not journal.sync(timeout=LOOK_SECONDS):
+            return journal.error or f"strokes are still being written to {self._image.project.path}"
+        if self._error:
+            return self._error
+        return _BUSY if self._lacks_model else ""
+
+    def present(self) -> Present:
+        """All there is in memory, after `hold`. Waits for the model, and does without only if nothing can be written.
+
+        Raises `InputError` if there is nothing to be done but to wait.
+        """
+        opened = self._opened
+        assert opened is not None  # noqa: S101 - `start` has set it
+        if not (self._error or self._journal_error):
+            raise InputError(f"{self.unsaved}; try again in a minute")
+        present = _present_of(opened, self._classes, self._settings(), is_begun_anew=self._has_forgotten)
+        present = _with_model(present, self._worker, opened, is_needed=False)
+        self._is_handed_over = True
+        return present
 
     def go_on(self) -> None:
         """Save again after `hold`."""
         with self._changed:
-            self._is_held = False
+            self._is_held = self._is_handed_over = False
             self._changed.notify_all()
 
-    def close(self, timeout: float = 15.0) -> bool:
-        """Save everything, end the thread and let go of the journal; whether that was done in time."""
+    def close(self, timeout: float = _CLOSE_SECONDS) -> bool:
+        """Save everything, end the thread and let go of the journal; whether all of it is on disk, or was handed over.
+
+        What is not done in time is left, and neither told nor written later.
+        """
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
         self._thread.join(timeout)
+        self._is_detached = True
         self._events.tile_predicted.disconnect(self._note_tile, missing_ok=True)
         if self._image.journal is self._journal:  # else the image was opened anew
             self._image.close()
-        return not self._thread.is_alive()
+        return self._is_handed_over or (not self._thread.is_alive() and not self.unsaved)
 
     # --- the saving thread ---
 
@@ -154,9 +194,10 @@ class Saver:
             return False
         self._is_resting = True
         self._changed.notify_all()
-        self._changed.wait_for(lambda: self._is_closing or not self._is_held)
+        self._changed.wait_for(lambda: self._is_closing or not self._is_held or not self._is_resting)
+        is_over = all((self._is_held, self._is_resting))  # else `go_on` or `hold` was called
         self._is_resting = False
-        return self._is_held
+        return is_over
 
     def _try_saving(self, everything: bool) -> None:
         opened = self._opened
@@ -166,9 +207,10 @@ class Saver:
             if not everything and time.monotonic() < self._retry_at:
                 return
             has_saved = self._save_settings()
-            has_saved |= self._save_paint(opened, everything)
-            has_saved |= self._save_model(opened, everything)
-            has_saved |= self._save_prediction(opened, everything)
+            for save in (self._save_paint, self._save_model, self._save_prediction):
+                if self._is_detached:
+                    return
+                has_saved |= save(opened, everything)
         except (OSError, MemoryError, ProjectError) as error:
             reason = getattr(error, "strerror", None) or str(error) or "out of memory"
             self._fail(f"{self._image.project.path} cannot be written ({reason})")
@@ -204,18 +246,13 @@ class Saver:
             self._image.drop_prediction()
             self._image.project.drop_checkpoints()
             self._has_forgotten, self._saved_model = False, None
-        settings = self._settings()
-        wanted = ProjectSettings(
-            model=settings.model,
-            training=settings.training,
-            paint=settings.paint,
-            prediction=settings.prediction,
-            device=_local(settings.device),
-        )
+        wanted = _project_settings(self._settings())
         has_other_settings = wanted != self._image.project.settings
-        has_changed = self._image.project.update(
-            classes=_project_classes(self._classes), highest_class=self._classes.highest, settings=wanted
-        )
+        with self._numbering:  # what is noted from now on is newer
+            classes = _project_classes(self._classes)
+            if classes != self._image.project.classes:
+                self._classes_number = self._image.project.manifest.classes_number + 1
+        has_changed = self._image.project.update(classes=classes, highest_class=self._classes.highest, settings=wanted)
         if has_other_settings:
             self._image.note("settings", settings=wanted.model_dump(mode="json"))
         return has_changed
@@ -241,21 +278,19 @@ class Saver:
         model = opened.switch.status.step, self._n_models
         is_due = everything or time.monotonic() - self._learnt_at > AUTOSAVE_SECONDS
         if not (is_due and opened.switch.status.has_model and model != self._saved_model):
+            self._lacks_model = self._lacks_model and not is_due
             return False
         self._learnt_at = time.monotonic()
+        patience = _CLOSE_SECONDS - 1 if self._is_closing else _PATIENCE
         try:
-            taken = self._worker.checkpoint(opened).result(_PATIENCE)
+            taken = _model_of(self._worker, opened, patience)
         except (CancelledError, TimeoutError):
-            return False  # it is closed, or at something long: the model before is there
-        if taken is None:
+            self._lacks_model = True  # it is closed, or at something long: the model before is there
             return False
-        content, last = taken
-        about = {
-            "step": last.step if last else 0,
-            "loss": last.loss if last else None,
-            "dice": last.dice if last else None,
-            "n_strokes": len(opened.store.strokes),
-        }
+        self._lacks_model = False
+        if taken is None or self._is_detached:
+            return False
+        content, about = taken
         entry = self._image.project.add_checkpoint(content, **about)
         self._saved_model = model
         self._image.note("model", number=entry.number, **about)
@@ -293,12 +328,140 @@ class Saver:
         return list(self._tiles.copy())  # tiles arrive meanwhile, on another thread
 
     def _publish(self) -> None:
+        if self._is_detached:
+            return
         with self._status_lock:
             status = replace(self.status, error=self._journal_error or self._error)
             is_news, self.status = status != self._told, status
             self._told = status
         if is_news:
             tell(self._events.saving_changed, status)
+
+
+class Onlooker:
+    """What a `Saver` is for an image whose project is open for reading only: what is changed stays in memory.
+
+    It can be written elsewhere.
+    """
+
+    def __init__(
+        self, project: ProjectImage, classes: ClassList, worker: Worker, settings: Callable[[], Settings]
+    ) -> None:
+        self._project = project.project
+        self._classes = classes
+        self._worker = worker
+        self._settings = settings
+        self._has_other_model = self._is_begun_anew = self._is_handed_over = False
+        self._opened: Opened | None = None
+        self._at_first: tuple[object, ...] = ()
+        self.status = SavingStatus(str(project.project.path), project.project.reason)
+
+    def start(self, opened: Opened) -> None:
+        """Notice from now on what is changed."""
+        self._opened = opened
+        self._at_first = self._now(opened)
+
+    def note_classes(self) -> None:
+        """The classes have changed."""
+
+    def save(self) -> None:
+        """Nothing can be saved."""
+
+    def note_model(self) -> None:
+        """The model is another one, though maybe of the same step."""
+        self._has_other_model = True
+
+    def forget_model(self) -> None:
+        """The user began anew."""
+        self._is_begun_anew = True
+
+    def hold(self) -> bool:
+        """Nothing is being saved."""
+        return True
+
+    def go_on(self) -> None:
+        """What was handed over was not written elsewhere."""
+        self._is_handed_over = False
+
+    def close(self) -> bool:
+        """Whether nothing was changed, or all of it handed over."""
+        return self._is_handed_over or not self.unsaved
+
+    @property
+    def unsaved(self) -> str:
+        """What was changed here is saved nowhere: says so in one sentence; empty if nothing was."""
+        opened = self._opened
+        if opened is None:
+            return ""
+        status, saved = opened.switch.status, self._project.manifest.checkpoints[-1:]
+        has_learnt = status.has_model and [entry.step for entry in saved] != [status.step]
+        has_changed = self._has_other_model or self._is_begun_anew or self._now(opened) != self._at_first
+        if has_learnt or has_changed:
+            return f"{self._project.name} is open for reading only, and what you have changed is in memory only"
+        return ""
+
+    def present(self) -> Present:
+        """All there is in memory. Waits for the model; raises `InputError` if that takes too long."""
+        opened = self._opened
+        assert opened is not None  # noqa: S101 - `start` has set it
+        present = _present_of(opened, self._classes, self._settings(), is_begun_anew=self._is_begun_anew)
+        present = _with_model(present, self._worker, opened, is_needed=True)
+        self._is_handed_over = True
+        return present
+
+    def _now(self, opened: Opened) -> tuple[object, ...]:
+        """What differs as soon as something was changed, but for what is learnt."""
+        classes, settings = _project_classes(self._classes), _project_settings(self._settings())
+        return opened.store.revision, opened.objects.n_writes, classes, settings
+
+
+def _present_of(opened: Opened, classes: ClassList, settings: Settings, *, is_begun_anew: bool) -> Present:
+    """What is in memory, but for the model."""
+    project = opened.project
+    assert project is not None  # noqa: S101 - there is something that saves
+    return Present(
+        number=project.number,
+        state=opened.store.state(),
+        objects=opened.objects,
+        classes=_project_classes(classes),
+        highest_class=classes.highest,
+        settings=_project_settings(settings),
+        is_begun_anew=is_begun_anew,
+    )
+
+
+def _with_model(present: Present, worker: Worker, opened: Opened, *, is_needed: bool) -> Present:
+    """The same with the model, if there is one; without, if the compute thread does not answer and it `is_needed` not.
+
+    Raises `InputError` if it is needed.
+    """
+    if not opened.switch.status.has_model:
+        return present
+    try:
+        taken = _model_of(worker, opened, _PATIENCE)
+    except (CancelledError, TimeoutError):
+        if is_needed:
+            raise InputError(f"{_BUSY}; try again in a minute") from None
+        return replace(present, lacks_model=True)
+    return present if taken is None else replace(present, model=taken[0], about_model=taken[1])
+
+
+def _model_of(worker: Worker, opened: Opened, patience: float) -> tuple[bytes, dict[str, Any]] | None:
+    """The model as the content of a file, and what is noted about it; None if there is none that is any good.
+
+    Raises `TimeoutError` or `CancelledError` if the compute thread does not answer.
+    """
+    taken = worker.checkpoint(opened).result(patience)
+    if taken is None:
+        return None
+    content, last = taken
+    about = {
+        "step": last.step if last else 0,
+        "loss": last.loss if last else None,
+        "dice": last.dice if last else None,
+        "n_strokes": len(opened.store.strokes),
+    }
+    return content, about
 
 
 def _lies_in(tile: tuple[int, Box], update: TileUpdate) -> bool:
@@ -323,6 +486,17 @@ def class_infos(classes: tuple[ProjectClass, ...]) -> tuple[ClassInfo, ...]:
 def settings_of(settings: ProjectSettings) -> Settings:
     """Settings of a project as the live segmenter has them."""
     return Settings(settings.model, settings.training, settings.prediction, _local(settings.device), settings.paint)
+
+
+def _project_settings(settings: Settings) -> ProjectSettings:
+    """Settings of the live segmenter as a project has them."""
+    return ProjectSettings(
+        model=settings.model,
+        training=settings.training,
+        paint=settings.paint,
+        prediction=settings.prediction,
+        device=_local(settings.device),
+    )
 
 
 def _local(device: str) -> str:

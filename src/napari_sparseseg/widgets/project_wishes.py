@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from napari.qt.threading import thread_worker
-from qtpy.QtCore import QObject, Qt, QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QProgressDialog, QWidget
+from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.live.live_segmenter import LiveSegmenter
 from napari_sparseseg.storage.durable import RealDisk, replace_file
+from napari_sparseseg.storage.project.elsewhere import Copied, write_elsewhere
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import SUFFIX, Project
 from napari_sparseseg.widgets.history import ask_for_state
 from napari_sparseseg.widgets.home import forget_recent, home
+from napari_sparseseg.widgets.leaving import do_meanwhile
 from napari_sparseseg.widgets.opening import open_project
 from napari_sparseseg.widgets.results import remove_gone
 from napari_sparseseg.widgets.session import Session
 from napari_sparseseg.widgets.wishes import ask_for_output
 
-T = TypeVar("T")
-
 _HISTORY_SECONDS = 86_400.0
-_UNTOLD_SECONDS = 0.2  # for which nobody minds waiting
-_LOOK_MS = 50
 
 
 class ProjectWishes(QObject):
@@ -72,27 +70,29 @@ class ProjectWishes(QObject):
                 self._go_on_at(Path(asked if asked.endswith(SUFFIX) else asked + SUFFIX), project, image)
 
     def _go_on_at(self, target: Path, project: Project, image: ProjectImage) -> None:
-        session, source = self._session, self._session.source
+        session, live, source = self._session, self._session.live, self._session.source
         if source is None:
             raise InputError("there is no image, so there is nothing to save")
         is_moving = project.path.is_relative_to(home()) and not project.is_read_only
-        was_training = session.live.status.is_training
-        session.live.leave_project()
+        was_training = live.status.is_training
         copied: Project | None = None
         try:
-            do_meanwhile(self._widget, f"The project is copied to {target} …", lambda: project.copy_to(target))
+            text = f"The project is copied to {target} …"
+            copy = do_meanwhile(self._widget, text, lambda: _write(live, project, image, target))
             copied = Project.open(target)
-            session.open(source, copied.images[image.number])
+            session.open(source, copied.images[copy.number])
         except BaseException:
-            if copied is None or session.project is not copied:
-                if copied is not None:
-                    copied.close()
-                session.open(source, image)
+            if copied is not None and session.project is not copied:
+                copied.close()
             raise
-        finally:
+        finally:  # what is open is saved on, be it where it was
+            live.go_on_saving()
             if was_training:
-                session.live.start()
-        if is_moving:
+                live.start()
+        if copy.missing:
+            session.tell(f"All paint was saved to {target}, and work goes on there; but {copy.missing}", True)
+            return
+        if is_moving and not copied.is_read_only:
             with suppress(OSError):  # it is a copy then
                 RealDisk().remove(project.path)
                 forget_recent(project.path)
@@ -161,6 +161,15 @@ class ProjectWishes(QObject):
                 raise InputError(f"{error.filename or 'the project'} cannot be written ({error.strerror})") from error
 
 
+def _write(live: LiveSegmenter, project: Project, image: ProjectImage, target: Path) -> Copied:
+    """Copy the project with all that it holds by now, also what its disk has not taken."""
+    present = live.leave_project()
+    if present is not None:
+        return write_elsewhere(project, target, present)
+    project.copy_to(target)
+    return Copied(image.number)
+
+
 @thread_worker  # type: ignore[untyped-decorator]
 def _store(image: ProjectImage, array: Any) -> tuple[str, bool]:
     """Copy voxels; what to tell the user, and whether that is an error. Errors must not leave a napari worker."""
@@ -169,28 +178,6 @@ def _store(image: ProjectImage, array: Any) -> tuple[str, bool]:
     except Exception as error:  # noqa: BLE001 - lazy arrays run other people's code, which raises what it likes
         return f"The image was not stored: {str(error) or type(error).__name__}", True
     return "The image is in the project now", False
-
-
-def do_meanwhile(widget: QWidget, text: str, function: Callable[[], T]) -> T:
-    """Do something on another thread; if that takes long, a dialog says so, which lets nobody paint meanwhile.
-
-    Raises what that raises.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="sparseseg meanwhile") as pool:
-        future = pool.submit(function)
-        wait([future], _UNTOLD_SECONDS)
-        if not future.done():
-            dialog = QProgressDialog(text, "", 0, 0, widget.window())
-            dialog.setWindowTitle("Please wait")
-            dialog.setCancelButton(None)
-            dialog.setWindowModality(Qt.WindowModality.ApplicationModal)
-            looking = QTimer(dialog)
-            looking.timeout.connect(lambda: dialog.accept() if future.done() else None)
-            looking.start(_LOOK_MS)
-            while not future.done():  # Escape ends the dialog, but not what it waits for
-                dialog.exec()
-            dialog.deleteLater()
-        return future.result()
 
 
 def ask_for_folder(widget: QWidget) -> str:

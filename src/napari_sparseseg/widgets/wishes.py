@@ -16,6 +16,7 @@ from napari_sparseseg.errors import InputError, SparseSegError
 from napari_sparseseg.live.events import WholeState
 from napari_sparseseg.storage.formats import write_labels
 from napari_sparseseg.storage.whole import written_whole
+from napari_sparseseg.widgets.leaving import leaving, what_is_lost
 from napari_sparseseg.widgets.session import Session
 from napari_sparseseg.widgets.sources import ImageSource
 
@@ -42,19 +43,18 @@ class Wishes(QObject):
     # --- image ---
 
     def open_image(self, source: ImageSource) -> None:
-        """Work on an image; asks if there is paint on another one."""
+        """Work on an image; asks if there is paint on another one, which is saved first."""
         session = self._session
-        if session.has_paint and not ask(
-            self._widget,
-            "Use another image?",
-            f"You have painted on “{session.source.name if session.source else 'an image'}”. Working on "
-            f"“{source.name}” starts a project of its own; the present one is saved, and Project > Open recent brings "
-            "paint, model and prediction back.",
-            "Use it",
-        ):
-            return
-        with session.guarded():
-            session.open(source)
+        with session.guarded(), leaving(session, self._widget) as problem:
+            kept = "The present one is saved, and Project > Open recent brings paint, model and prediction back."
+            if not session.has_paint or ask(
+                self._widget,
+                "Use another image?",
+                f"You have painted on “{session.source.name if session.source else 'an image'}”. Working on "
+                f"“{source.name}” starts a project of its own. {what_is_lost(session, problem) if problem else kept}",
+                "Use it",
+            ):
+                session.open(source)
 
     # --- classes ---
 

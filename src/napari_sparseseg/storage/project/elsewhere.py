@@ -20,7 +20,7 @@ class Present:
     """What is worked on as it is in memory: image `number` of a project, and what belongs to the project.
 
     `model` is the content of a model file, with what is noted about it; None leaves those that are in the files, unless
-    the user has begun anew since.
+    the user has begun anew since. `lacks_model` says that there is a newer one, which could not be had.
     """
 
     number: int
@@ -32,13 +32,14 @@ class Present:
     model: bytes | None = None
     about_model: Mapping[str, Any] = field(default_factory=dict)
     is_begun_anew: bool = False
+    lacks_model: bool = False
 
 
 class Copied(NamedTuple):
-    """The number that the image has in the copy, and whether all that was in the project is there, too."""
+    """The number that the image has in the copy, and a sentence on what is not there; empty if all is."""
 
     number: int
-    is_whole: bool
+    missing: str = ""
 
 
 def write_elsewhere(project: Project, target: Path, present: Present) -> Copied:
@@ -47,22 +48,24 @@ def write_elsewhere(project: Project, target: Path, present: Present) -> Copied:
     Where its folder cannot be read any more, a project of what is in memory alone is made. Raises `ProjectError` if
     the target exists, and `ProjectError` or OSError if it cannot be written.
     """
-    number, is_whole = present.number, True
+    number, missing = present.number, ""
     try:
         project.copy_to(target, only_what_is_written=True)
-    except UnreadableProjectError:
-        number, is_whole = 0, False
+    except UnreadableProjectError as error:
+        number, missing = 0, f"its history, other images and earlier models are not there, for {error}"
         Project.create(target, disk=project.disk).close()
     try:
         with Project.open(target, disk=project.disk) as copy:
-            if not is_whole:
+            if missing:
                 _add_image(copy, project.images[present.number])
             _put(copy.images[number], present)
     except BaseException:
         with suppress(OSError):
             project.disk.remove(target)
         raise
-    return Copied(number, is_whole)
+    if present.lacks_model:
+        missing = missing or "the model as it is now is not there, for learning and predicting are at something long"
+    return Copied(number, missing)
 
 
 def _add_image(copy: Project, image: ProjectImage) -> None:

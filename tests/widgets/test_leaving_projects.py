@@ -1,0 +1,281 @@
+"""A project is left, for another place or another image: nothing that is in memory only is lost without being asked."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+from qtpy.QtTest import QTest
+
+from napari_sparseseg._types import Box, Plane, Region
+from napari_sparseseg.config import ModelConfig, TrainingConfig
+from napari_sparseseg.live import saving
+from napari_sparseseg.storage import durable
+from napari_sparseseg.storage.project.project import Project
+from napari_sparseseg.widgets import project_wishes, wishes
+from napari_sparseseg.widgets.dock import SparseSegDock
+from napari_sparseseg.widgets.sources import source_of
+
+SHAPE = (6, 48, 48)
+LEFT, RIGHT = Box((3, 4, 4), (4, 20, 20)), Box((3, 28, 28), (4, 44, 44))
+PLUGIN = ("napari-sparseseg", "Sparse Segmentation")
+SMALL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
+QUICK = TrainingConfig(warm_start_steps=60, patch_voxels=2048, check_every=5)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's data folder."""
+    monkeypatch.setenv("SPARSESEG_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def image() -> Any:
+    voxels = np.random.default_rng(1).integers(0, 90, SHAPE).astype(np.uint8)
+    voxels[:, 26:46, 26:46] += 120
+    return voxels
+
+
+@pytest.fixture
+def make_dock(make_napari_viewer: Any, image: Any) -> Iterator[Callable[[], SparseSegDock]]:
+    """Docks of new viewers that show the image."""
+
+    def make() -> SparseSegDock:
+        viewer = make_napari_viewer(show=True)
+        viewer.add_image(image, name="cells")
+        _, dock = viewer.window.add_plugin_dock_widget(*PLUGIN)
+        dock.session.configure(model=SMALL, training=QUICK)
+        dock.session.live.auto_start = False
+        QTest.qWait(20)
+        return dock
+
+    yield make
+    gc.collect()
+
+
+@pytest.fixture
+def fill(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path | None], None]:
+    """``fill(folder)``: from now on the disk takes nothing below a folder; None: it takes all again."""
+    full: list[Path] = []
+
+    def checked(real: Any, path_of: Callable[..., Path]) -> Any:
+        def do(*args: Any) -> Any:
+            if any(path_of(*args).is_relative_to(folder) for folder in full):
+                raise OSError(errno.ENOSPC, "No space left on device", str(path_of(*args)))
+            return real(*args)
+
+        return do
+
+    for name in ("write", "sync"):
+        real = getattr(durable.RealDisk, name)
+        monkeypatch.setattr(durable.RealDisk, name, checked(real, lambda _disk, path, *_: path))
+    for name in ("write_at", "sync"):
+        real = getattr(durable._RealFile, name)
+        monkeypatch.setattr(durable._RealFile, name, checked(real, lambda file, *_: file._path))
+    return lambda folder: full.__setitem__(slice(None), [] if folder is None else [folder])
+
+
+@pytest.fixture
+def save_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[SparseSegDock, Path], None]:
+    def do(dock: SparseSegDock, target: Path) -> None:
+        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(target))
+        dock.project_panel._save_as.trigger()
+        QTest.qWait(20)
+
+    return do
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    asked = Mock(return_value=False)
+    monkeypatch.setattr(wishes, "ask", asked)
+    return asked
+
+
+def paint(dock: SparseSegDock, box: Box, class_id: int) -> Any:
+    """A stroke; what all of the annotation is then."""
+    live = dock.session.live
+    live.annotate(Region(0, box), class_id, plane=Plane(0, 0, box.start[0]))
+    return live.codes.copy()
+
+
+def learn(dock: SparseSegDock) -> None:
+    """Two strokes and some steps of training, all of which is saved."""
+    live = dock.session.live
+    paint(dock, LEFT, 1)
+    paint(dock, RIGHT, 2)
+    live.start()
+    wait_until(lambda: live.status.step >= 3, 60)
+    live.pause()
+    wait_until(lambda: not live.status.activity.startswith("Training"))
+
+
+def messages() -> list[str]:
+    return [record.message for record in notification_manager.records]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    for _ in range(int(seconds * 100)):
+        if condition():
+            return
+        QTest.qWait(10)
+    pytest.fail(f"it did not happen; {messages()}")
+
+
+def annotation_in(path: Path) -> Any:
+    with Project.open(path, read_only=True) as project:
+        return project.images[0].annotation()
+
+
+class TestSavingElsewhere:
+    def test_what_a_full_disk_has_not_taken_goes_along(
+        self, make_dock: Any, fill: Any, save_as: Any, tmp_path: Path
+    ) -> None:
+        dock = make_dock()
+        live, old = dock.session.live, dock.session.project.path
+        paint(dock, LEFT, 1)
+        assert live.project.journal.sync(timeout=5)
+        fill(old)
+        codes = paint(dock, RIGHT, 2)
+        wait_until(lambda: "No space left" in live.saving.error)
+        save_as(dock, tmp_path / "mine.sparseseg")
+        assert dock.session.project.path == tmp_path / "mine.sparseseg"
+        np.testing.assert_array_equal(live.codes, codes)
+        assert not old.exists()
+        assert live.saving.error == ""
+        assert live.project.journal.sync(timeout=5)
+        np.testing.assert_array_equal(annotation_in(tmp_path / "mine.sparseseg"), codes)
+
+    def test_what_is_in_memory_goes_along_though_the_folder_is_gone(
+        self, make_dock: Any, save_as: Any, tmp_path: Path
+    ) -> None:
+        dock = make_dock()
+        live, stick = dock.session.live, tmp_path / "stick"
+        stick.mkdir()
+        paint(dock, LEFT, 1)
+        save_as(dock, stick / "cells.sparseseg")
+        stick.rename(tmp_path / "pulled out")
+        codes = paint(dock, RIGHT, 2)
+        wait_until(lambda: bool(live.saving.error))
+        save_as(dock, tmp_path / "nowhere" / "mine.sparseseg")
+        assert any("cannot be made" in text for text in messages())
+        np.testing.assert_array_equal(live.codes, codes)
+        assert live.saving.error
+        save_as(dock, tmp_path / "mine.sparseseg")
+        assert any("All paint was saved" in text for text in messages())
+        np.testing.assert_array_equal(live.codes, codes)
+        codes = paint(dock, RIGHT, 1)
+        assert live.project.journal.sync(timeout=5)
+        np.testing.assert_array_equal(annotation_in(tmp_path / "mine.sparseseg"), codes)
+
+    def test_what_could_not_be_written_anywhere_is_saved_once_the_folder_is_back(
+        self, make_dock: Any, save_as: Any, tmp_path: Path
+    ) -> None:
+        dock = make_dock()
+        live, stick = dock.session.live, tmp_path / "stick"
+        stick.mkdir()
+        save_as(dock, stick / "cells.sparseseg")
+        paint(dock, LEFT, 1)
+        assert live.project.journal.sync(timeout=5)
+        stick.rename(tmp_path / "pulled out")
+        codes = paint(dock, RIGHT, 2)
+        save_as(dock, tmp_path / "nowhere" / "mine.sparseseg")
+        (tmp_path / "pulled out").rename(stick)
+        wait_until(lambda: not live.saving.error and live.project.journal.sync(timeout=1))
+        np.testing.assert_array_equal(live.codes, codes)
+        np.testing.assert_array_equal(annotation_in(stick / "cells.sparseseg"), codes)
+
+    def test_nothing_is_moved_without_its_model(
+        self, make_dock: Any, save_as: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dock = make_dock()
+        live, old, may_end = dock.session.live, dock.session.project.path, threading.Event()
+        learn(dock)
+        monkeypatch.setattr(saving, "_PATIENCE", 0.1)
+        live._note_model()
+        live._worker.compute(lambda: may_end.wait(20))
+        save_as(dock, tmp_path / "mine.sparseseg")
+        may_end.set()
+        assert any("try again in a minute" in text for text in messages())
+        assert dock.session.project.path == old
+        assert live.status.has_model
+        save_as(dock, tmp_path / "mine.sparseseg")
+        wait_until(lambda: live.status.has_model)
+        assert not old.exists()
+
+    def test_what_was_changed_for_reading_only_goes_along(self, make_dock: Any, save_as: Any, tmp_path: Path) -> None:
+        dock = make_dock()
+        paint(dock, LEFT, 1)
+        path = dock.session.project.path
+        other = make_dock()
+        live = other.session.live
+        other._project_wishes.open(path)
+        assert other.session.bridge.is_read_only
+        live.rename_class(2, "nucleus")
+        codes = paint(other, RIGHT, 2)  # as accepting a suggestion does
+        save_as(other, tmp_path / "mine.sparseseg")
+        assert not other.session.bridge.is_read_only
+        assert live.classes[1].name == "nucleus"
+        np.testing.assert_array_equal(live.codes, codes)
+        assert path.exists()
+
+
+class TestAnotherImage:
+    @pytest.fixture
+    def full(self, make_dock: Any, fill: Any) -> SparseSegDock:
+        """A dock on a project with a stroke that its disk does not take."""
+        dock = make_dock()
+        fill(dock.session.project.path)
+        paint(dock, LEFT, 1)
+        return dock
+
+    def test_whoever_has_strokes_in_memory_only_is_told_that_they_would_be_lost(
+        self, full: SparseSegDock, fill: Any, image: Any, ask: Mock
+    ) -> None:
+        session = full.session
+        old, codes = session.project.path, session.live.codes.copy()
+        source = source_of([full._viewer.add_image(image[::-1], name="others")])
+        full._wishes.open_image(source)
+        question = ask.call_args.args[2]
+        assert "will be lost" in question
+        assert "No space left" in question
+        assert "brings" not in question
+        assert session.project.path == old
+        fill(None)  # and it is saved on
+        wait_until(lambda: not session.live.saving.error and session.live.project.journal.sync(timeout=1))
+        np.testing.assert_array_equal(annotation_in(old), codes)
+        ask.return_value = True
+        full._wishes.open_image(source)
+        assert "will be lost" not in ask.call_args.args[2]
+        assert session.project.path != old
+        np.testing.assert_array_equal(annotation_in(old), codes)
+
+    def test_a_model_that_cannot_be_saved_yet_is_waited_for_in_a_dialog(
+        self, make_dock: Any, image: Any, ask: Mock
+    ) -> None:
+        dock = make_dock()
+        live, old, may_end = dock.session.live, dock.session.project.path, threading.Event()
+        learn(dock)
+        source = source_of([dock._viewer.add_image(image[::-1], name="others")])
+        live.hold_saving()
+        live.go_on_saving()
+        live._note_model()
+        with Project.open(old, read_only=True) as project:
+            n_saved = project.manifest.checkpoints[-1].number
+        live._worker.compute(lambda: may_end.wait(20))
+        threading.Timer(0.5, may_end.set).start()
+        ask.return_value = True
+        dock._wishes.open_image(source)
+        assert may_end.is_set()
+        assert "will be lost" not in ask.call_args.args[2]
+        with Project.open(old, read_only=True) as project:
+            assert project.manifest.checkpoints[-1].number == n_saved + 1
