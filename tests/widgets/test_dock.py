@@ -29,7 +29,13 @@ from napari_sparseseg import samples
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.live.events import CurvePoint, LiveState, LiveStatus, ObjectsChange
+from napari_sparseseg.live.events import (
+    CurvePoint,
+    LiveState,
+    LiveStatus,
+    ObjectsChange,
+    SuggestedSlice,
+)
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets import commands, image_panel, project_wishes, settings_panel, wishes
 from napari_sparseseg.widgets.dock import SparseSegDock
@@ -253,6 +259,18 @@ class TestOpening:
         assert [dock.session.source.name for dock in docks] == ["image 0", "image 1"]
         paint(docks[0])
         assert not docks[1].session.has_paint
+
+    def test_an_answer_about_the_image_before_is_not_shown_on_the_next(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        session = dock.session
+        paint(dock)
+        told = len(messages())
+        session.live.events.slice_suggested.emit(SuggestedSlice(Plane(0, 0, 9), (9, 5, 6), 0.3, "uncertainty"))
+        session.open(source_of([add_image(viewer, "others", (3, 20, 20))]))
+        session.relay.flush()
+        assert session.bridge.spot.layer is None
+        assert not any("Paint next" in text for text in messages()[told:])
 
 
 class TestWishes:

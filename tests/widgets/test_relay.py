@@ -8,16 +8,21 @@ import weakref
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, QThread
 
-from napari_sparseseg._types import Box
+from napari_sparseseg._types import Box, Plane
 from napari_sparseseg.live.events import (
     ClassInfo,
     CurvePoint,
     LiveEvents,
     LiveStatus,
+    ObjectsChange,
+    ObjectTable,
     PaintChange,
+    SavingStatus,
+    SuggestedSlice,
     TileUpdate,
 )
 from napari_sparseseg.widgets.relay import GuiRelay
@@ -121,6 +126,19 @@ def test_what_came_before_a_clearing_is_dropped(events: LiveEvents, relay: GuiRe
     values = dict(log.entries)
     assert [t.generation for t in values["tiles"]] == [2]
     assert [p.step for p in values["curve"]] == [1]
+
+
+def test_answers_about_another_image_are_dropped_and_what_is_so_is_told(events: LiveEvents, relay: GuiRelay) -> None:
+    told: list[str] = []
+    for name in ("objects", "suggested", "table", "saving"):
+        getattr(relay, name).connect(lambda _, name=name: told.append(name))
+    events.objects_changed.emit(ObjectsChange(0, Box.whole((1, 2, 2))))
+    events.slice_suggested.emit(SuggestedSlice(Plane(0, 0, 0), (0, 1, 1), 0.3, "uncertainty"))
+    events.objects_measured.emit(ObjectTable(0, pd.DataFrame({"id": [1]})))
+    events.saving_changed.emit(SavingStatus("cells"))
+    relay.drop_answers()
+    relay.flush()
+    assert told == ["saving"]
 
 
 def test_paint_and_points_keep_their_order_and_none_is_lost(events: LiveEvents, relay: GuiRelay) -> None:

@@ -111,6 +111,15 @@ class GuiRelay(QObject):
             if self._events is not None:  # what was delivered may have closed the relay
                 signal.emit(*values)
 
+    def drop_answers(self) -> None:
+        """Drop what was found out about the image before, now that another one is open; GUI thread.
+
+        The clearing of predictions does not tell that: a reset clears them too, and the objects stay.
+        """
+        with self._lock:
+            self._mail.objects.clear()
+            self._mail.suggested = self._mail.table = None
+
     def close(self) -> None:
         """Listen no longer, deliver nothing more; may be called twice. GUI thread."""
         events, self._events = self._events, None

@@ -149,6 +149,7 @@ class Session(QObject):
             if is_new:
                 _finish(taken.project if taken else None, is_unused=True)
             raise
+        self.relay.drop_answers()
         if self._is_on_screen(source):  # else it is still the one that was removed, in a project of another name
             self._predict_again()
         before, self.project = self.project, taken.project if taken else None
