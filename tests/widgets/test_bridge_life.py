@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -496,6 +497,20 @@ def test_the_layers_of_an_image_before_are_hidden_and_take_no_paint(set_stage):
     stage.screenshot("put-aside")
     assert stage.annotation.editable
     assert stage.prediction.editable
+
+
+def test_what_can_be_looked_at_only_stays_locked_whatever_a_script_assigns(set_stage, make_live):
+    live = make_live()
+    live.project = SimpleNamespace(project=SimpleNamespace(is_read_only=True))
+    stage = set_stage(live=live)
+    for what in ("annotation", "prediction"):
+        layer = getattr(stage, what)
+        assert not layer.editable
+        layer.data = np.ones_like(layer.data)
+        assert not layer.editable
+        stage.viewer.layers.remove(layer)
+        stage.bridge.restore_layers()
+        assert not getattr(stage, what).editable
 
 
 def test_back_at_an_image_its_layers_are_there_once(set_stage):

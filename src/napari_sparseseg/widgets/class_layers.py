@@ -140,13 +140,13 @@ class ClassLayers(QObject):
         if viewer is None:
             return
         painted = PaintLayer(viewer, self._pair.axes, ClassLayer, f"{self._pair.source.name} {info.name}")
+        painted.is_locked = self._pair.is_read_only
         self._layers[info.class_id] = painted
         for frame, box in self._known_boxes():
             painted.write(frame, box, self._values(info.class_id, frame, box))
         active = viewer.layers.selection.active
         painted.show(self._history, colormap=_colormap(info), opacity=_OPACITY, **self._pair.placement)
         painted.layer.selected_label = info.class_id  # type: ignore[union-attr]  # it has just been shown
-        painted.layer.editable = not self._pair.is_read_only  # type: ignore[union-attr]
         viewer.layers.selection.active = active
         painted.painted.connect(partial(self._on_painted, info.class_id))
         painted.replaced.connect(partial(self._on_replaced, info.class_id))

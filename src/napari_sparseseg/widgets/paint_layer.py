@@ -49,6 +49,8 @@ class PaintLayer(QObject):
         """Whether painting what is there already says something: it confirms a prediction, or names an object."""
         self.tells_absence = kind is ClassLayer
         """Whether erasing where nothing is does, too."""
+        self.is_locked = False
+        """Whether the layer can be looked at only, from when it is shown on."""
         self.words: Words | None = None
         """What the layer says of the voxel under the cursor, from when it is shown on."""
         self._viewer = weakref.ref(viewer)
@@ -72,6 +74,7 @@ class PaintLayer(QObject):
             emitter.connect(callback)
         self.layer = layer
         viewer.add_layer(layer)
+        layer.editable = not self.is_locked
 
     def forget(self) -> None:
         """Let go of the layer, which was removed or becomes one like any other."""
@@ -97,6 +100,7 @@ class PaintLayer(QObject):
             (layer.events.paint, self._on_paint),
             (layer.events.data, self._on_data),
             (layer.events.set_data, self._on_set_data),
+            (layer.events.editable, self._on_editable),
             (layer.events.selected_label, self._on_selected_label),
             (layer.events.brush_size, self._on_brush_size),
         ]
@@ -185,6 +189,11 @@ class PaintLayer(QObject):
         given = self.layer.data
         self.layer.data = self.array.data
         self.replaced.emit(np.asarray(given))
+
+    def _on_editable(self) -> None:
+        """With other data napari lets a layer be painted on again."""
+        if self.is_locked and self.layer is not None:
+            self.layer.editable = False
 
     def _on_set_data(self) -> None:
         """The layer was sliced anew, by the slider or a refresh: the moment to look for edits in place."""

@@ -66,6 +66,7 @@ class LayerPair(QObject):
         self.prediction.painted.connect(self._on_prediction_painted)
         self.prediction.replaced.connect(self._on_prediction_replaced)
         for painted in self.both:
+            painted.is_locked = is_read_only
             painted.settled.connect(self.sync)
 
     @property
@@ -109,9 +110,6 @@ class LayerPair(QObject):
         )
         if goes_beneath:
             viewer.layers.move(len(viewer.layers) - 1, viewer.layers.index(self.annotation.layer))
-        for painted in self.both:
-            if painted.layer is not None:
-                painted.layer.editable = not self.is_read_only
 
     def forget(self) -> None:
         """Leave the layers in the viewer as ordinary ones."""
