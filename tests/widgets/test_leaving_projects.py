@@ -20,7 +20,7 @@ from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.live import saving
 from napari_sparseseg.storage import durable
 from napari_sparseseg.storage.project.project import Project
-from napari_sparseseg.widgets import project_wishes, wishes
+from napari_sparseseg.widgets import opening, project_wishes, wishes
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.sources import source_of
 
@@ -258,6 +258,26 @@ class TestAnotherImage:
         assert "will be lost" not in ask.call_args.args[2]
         assert session.project.path != old
         np.testing.assert_array_equal(annotation_in(old), codes)
+
+    def test_opening_another_project_asks_too(
+        self, full: SparseSegDock, fill: Any, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = Mock(return_value=False)
+        monkeypatch.setattr(opening, "ask_to_leave", asked)
+        live, old = full.session.live, full.session.project.path
+        with Project.create(tmp_path / "other.sparseseg") as project:
+            project.add_image(image, shape=(1, *SHAPE))
+        full._project_wishes.open(project.path)
+        assert "No space left" in asked.call_args.args[0]
+        assert full.session.project.path == old
+        assert (live.codes > 0).any()
+        asked.return_value = True
+        full._project_wishes.open(project.path)
+        assert full.session.project.path == project.path
+        fill(None)
+        full._project_wishes.open(old)
+        assert full.session.project.path == old
+        assert asked.call_count == 2  # the last time all was saved
 
     def test_a_model_that_cannot_be_saved_yet_is_waited_for_in_a_dialog(
         self, make_dock: Any, image: Any, ask: Mock

@@ -15,6 +15,7 @@ from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.project.reference import ImageState
 from napari_sparseseg.widgets.home import painted_at
+from napari_sparseseg.widgets.leaving import leaving, what_is_lost
 from napari_sparseseg.widgets.restoring import (
     add_to_viewer,
     find_in_viewer,
@@ -88,7 +89,10 @@ def _go_on(session: Session, viewer: Any, image: ProjectImage, found: _Found | N
     if image is session.live.project and session.take_back(found.source):
         session.bridge.set_mode(session.bridge.mode)  # which brings back what else was removed
         return
-    session.open(found.source, image)
+    with leaving(session, QApplication.activeWindow()) as problem:
+        if problem and session.has_paint and not ask_to_leave(what_is_lost(session, problem)):
+            return
+        session.open(found.source, image)
     painted = session.live.painted_slices()
     if painted:
         session.bridge.go_to(painted[0].plane)
@@ -178,6 +182,21 @@ def ask_for_image(problem: str, *, can_use: bool) -> Answer:
     box.exec()
     clicked = box.clickedButton()
     return next((answer for button, answer in answers.items() if button is clicked), "cancel")
+
+
+def ask_to_leave(loss: str) -> bool:
+    """Whether the user agrees to what opening the project costs."""
+    box = QMessageBox(
+        QMessageBox.Icon.Warning,
+        "Open the project?",
+        loss,
+        QMessageBox.StandardButton.Cancel,
+        QApplication.activeWindow(),
+    )
+    agree = box.addButton("Open it", QMessageBox.ButtonRole.AcceptRole)
+    box.setDefaultButton(QMessageBox.StandardButton.Cancel)
+    box.exec()
+    return box.clickedButton() is agree
 
 
 def choose_file() -> str:
