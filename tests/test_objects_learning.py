@@ -10,7 +10,7 @@ from napari_sparseseg import ModelConfig, SparseSegmenter, TrainingConfig
 from napari_sparseseg.errors import InputError, InputTypeError
 
 MODEL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
-TRAINING = TrainingConfig(warm_start_steps=60, patch_voxels=2048, check_every=5)
+TRAINING = TrainingConfig(warm_start_steps=20, patch_voxels=2048, check_every=5)
 SHAPE = (10, 26, 22)
 CELLS = 1 + (np.indices(SHAPE)[1] // 9) * 3 + np.indices(SHAPE)[2] // 9
 IS_CELL = np.indices(SHAPE)[2] < 18

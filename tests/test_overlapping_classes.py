@@ -11,7 +11,7 @@ from napari_sparseseg.engine.checkpoint import save_model
 
 SHAPE = (8, 40, 40)
 MODEL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
-TRAINING = TrainingConfig(warm_start_steps=60, patch_voxels=2048, check_every=5)
+TRAINING = TrainingConfig(warm_start_steps=20, patch_voxels=2048, check_every=5)
 
 
 def make_segmenter(overlapping=True, **options):
@@ -129,7 +129,8 @@ class TestPaint:
         codes[2][~truth[0, 2]], codes[5][truth[1, 5]] = 1, 2
         with pytest.raises(InputError, match="missing_weight"):
             make_segmenter().fit(image, codes, max_steps=1)
-        segmenter = make_segmenter(paint={"missing_weight": 0.1}).fit(image, codes, max_steps=15)
+        segmenter = make_segmenter(paint={"missing_weight": 0.1}).set_params(training__warm_start_steps=60)
+        segmenter.fit(image, codes, max_steps=15)
         present = segmenter.predict_present(image)
         assert (present[1] == truth[1])[:, ~truth[0, 0] | truth[1, 0]].mean() > 0.9
 

@@ -15,7 +15,7 @@ from napari_sparseseg.engine.predictor import Predictor
 from napari_sparseseg.errors import InputError, InputTypeError, NotFittedError
 
 MODEL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
-TRAINING = TrainingConfig(warm_start_steps=60, patch_voxels=2048, check_every=5)
+TRAINING = TrainingConfig(warm_start_steps=20, patch_voxels=2048, check_every=5)
 OBJECTS = ObjectConfig(reach=4.0, smallest=5)
 SHAPE = (12, 40, 44)
 NUMBER = 1 + (np.indices(SHAPE)[1] // 10) * 5 + np.indices(SHAPE)[2] // 10
