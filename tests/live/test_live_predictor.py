@@ -47,7 +47,8 @@ def make(shape, channel_axis=None, spacing=(1.0, 1.0, 1.0), context=0.5, heads=N
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(1.5)
-    flat_features = features.read(Box.whole(shape)).reshape(-1, spec.bank.n_features)
+    part = Box((0, 0, 0), tuple(min(n, 90) for n in shape))  # of a large image: its features take long
+    flat_features = features.read(part).reshape(-1, spec.bank.n_features)
     network.standardise_by(flat_features, spec.bank.emphasis(0.5))
     network.context = context
     store = AnnotationStore((1, *shape))
