@@ -33,7 +33,7 @@ from napari_sparseseg.engine.model import FittedModel, ModelSpec
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.errors import InputError, ModelFileError, ProjectError
 from napari_sparseseg.live import live_segmenter, saving
-from napari_sparseseg.live.events import LiveState
+from napari_sparseseg.live.events import LiveState, TileUpdate
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.learner import table_of
 from napari_sparseseg.live.loop import LiveLoop
@@ -220,6 +220,29 @@ class TestComingBack:
         assert project.images[0].prediction() is None
         assert not live._saver._parts()
         assert not list((project.images[0].folder / "prediction").iterdir())
+        close(live, project)
+
+    def test_a_tile_that_a_dropped_model_predicted_last_is_not_saved(self, opened):
+        live, project = opened()
+        wait_for(lambda: live._worker.loop is not None)
+        may_end = threading.Event()
+        live._worker.compute(lambda: may_end.wait(30))  # as if the old model were predicting
+        live.reset_model()
+        box = Box((0, 0, 0), (1, 5, 5))
+        live._work.labels[(0, *box.slices)] = 2
+        tile = TileUpdate(0, box, np.full(box.shape, 2, np.uint8), generation=1)
+        live._work.switch.tell(live.events.tile_predicted, tile)
+        assert live._saver.hold()  # all is saved
+        assert project.images[0].prediction() is None
+        live._saver.go_on()
+        may_end.set()
+        live._worker.compute(lambda: None).result(30)
+        assert not live._work.labels.any()
+        live._work.labels[(0, *box.slices)] = 2
+        live._work.switch.tell(live.events.tile_predicted, tile)  # of the new one
+        assert live._saver.hold()
+        assert project.images[0].prediction() is not None
+        live._saver.go_on()
         close(live, project)
 
     def test_a_model_that_a_class_was_removed_from_does_not_take_a_newer_one_for_it(self, opened):

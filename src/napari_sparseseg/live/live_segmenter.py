@@ -616,6 +616,8 @@ class LiveSegmenter:
     def _begin_anew(self, start: FittedModel | None) -> None:
         self._opened().score.clear()
         self._switch.wish(is_halted=False, find=None)
+        if self._saver is not None:
+            self._saver.expect_clearing()
         self._worker.reset(start)
         if self._saver is not None:  # after that, so that the old model is not saved once more
             self._saver.forget_model()

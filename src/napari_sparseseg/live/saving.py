@@ -66,6 +66,7 @@ class Saver:
         self._has_new_tiles = False
         self._tiles: set[tuple[int, Box]] = set()
         self._has_forgotten = False
+        self._awaits_clearing = False  # the model that is not wanted any more may still be predicting
         self._journal_error = ""
         self._error = ""
         now = time.monotonic()
@@ -90,6 +91,7 @@ class Saver:
         self._marked_revision = opened.store.revision
         self._folded_ticket = -self._image.n_unfolded
         self._events.tile_predicted.connect(self._note_tile)
+        self._events.predictions_cleared.connect(self._note_clearing)
         self._thread.start()
 
     def hear_journal(self, error: str) -> None:
@@ -110,6 +112,10 @@ class Saver:
     def note_model(self) -> None:
         """The model is another one now, though maybe of the same step: the next save is to keep it."""
         self._n_models += 1
+
+    def expect_clearing(self) -> None:
+        """The model is about to begin anew: what the one before still predicts is not saved."""
+        self._awaits_clearing = True
 
     def forget_model(self) -> None:
         """The user began anew: neither models nor a prediction that were saved come back."""
@@ -170,6 +176,7 @@ class Saver:
         self._thread.join(timeout)
         self._is_detached = True
         self._events.tile_predicted.disconnect(self._note_tile, missing_ok=True)
+        self._events.predictions_cleared.disconnect(self._note_clearing, missing_ok=True)
         if self._image.journal is self._journal:  # else the image was opened anew
             self._image.close()
         return self._is_handed_over or (not self._thread.is_alive() and not self.unsaved)
@@ -316,7 +323,12 @@ class Saver:
             self._is_wanted |= everything
             self._changed.notify_all()
 
+    def _note_clearing(self) -> None:
+        self._awaits_clearing = False
+
     def _note_tile(self, update: TileUpdate) -> None:
+        if self._awaits_clearing:
+            return
         if update.is_forgotten:
             self._tiles = {tile for tile in self._tiles if not _lies_in(tile, update)}
             return
@@ -370,6 +382,9 @@ class Onlooker:
     def note_model(self) -> None:
         """The model is another one, though maybe of the same step."""
         self._has_other_model = True
+
+    def expect_clearing(self) -> None:
+        """The model is about to begin anew."""
 
     def forget_model(self) -> None:
         """The user began anew."""
