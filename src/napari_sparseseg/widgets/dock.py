@@ -150,7 +150,7 @@ class SparseSegDock(QWidget):
         return [
             (session.source_changed, self._on_source_changed),
             (session.source_returned, self.image_panel.show_source),
-            (session.told, self._show_message),
+            (session.message_shown, self._show_message),
             (session.maps_changed, self._show_maps),
             (session.configured, self._show_settings),
             (session.configured, self._show_project),

@@ -77,10 +77,8 @@ class Session(QObject):
     """The `ImageSource` in use now."""
     source_returned = Signal(object)
     """The `ImageSource` in use, whose layers were removed, and others with its voxels have come."""
-    told = Signal(str, bool)
+    message_shown = Signal(str, bool)
     """Something the user was told: the sentence, and whether it is an error."""
-    heard = Signal(str, bool)
-    """Something to be told; emitted on any thread."""
     maps_changed = Signal()
     """Other layers are switched on than before, without the user's doing."""
     configured = Signal()
@@ -378,7 +376,7 @@ class Session(QObject):
         is_file_name = "." in text.split(maxsplit=1)[0].rstrip(".!?")  # which is written as it is
         sentence = (text[0] if is_file_name else text[0].upper()) + text[1:] + ("" if text[-1] in ".!?" else ".")
         (show_error if is_error else show_info)(sentence)
-        self.told.emit(sentence, is_error)
+        self.message_shown.emit(sentence, is_error)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -430,7 +428,6 @@ class Session(QObject):
         self.relay.paint.connect(self._on_paint)
         self.bridge.problem.connect(self._on_failed)
         self.bridge.layers_lost.connect(self._on_layers_lost)
-        self.heard.connect(self.tell)
         self.configured.connect(self._drop_class_layers)
 
     def _on_failed(self, reason: str) -> None:
