@@ -19,6 +19,7 @@ from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.live import saving
 from napari_sparseseg.storage import durable
+from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets import opening, project_wishes, wishes
 from napari_sparseseg.widgets.dock import SparseSegDock
@@ -227,6 +228,42 @@ class TestSavingElsewhere:
         assert live.classes[1].name == "nucleus"
         np.testing.assert_array_equal(live.codes, codes)
         assert path.exists()
+
+    def test_an_image_that_is_read_from_the_project_is_there_still(
+        self, make_dock: Any, save_as: Any, image: Any, tmp_path: Path, own_folder: Path
+    ) -> None:
+        path = own_folder / "projects" / "stored.sparseseg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Project.create(path) as project:
+            project.add_image(image, shape=(1, *SHAPE)).store_pixels(image)
+        dock = make_dock()
+        dock._viewer.layers.clear()
+        dock._project_wishes.open(path)
+        np.testing.assert_array_equal(dock.session.source.array, image)
+        save_as(dock, tmp_path / "mine.sparseseg")
+        assert dock.session.project.path == tmp_path / "mine.sparseseg"
+        np.testing.assert_array_equal(dock.session.source.array, image)
+        assert path.exists()  # whence the voxels of larger images are read
+
+    def test_nothing_is_moved_while_the_image_is_being_stored(
+        self, make_dock: Any, save_as: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dock = make_dock()
+        old, may_end, real = dock.session.project.path, threading.Event(), ProjectImage._write_pixels
+
+        def write(*args: Any) -> None:
+            assert may_end.wait(20)
+            real(*args)
+
+        monkeypatch.setattr(ProjectImage, "_write_pixels", write)
+        dock.project_panel._store.trigger()
+        save_as(dock, tmp_path / "mine.sparseseg")
+        assert "being stored" in messages()[-1]
+        assert dock.session.project.path == old
+        may_end.set()
+        wait_until(lambda: not dock.project_panel._store.isEnabled())
+        save_as(dock, tmp_path / "mine.sparseseg")
+        assert not old.exists()
 
 
 class TestAnotherImage:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from napari.qt.threading import thread_worker
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
@@ -38,6 +39,7 @@ class ProjectWishes(QObject):
         self._session = session
         self._viewer = viewer
         self._widget = widget
+        self._storing: ProjectImage | None = None  # into its project, at present
 
     # --- open ---
 
@@ -73,7 +75,11 @@ class ProjectWishes(QObject):
         session, live, source = self._session, self._session.live, self._session.source
         if source is None:
             raise InputError("there is no image, so there is nothing to save")
-        is_moving = project.path.is_relative_to(home()) and not project.is_read_only
+        if self._storing is not None and self._storing is image:
+            raise InputError("the image is being stored in the project; save it elsewhere once that is done")
+        # voxels that are read from the old folder when they are needed must stay there
+        is_read_there = image.entry.is_stored and not isinstance(source.array, np.ndarray)
+        is_moving = project.path.is_relative_to(home()) and not project.is_read_only and not is_read_there
         was_training = live.status.is_training
         copied: Project | None = None
         try:
@@ -106,10 +112,12 @@ class ProjectWishes(QObject):
             if self._session.source is None:
                 raise InputError("there is no image to store")
             worker = _store(image, self._session.source.array)
+            self._storing = image
             worker.returned.connect(self._on_stored)
             worker.start()
 
     def _on_stored(self, outcome: tuple[str, bool]) -> None:
+        self._storing = None
         self._session.tell(*outcome)
         self._session.configured.emit()  # whoever shows what can be stored looks again
 
