@@ -30,7 +30,7 @@ def pictures(draw):
 
 
 @given(picture=pictures())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_counts_places_and_means_are_those_of_the_voxels(picture):
     objects, image, labels, at_once = picture
     spacing = (2.0, 0.5, 3.0)[-objects.ndim :]
@@ -59,7 +59,7 @@ def test_counts_places_and_means_are_those_of_the_voxels(picture):
 
 
 @given(picture=pictures())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_how_much_is_read_at_once_changes_no_surface(picture):
     objects, *_, at_once = picture
     whole = measure_objects(objects)
@@ -151,7 +151,7 @@ def test_what_cannot_be_measured_is_refused(arguments, error, text):
 
 
 @given(data=st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_some_objects_are_measured_alone_as_among_all(data):
     shape = data.draw(hnp.array_shapes(min_dims=3, max_dims=3, min_side=2, max_side=6))
     ids = data.draw(hnp.arrays(np.uint32, shape, elements=st.sampled_from([0, 1, 2, 7])))
