@@ -17,7 +17,7 @@ from napari_sparseseg.storage.annotation import read_annotation
 from napari_sparseseg.storage.volume import ArrayVolume
 
 SMALL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
-QUICK = TrainingConfig(warm_start_steps=100, patch_voxels=2048, check_every=5)
+QUICK = TrainingConfig(warm_start_steps=30, patch_voxels=2048, check_every=5)
 CUBES = (1.0, 1.0, 1.0)
 
 

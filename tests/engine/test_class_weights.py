@@ -73,7 +73,8 @@ class TestLearning:
         image, _ = volume
         found = {}
         for weight in (0.1, 1.0, 10.0):
-            trainer = make_trainer(image, strokes(volume[1]), QUICK, paint=PaintConfig(class_weights=(1.0, weight)))
+            config, paint = QUICK.with_changes(warm_start_steps=100), PaintConfig(class_weights=(1.0, weight))
+            trainer = make_trainer(image, strokes(volume[1]), config, paint=paint)
             for _ in trainer.steps(with_context=False):
                 pass
             features = trainer.averaged(trainer._maps[0].read(whole(SHAPE)))

@@ -238,7 +238,7 @@ class TestPrediction:
     )
     def test_tiled_equals_whole(self, shape, spacing, context, novelty):
         heads = Heads(candidates=True, novelty=novelty)
-        tiled = make_predictor(shape, spacing, context, 4096, heads)
+        tiled = make_predictor(shape, spacing, context, 6000, heads)
         at_once = make_predictor(shape, spacing, context, 1 << 24, heads)
         assert tiled.n_tiles > at_once.n_tiles == 1
         (expected,) = at_once.predict(extras=("candidates", "novelty"))

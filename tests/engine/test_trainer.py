@@ -325,7 +325,7 @@ class TestChangingClasses:
         assert trainer._optimiser is optimiser
 
     def test_the_new_class_is_learnt(self):
-        trainer = make_trainer(IMAGE, CODES, QUICK.with_changes(warm_start_steps=600))
+        trainer = make_trainer(IMAGE, CODES, QUICK.with_changes(warm_start_steps=200))
         unet_steps(trainer, 3)
         codes, image = CODES.copy(), IMAGE.copy()
         codes[[3, 7, 11], :12] = 5
@@ -492,7 +492,7 @@ class TestPixelHead:
         assert usual * 1.5 < long <= usual * 2.5 + 1
 
     def test_steps_are_told_while_it_is_fitted(self):
-        steps = pixel_steps(make_trainer(IMAGE, CODES, QUICK.with_changes(warm_start_steps=300)))
+        steps = pixel_steps(make_trainer(IMAGE, CODES, QUICK.with_changes(warm_start_steps=100)))
         assert len(steps) > 2
         assert all(np.isfinite(step.loss) for step in steps)
 
