@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -1063,3 +1064,30 @@ def test_complete_slices_lie_in_the_boxes():
     store = AnnotationStore((1, 3, 5, 130))
     store.set_complete(Plane(0, 0, 1), complete=True)
     assert store.painted_boxes(0) == [box((0, 3), (0, 5), (x, min(x + 64, 130))) for x in (0, 64, 128)]
+
+
+# ---------------------------------------------------------------- memory
+
+
+def peak_of(action) -> int:
+    """Bytes that an action needs at most."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("action", "most"),
+    [
+        (lambda store, region, _: store.annotate(region, 1), 17),
+        (lambda store, region, other: store.correct(region, 2, shown=other, class_ids=(1, 2), background=1), 21),
+    ],
+)
+def test_a_whole_volume_is_painted_in_few_bytes_for_each_voxel(action, most):
+    whole = box((0, 16), (0, 256), (0, 256))
+    other = np.random.default_rng(0).integers(1, 4, whole.shape, np.uint8)
+    store = AnnotationStore((1, *whole.shape))
+    assert peak_of(lambda: action(store, Region(0, whole), other)) < most * whole.n_voxels

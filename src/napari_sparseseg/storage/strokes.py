@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from threading import RLock
 from typing import Any, NamedTuple
 
@@ -47,6 +47,7 @@ MAX_STROKES = 2**16 - 1
 MAX_MARK = 255
 MAX_EDITS = 200
 MAX_HISTORY_BYTES = 2**28
+_N_AT_ONCE = 2**18
 
 
 class PaintEdit(NamedTuple):
@@ -691,16 +692,16 @@ class AnnotationStore:
     ) -> PaintEdit | None:
         """Make an edit of the `changed` voxels of a box: one stroke for each of the heads that any of them has.
 
-        `numbers` are the voxels' places in `heads`, of which there are at most 255. They and the codes are arrays of
-        the box's shape, or single values. None if nothing changes.
+        `numbers` are the voxels' places in `heads`, of which there are at most 255: callers refuse more, or make more
+        edits. They and the codes are arrays of the box's shape, or single values. None if nothing changes.
         """
         if not changed.any():
             return None
         bounds = bounds_of(changed)
         mask = changed[bounds]
         codes = np.broadcast_to(codes, changed.shape)[bounds][mask]
-        numbers = np.broadcast_to(numbers, changed.shape)[bounds][mask].astype(np.intp)
-        sizes = np.bincount(numbers, minlength=len(heads))
+        numbers = np.broadcast_to(numbers, changed.shape)[bounds][mask].astype(np.uint8, copy=False)
+        sizes = _counts_of(numbers, len(heads))
         self._make_room(int(np.count_nonzero(sizes)))
         now = self._clock()
         strokes = self._table.numbered(
@@ -708,7 +709,7 @@ class AnnotationStore:
             for head, n in zip(heads, sizes.tolist(), strict=True)
             if n
         )
-        marks = np.cumsum(sizes > 0).astype(np.uint8)[numbers]
+        marks = _ranks_of(numbers, sizes)
         marks[codes == UNPAINTED] = 0
         return self._commit(frame, box_within(box, bounds), mask, _single(codes), _single(marks), strokes)
 
@@ -761,6 +762,34 @@ def _head_of(key: int) -> StrokeHead:
     object_id, is_suggested = divmod(key, 2)
     author = StrokeAuthor.SUGGESTION if is_suggested else StrokeAuthor.HUMAN
     return StrokeHead(StrokeKind.PAINT, None, author, object_id)
+
+
+def _counts_of(numbers: Codes, n: int) -> npt.NDArray[np.intp]:
+    """How often each of the `n` numbers occurs."""
+    if n <= 2:  # nearly always, and then much faster
+        n_second = np.count_nonzero(numbers)
+        return np.array([numbers.size - n_second, n_second][:n], np.intp)
+    counts = np.zeros(n, np.intp)
+    for part in _parts_of(numbers):
+        counts += np.bincount(part, minlength=n)
+    return counts
+
+
+def _ranks_of(numbers: Codes, counts: npt.NDArray[np.intp]) -> Codes:
+    """The place, from 1, of each number among those that occur."""
+    ranks = np.cumsum(counts > 0).astype(np.uint8)
+    if ranks[-1] == len(ranks):
+        return numbers + np.uint8(1)
+    found = np.empty_like(numbers)
+    for part, of_part in zip(_parts_of(found), _parts_of(numbers), strict=True):
+        part[:] = 1 if ranks[-1] == 1 else ranks[of_part]
+    return found
+
+
+def _parts_of(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Views of a part each: numpy makes eight bytes of every number that it counts or looks up by."""
+    for start in range(0, len(values), _N_AT_ONCE):
+        yield values[start : start + _N_AT_ONCE]
 
 
 def _single(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 PREDICTIONS, PIXELS, WHOLE = "prediction", "pixels", "whole"
 _N_FOLDS = 2
 _PATIENCE = 30.0  # seconds to wait for the journal before a fold
-_VOXELS_AT_ONCE = 2**25  # of a box that one edit brings back, which needs about ten bytes for each
+_VOXELS_AT_ONCE = 2**23  # of a box that one edit brings back, which needs about sixty bytes for each
 
 
 @dataclass(frozen=True, slots=True)
