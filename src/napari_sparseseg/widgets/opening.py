@@ -35,7 +35,7 @@ Answer = Literal["choose", "use", "paint", "cancel"]
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The image of a project, None if the user wants to see the paint alone; whether the project must learn of it."""
+    """The image of a project, None to show its paint alone; `is_other` if the project must note where it is now."""
 
     source: ImageSource | None
     is_other: bool = False
@@ -169,7 +169,7 @@ def _remove(viewer: Any, layers: Sequence[Any]) -> None:
 
 
 def ask_for_image(problem: str, *, can_use: bool) -> Answer:
-    """What to do about an image that is not where or what it was."""
+    """Ask what to do about an image that has moved or changed."""
     text = f"{problem[:1].upper()}{problem[1:]}.\n\nAll paint is safe, whatever you choose."
     box = QMessageBox(QMessageBox.Icon.Question, "Where is the image?", text, parent=QApplication.activeWindow())
     answers: dict[Any, Answer] = {
@@ -200,6 +200,6 @@ def ask_to_leave(loss: str) -> bool:
 
 
 def choose_file() -> str:
-    """A file that the user says is the image, empty if none."""
+    """Let the user choose the file of the image; empty if they do not."""
     path, _ = QFileDialog.getOpenFileName(QApplication.activeWindow(), "Where is the image now?")
     return path

@@ -1,4 +1,4 @@
-"""GuiRelay: brings what the live loop tells from any thread to the GUI thread, as little of it as is needed."""
+"""GuiRelay: brings events of the live loop from any thread to the GUI thread, and no more of them than needed."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class _Mail:
 class GuiRelay(QObject):
     """Collects events of a `LiveSegmenter` on whatever thread they happen; delivers them on the GUI thread.
 
-    Twenty times a second, and coalesced: of status, classes and table the latest only, of tiles the newest of each box.
-    What was cleared is delivered before what came after it; what came before it is dropped.
+    Twenty times a second, and coalesced: only the latest status, classes and table, only the newest tile of each box.
+    A clearing is delivered before whatever came after it; what came before it is dropped.
     """
 
     status = Signal(object)
@@ -97,7 +97,7 @@ class GuiRelay(QObject):
         self._lock = threading.Lock()
         self._mail = _Mail()
         self._connect(events)
-        # It runs all the time: that takes 0.2 % of a core, and a timer cannot be started from other threads.
+        # It runs all the time, which takes 0.2 % of a core: a timer cannot be started from other threads.
         self._timer = QTimer(self)
         self._timer.setInterval(INTERVAL_MS)
         self._timer.timeout.connect(self.flush)

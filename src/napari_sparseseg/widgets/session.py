@@ -41,7 +41,7 @@ from napari_sparseseg.widgets.sources import ImageSource, unwrapped
 MAPS = ("probability", "uncertainty", "ambiguity", "novelty", "freshness", "class_layers")
 """Layers that can be switched on."""
 _MOST_POINTS = 20_000
-_CANDIDATES = 1.2  # classes that a voxel may be, where somebody wants to see them and has not said how many
+_CANDIDATES = 1.2  # candidate classes per voxel, if their layer is switched on and the settings give no number
 
 _sessions: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 
@@ -76,11 +76,11 @@ class Session(QObject):
     source_changed = Signal(object)
     """The `ImageSource` in use now."""
     source_returned = Signal(object)
-    """The `ImageSource` in use, whose layers were removed, and others with its voxels have come."""
+    """The `ImageSource` in use: its layers were removed, and others with the same voxels have taken their place."""
     message_shown = Signal(str, bool)
     """Something the user was told: the sentence, and whether it is an error."""
     maps_changed = Signal()
-    """Other layers are switched on than before, without the user's doing."""
+    """Layers were switched on or off, but not by the user."""
     configured = Signal()
     offered = Signal(object)
     """`Earlier` paint of the image that was opened, None if there is none any more."""
@@ -162,7 +162,7 @@ class Session(QObject):
         try:
             self.bridge.open(source)
             self._show_wished_maps_soon()
-        finally:  # by now it is what is worked on, and strokes go there
+        finally:  # by now it is the image in use, and takes the strokes
             self.source_changed.emit(source)
         self._offer(find_earlier(taken) if taken is not None and is_new else None)
 
@@ -224,7 +224,7 @@ class Session(QObject):
         return self.live.status.revision > 0 or self.live.status.has_model
 
     def _remember(self) -> None:
-        """List the project among those that were open lately."""
+        """List the project among the recent ones."""
         if self.project is not None and self.project.images:
             image = self.live.project
             title = image.entry.title if image else self.project.name
@@ -236,12 +236,12 @@ class Session(QObject):
         self.offered.emit(earlier)
 
     def decline(self) -> None:
-        """Offer earlier paint no longer; it stays among the projects that were open lately."""
+        """Withdraw the offer of earlier paint, which stays among the recent projects."""
         self._offer(None)
 
     @property
     def has_paint(self) -> bool:
-        """Whether anything was painted; also what no slice is known of, as of a script's paint."""
+        """Whether anything was painted, including paint that belongs to no slice, such as a script's."""
         return bool(self.live.painted_classes()) or any(painted.n_voxels for painted in self.live.painted_slices())
 
     def configure(self, **settings: Any) -> None:
@@ -276,7 +276,7 @@ class Session(QObject):
     def show_maps(self, **wished: Any) -> None:
         """Switch layers on and off: those of `MAPS`; `probability` is that of a class id, or None.
 
-        What the model must learn for one is learnt from now on.
+        From now on the model learns what such a layer shows.
         """
         viewer = self._viewer()
         self._before = [] if viewer is None else [weakref.ref(layer) for layer in viewer.layers]
@@ -300,9 +300,9 @@ class Session(QObject):
             self._before = None
 
     def _show_wished_maps_soon(self) -> None:
-        """Show the layers that are switched on with another image, too, one after the other once it is on screen.
+        """Show the layers that are switched on for another image as well, one by one once it is on screen.
 
-        To make them takes long. Those that cannot be shown are told, and switched off.
+        Making them takes long. Those that cannot be shown are switched off, and the user is told.
         """
         self._drop_class_layers()
         self._unshown = [name for name in MAPS if getattr(self, name) not in (None, False)]
@@ -350,7 +350,7 @@ class Session(QObject):
             self.maps_changed.emit()
 
     def forget_map(self, name: str) -> None:
-        """One of these layers is there no longer."""
+        """Note that one of these layers is gone."""
         setattr(self, name, None if name == "probability" else False)
 
     def owns(self, layer: Any) -> bool:
@@ -380,7 +380,7 @@ class Session(QObject):
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """What users can cause is told to them, not raised."""
+        """Tell users of errors that they can cause, instead of raising them."""
         try:
             yield
         except SparseSegError as error:
@@ -437,7 +437,7 @@ class Session(QObject):
         self._tell_once(sentence, self._notices)
 
     def _on_saving(self, status: SavingStatus) -> None:
-        """Each fault is told once, until all is saved again."""
+        """Tell of each fault once, until everything is saved again."""
         if status.error or status.reason:
             self._tell_once(status.error or status.reason, self._faults)
         elif self._faults:
@@ -445,7 +445,7 @@ class Session(QObject):
             self.tell("Everything is saved again")
 
     def _on_whole(self, status: WholeStatus) -> None:
-        """What has just become complete is shown."""
+        """Show a prediction of the whole image that has just been completed."""
         if status.is_new:
             with self.guarded():
                 self.show_whole()
@@ -516,7 +516,7 @@ class Session(QObject):
 
 
 def _place_of(source: ImageSource) -> tuple[Any, ...]:
-    """What must be equal so that layers of the one lie on the other."""
+    """What must be equal for layers of one source to lie on the other."""
     return source.shape, source.scale, source.translate, source.units, source.region, source.step, source.level
 
 
@@ -525,7 +525,7 @@ def _temporary_project(name: str) -> Project:
 
 
 def _finish(project: Project | None, *, is_unused: bool) -> None:
-    """Close a project; one that was made by itself and not used is of no use to anybody."""
+    """Close a project, and remove one that was made automatically and never used."""
     if project is not None:
         project.close()
         if is_unused:
