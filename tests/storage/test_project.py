@@ -526,16 +526,41 @@ class TestDamage:
             assert project.problems == ()
             assert project.settings == ProjectSettings(device="cpu")
 
-    @pytest.mark.parametrize("settings", [[], {"model": 3, "device": ["cpu"], "training": {"patience": 5}}])
-    def test_settings_of_another_kind_are_told(self, path, array, settings):
+    def test_settings_of_another_kind_are_told(self, path, array):
         new_project(path, array).close()
+        settings = {"model": 3, "device": ["cpu"], "training": {"patience": 5}}
         change_project(path, lambda project: project.update(settings=settings))
         with Project.open(path) as project:
             assert len(project.problems) == 1
-            assert project.settings == ProjectSettings(training=TrainingConfig(patience=5 if settings else 8))
+            assert project.settings == ProjectSettings(training=TrainingConfig(patience=5))
             project.commit(project.manifest.changed(classes_number=9))
         written = envelope_of(path)["project"]["settings"]
-        assert not settings or (written["model"], written["device"]) == (3, ["cpu"])
+        assert (written["model"], written["device"]) == (3, ["cpu"])
+
+    @pytest.mark.parametrize("group", [{"max_gap": 3}, {}, [1], None])
+    def test_a_group_of_settings_of_the_next_version_is_told_and_kept(self, path, array, group):
+        new_project(path, array).close()
+        change_project(path, lambda project: project["settings"].update(tracking=group))
+        for number in range(2):
+            with Project.open(path) as project:
+                (problem,) = project.problems
+                assert "tracking" in problem
+                assert project.settings == ProjectSettings()
+                project.commit(project.manifest.changed(classes_number=9 + number))
+            assert envelope_of(path)["project"]["settings"]["tracking"] == group
+
+    @pytest.mark.parametrize("settings", [[], None, "text", 3])
+    def test_settings_that_are_none_are_told_and_replaced(self, path, array, settings):
+        new_project(path, array).close()
+        change_project(path, lambda project: project.update(settings=settings))
+        with Project.open(path) as project:
+            (problem,) = project.problems
+            assert problem.startswith(f"{path} has no settings that can be read")
+            assert project.settings == ProjectSettings()
+            project.commit(project.manifest.changed(classes_number=9))
+        assert set(envelope_of(path)["project"]["settings"]) == set(ProjectSettings.model_fields)
+        with Project.open(path) as project:
+            assert project.problems == ()
 
     @pytest.mark.parametrize("name", ["images/0", "images/0/annotation", "checkpoints"])
     def test_links_are_refused(self, path, array, tmp_path, name):

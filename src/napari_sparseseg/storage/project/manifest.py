@@ -200,19 +200,23 @@ def read_manifest(path: Path) -> tuple[Manifest, list[str]]:
     if not isinstance(project, dict) or envelope.get("crc32") != _checksum(project):
         raise ProjectError(f"{path} was changed or damaged after it was written (its checksum differs); use a backup")
     try:
-        settings, refused = _settings_in(project.get("settings", {}))
+        found = project.get("settings", {})
+        settings, refused = _settings_in(found if isinstance(found, dict) else {})
         manifest = Manifest.model_validate(project | {"settings": settings, "refused": refused})
     except (ValidationError, RecursionError, OverflowError) as error:
         raise ProjectError(f"{path} does not describe a project ({_first_problem(error)}); use a backup") from None
+    if not isinstance(found, dict):
+        return manifest, [f"{path.parent} has no settings that can be read, so that their defaults are used"]
     return manifest, [_told(path, refused)] if refused else []
 
 
-def _settings_in(found: Any) -> tuple[ProjectSettings, dict[str, Any]]:
+def _settings_in(found: Mapping[str, Any]) -> tuple[ProjectSettings, dict[str, Any]]:
     """The settings of a file, by default where this version does not take them, and those that it does not take."""
-    if not isinstance(found, dict):
-        return ProjectSettings(), {"settings": found}
-    taken = {group: dict(values) if isinstance(values, dict) else values for group, values in found.items()}
-    refused: dict[str, Any] = {}
+    known = ProjectSettings.model_fields
+    refused = {group: values for group, values in found.items() if group not in known}
+    taken = {
+        group: dict(values) if isinstance(values, dict) else values for group, values in found.items() if group in known
+    }
     while True:  # each time fewer are left
         try:
             return ProjectSettings.model_validate(taken), refused
@@ -227,7 +231,9 @@ def _settings_in(found: Any) -> tuple[ProjectSettings, dict[str, Any]]:
 
 def _told(path: Path, refused: Mapping[str, Any]) -> str:
     """A sentence on the settings that are not taken."""
-    groups = [(group, list(values) if isinstance(values, dict) else [""]) for group, values in refused.items()]
+    groups = [
+        (group, list(values) if isinstance(values, dict) and values else [""]) for group, values in refused.items()
+    ]
     names = [shown(f"{group}.{name}".rstrip("."), 60) for group, names in groups for name in names]
     listed = ", ".join(names[:_N_TOLD]) + (" and others" if len(names) > _N_TOLD else "")
     return (
