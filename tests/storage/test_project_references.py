@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 import zarr
 
-from napari_sparseseg.errors import InputError, ProjectError
+from napari_sparseseg.errors import InputError, ProjectError, ProjectReadOnlyError
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.project.reference import (
     ImageOrigin,
@@ -133,9 +134,10 @@ class TestStoredPixels:
             assert not image.entry.is_stored
         assert not list((path / "images" / "0").glob("*.partial"))
 
-    def test_what_a_crash_left_half_copied_is_removed_when_the_project_is_opened(self, path, pixels):
+    @pytest.mark.parametrize("name", ["pixels.partial", "pixels.0123abcd.partial"])  # the former of older versions
+    def test_what_a_crash_left_half_copied_is_removed_when_the_project_is_opened(self, path, pixels, name):
         project_with(path, pixels).close()
-        partial = path / "images" / "0" / "pixels.partial"
+        partial = path / "images" / "0" / name
         shutil.copytree(path / "images" / "0" / "pixels", partial)
         Project.open(path, read_only=True).close()
         assert partial.exists()
@@ -146,18 +148,56 @@ class TestStoredPixels:
     def test_what_is_being_copied_stays_while_the_annotation_is_saved(self, path, pixels):
         with Project.create(path) as project:
             image = project.add_image(pixels, shape=SHAPE, time_axis=0)
-            partial = path / "images" / "0" / "pixels.partial"
 
             class Saving:
                 shape, dtype = pixels.shape, pixels.dtype
 
                 def __getitem__(self, index):
                     image.clean()
-                    assert partial.exists()
+                    assert list((path / "images" / "0").glob("pixels*.partial"))
                     return pixels[index]
 
             image.store_pixels(Saving())
             np.testing.assert_array_equal(image.read()[...], pixels)
+
+    def test_one_that_has_let_the_project_go_does_not_touch_what_the_next_one_copies(self, path, pixels):
+        reads, may_end = threading.Event(), threading.Event()
+        errors = []
+
+        class Slow:
+            shape, dtype = pixels.shape, pixels.dtype
+
+            def __getitem__(self, index):
+                reads.set()
+                may_end.wait(20)
+                return pixels[index]
+
+        def store():
+            try:
+                former.images[0].store_pixels(Slow())
+            except (OSError, ProjectError) as error:
+                errors.append(error)
+
+        class WhileTheFormerEnds:
+            shape, dtype = pixels.shape, pixels.dtype
+
+            def __getitem__(self, index):
+                may_end.set()
+                storing.join(20)
+                return pixels[index]
+
+        former = Project.create(path)
+        former.add_image(pixels, shape=SHAPE, time_axis=0)
+        storing = threading.Thread(target=store)
+        storing.start()
+        assert reads.wait(20)
+        former.close()
+        with Project.open(path) as project:
+            (image,) = project.images
+            image.store_pixels(WhileTheFormerEnds())
+            np.testing.assert_array_equal(image.read()[...], pixels)
+        assert list(map(type, errors)) == [ProjectReadOnlyError]
+        assert not list((path / "images" / "0").glob("*.partial"))
 
     def test_they_do_not_lie_elsewhere(self, path, pixels, tmp_path):
         with project_with(path, pixels) as project:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -163,7 +164,8 @@ class ProjectImage:
         """
         if not self._storing.acquire(blocking=False):
             raise ProjectError(f"the image's voxels are being stored in {self.project.path.name} already")
-        folder, partial = self.folder / PIXELS, self._partial_pixels
+        # named by itself: one that has let the project go may still write elsewhere, and must not touch ours
+        folder, partial = self.folder / PIXELS, self.folder / f"{PIXELS}.{uuid.uuid4().hex[:8]}{PARTIAL}"
         try:
             with self.project.writing():
                 if self.entry.is_stored:
@@ -175,18 +177,19 @@ class ProjectImage:
                 self.project.disk.sync_folder(self.folder)
                 self.project.commit(self.project.manifest.with_image(self.number, is_stored=True))
         finally:
-            self._storing.release()
             with suppress(OSError):
                 self.project.disk.remove(partial)
+            self._storing.release()
 
     def _write_pixels(self, folder: Path, array: ArrayLike) -> None:
-        self.project.disk.remove(folder)
         writer = GroupWriter(self.project.disk, folder)
         shape = tuple(int(size) for size in array.shape)
         pixels = writer.array("0", shape, array.dtype)
         for corner in all_corners(shape):
-            where = shard_slices(corner, shape)
-            writer.write(pixels, corner, to_numpy(array[where], "image"))
+            voxels = to_numpy(array[shard_slices(corner, shape)], "image")
+            with self.project.writing():  # not once it was let go: whoever has it now removes what is half copied
+                pass
+            writer.write(pixels, corner, voxels)
         writer.finish({})
 
     # --- the annotation ---
@@ -396,13 +399,15 @@ class ProjectImage:
                         self.project.disk.remove(folder)
 
     def clean_pixels(self) -> None:
-        """Remove voxels that were only partly copied; not to be called while `store_pixels` may be running."""
-        with suppress(OSError):
-            self.project.disk.remove(self._partial_pixels)
+        """Remove voxels that were only partly copied; not to be called while `store_pixels` may be running here.
 
-    @property
-    def _partial_pixels(self) -> Path:
-        return self.folder / f"{PIXELS}{PARTIAL}"
+        Elsewhere it may: what is copied there can no longer be put in its place, since the project is held here.
+        """
+        if self.project.is_read_only:
+            return
+        for partial in self.folder.glob(f"{PIXELS}*{PARTIAL}"):
+            with suppress(OSError):
+                self.project.disk.remove(partial)
 
     @contextmanager
     def _cleaning(self) -> Iterator[None]:
