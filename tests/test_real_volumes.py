@@ -10,7 +10,7 @@ from napari_sparseseg import ModelConfig, SparseSegmenter, TrainingConfig
 pytestmark = pytest.mark.shared
 
 MODEL = ModelConfig(width=8)
-TRAINING = TrainingConfig(warm_start_steps=100, patch_voxels=16384)
+TRAINING = TrainingConfig(warm_start_steps=100, patch_voxels=8192)
 
 
 def make(spacing, **options):
