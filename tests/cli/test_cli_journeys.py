@@ -32,7 +32,7 @@ class TestTrain:
         objects[3] = np.arange(24 * 32).reshape(24, 32) // 30 + 1
         write_tiff(tmp_path / "objects.tif", objects)
         out = tmp_path / "model.safetensors"
-        done = invoke("train", files.image, tmp_path / "objects.tif", "-o", out, "--steps", "1")
+        done = invoke("train", files.image, tmp_path / "objects.tif", "-o", out, *SMALL)
         assert done.exit_code == 0, done.output
         assert "26 classes were learnt" in done.stderr
 
@@ -80,6 +80,7 @@ class TestTrain:
     def test_a_model_of_other_classes_is_a_start(self, invoke, files, tmp_path):
         ink = write_tiff(tmp_path / "p.tif", (tifffile.imread(files.annotation) * 4).astype(np.uint8))
         model, options = tmp_path / "m", ["--steps", 2, "--seed", 0, "--set", "training.patch_voxels=2048"]
+        options += ["--set", "training.warm_start_steps=20"]
         result = invoke("train", files.image, ink, "-o", model, "--start", files.model, *options)
         assert result.exit_code == 0, result.output
         found = SparseSegmenter.load(model)
