@@ -771,15 +771,16 @@ class TestLeaving:
         learn_a_little(live)
         live.hold_saving()
         live.go_on_saving()
-        monkeypatch.setattr(saving, "_PATIENCE", 0.1)
         may_end = threading.Event()
         live._note_model()
         live._worker.compute(lambda: may_end.wait(PATIENCE))
-        assert "model as it is now" in live.hold_saving()
-        with pytest.raises(InputError, match="try again in a minute"):
-            live.leave_project()
+        with monkeypatch.context() as patch:
+            patch.setattr(saving, "_PATIENCE", 0.1)
+            assert "model as it is now" in live.hold_saving()
+            with pytest.raises(InputError, match="try again in a minute"):
+                live.leave_project()
         may_end.set()
-        wait_for(lambda: live.leave_project() is None)
+        assert live.leave_project() is None
 
     def test_what_is_held_again_is_saved_again(self, opened):
         live, project = opened()

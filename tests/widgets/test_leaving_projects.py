@@ -22,6 +22,7 @@ from napari_sparseseg.storage import durable
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets import opening, project_wishes, wishes
+from napari_sparseseg.widgets import session as session_module
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.sources import source_of
 
@@ -201,10 +202,12 @@ class TestSavingElsewhere:
         dock = make_dock()
         live, old, may_end = dock.session.live, dock.session.project.path, threading.Event()
         learn(dock)
-        monkeypatch.setattr(saving, "_PATIENCE", 0.1)
         live._note_model()
         live._worker.compute(lambda: may_end.wait(20))
+        patience = saving._PATIENCE
+        monkeypatch.setattr(saving, "_PATIENCE", 0.1)
         save_as(dock, tmp_path / "mine.sparseseg")
+        monkeypatch.setattr(saving, "_PATIENCE", patience)
         may_end.set()
         assert any("try again in a minute" in text for text in messages())
         assert dock.session.project.path == old
@@ -264,6 +267,31 @@ class TestSavingElsewhere:
         wait_until(lambda: not dock.project_panel._store.isEnabled())
         save_as(dock, tmp_path / "mine.sparseseg")
         assert not old.exists()
+
+
+class TestClosing:
+    def test_the_window_stays_open_while_strokes_are_in_memory_only_unless_the_user_agrees(
+        self, make_dock: Any, fill: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = Mock(return_value=False)
+        monkeypatch.setattr(session_module, "ask_to_close", asked)
+        dock = make_dock()
+        live, path, window = dock.session.live, dock.session.project.path, dock.window()
+        fill(path)
+        paint(dock, LEFT, 1)
+        wait_until(lambda: "No space left" in live.saving.error)
+        assert not window.close()
+        QTest.qWait(20)
+        assert "No space left" in asked.call_args.args[0]
+        assert window.isVisible()
+        paint(dock, RIGHT, 2)
+        fill(None)
+        wait_until(lambda: not live.saving.error and live.project.journal.sync(timeout=1))
+        codes = live.codes.copy()
+        np.testing.assert_array_equal(annotation_in(path), codes)
+        asked.reset_mock()
+        dock._viewer.close()  # nothing is asked where all is saved, or by a script
+        asked.assert_not_called()
 
 
 class TestAnotherImage:

@@ -253,11 +253,16 @@ class LiveSegmenter:
         Waits, for a minute at most; on any thread, while nothing else is asked for. Returns why not all is on
         disk, in one sentence, empty if it is. Raises `InputError` if it is still being written then.
         """
-        if self._saver is None:
-            is_kept = self._work is None or self._journal is not None
-            return "" if is_kept else "there is no project, so that what you have painted is in memory only"
         self._check_held()
-        return self._saver.unsaved
+        return self.unsaved if self._saver is None else self._saver.unsaved
+
+    @property
+    def unsaved(self) -> str:
+        """Why something is in memory only, in one sentence, as far as that is known at once; empty if nothing is."""
+        if self._saver is not None:
+            return self._saver.fault
+        is_kept = self._work is None or self._journal is not None
+        return "" if is_kept else "there is no project, so that what you have painted is in memory only"
 
     def go_on_saving(self) -> None:
         """Save again after `hold_saving`, also what it has not saved."""

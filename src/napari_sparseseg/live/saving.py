@@ -145,6 +145,11 @@ class Saver:
             return self._error
         return _BUSY if self._lacks_model else ""
 
+    @property
+    def fault(self) -> str:
+        """What is wrong, as far as that is known without looking; empty if nothing is."""
+        return self._journal_error or self._error
+
     def present(self) -> Present:
         """All there is in memory, after `hold`. Waits for the model, and does without only if nothing can be written.
 
@@ -152,7 +157,7 @@ class Saver:
         """
         opened = self._opened
         assert opened is not None  # noqa: S101 - `start` has set it
-        if not (self._error or self._journal_error):
+        if not self.fault:
             raise InputError(f"{self.unsaved}; try again in a minute")
         present = _present_of(opened, self._classes, self._settings(), is_begun_anew=self._has_forgotten)
         present = _with_model(present, self._worker, opened, is_needed=False)
@@ -343,7 +348,7 @@ class Saver:
         if self._is_detached:
             return
         with self._status_lock:
-            status = replace(self.status, error=self._journal_error or self._error)
+            status = replace(self.status, error=self.fault)
             is_news, self.status = status != self._told, status
             self._told = status
         if is_news:
@@ -414,6 +419,11 @@ class Onlooker:
         if has_learnt or has_changed:
             return f"{self._project.name} is open for reading only, and what you have changed is in memory only"
         return ""
+
+    @property
+    def fault(self) -> str:
+        """The same, for nothing has to be looked at."""
+        return self.unsaved
 
     def present(self) -> Present:
         """All there is in memory. Waits for the model; raises `InputError` if that takes too long."""

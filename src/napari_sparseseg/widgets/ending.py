@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, QTimer, Signal
+from qtpy.QtWidgets import QApplication, QMessageBox
 from typing_extensions import override
 
 
 class Ending(QObject):
-    """Notices that a window closes, that it is deleted, or that the application ends."""
+    """Notices that a window closes, that it is deleted, or that the application ends.
+
+    `may_close` is asked first when a window is to close, and keeps it open if it says so.
+    """
 
     ended = Signal()
     """Once, as soon as it is certain; the window may be there still, hidden."""
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self, parent: QObject | None = None, may_close: Callable[[], bool] = lambda: True) -> None:
         super().__init__(parent)
+        self._may_close = may_close
         self._window: weakref.ref[QObject] | None = None
         self._is_over = False
         self.is_under_way = False
@@ -47,6 +53,9 @@ class Ending(QObject):
         if event is None or watched is None:
             return False
         if event.type() == QEvent.Type.Close:
+            if not self._is_over and not self._may_close():
+                event.ignore()
+                return True
             # the user may still say no: what tells is whether the window is hidden afterwards
             self.is_under_way = True
             self._afterwards.start(0)
@@ -65,6 +74,17 @@ class Ending(QObject):
         if not self._is_over:
             self._is_over = True
             self.ended.emit()
+
+
+def ask_to_close(problem: str) -> bool:
+    """Whether the user agrees that the window closes though something is in memory only."""
+    text = f"Not all is saved: {problem}. What is in memory only will be lost."
+    parent, cancel = QApplication.activeWindow(), QMessageBox.StandardButton.Cancel
+    box = QMessageBox(QMessageBox.Icon.Warning, "Close the window?", text, cancel, parent)
+    agree = box.addButton("Close it", QMessageBox.ButtonRole.AcceptRole)
+    box.setDefaultButton(cancel)
+    box.exec()
+    return box.clickedButton() is agree
 
 
 def _is_alive(window: Any) -> bool:

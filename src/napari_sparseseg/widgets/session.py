@@ -24,7 +24,7 @@ from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets.bridge import LayerBridge
-from napari_sparseseg.widgets.ending import Ending
+from napari_sparseseg.widgets.ending import Ending, ask_to_close
 from napari_sparseseg.widgets.home import (
     Earlier,
     find_earlier,
@@ -118,7 +118,7 @@ class Session(QObject):
         self.live = LiveSegmenter()
         self.relay = GuiRelay(self.live.events, self)
         self.bridge = LayerBridge(viewer, self.live, self.relay)
-        self._ending = Ending(self)
+        self._ending = Ending(self, self._may_close)
         self._ending.ended.connect(self.close)
         self._connect(viewer)
         # the last resort: no thread may outlive the viewer
@@ -391,6 +391,15 @@ class Session(QObject):
     def watch(self, window: QObject) -> None:
         """End the session when this window closes."""
         self._ending.watch(window)
+
+    def _may_close(self) -> bool:
+        """Whether the window may close: if strokes are in memory only, the user is asked.
+
+        Not where a script closes the viewer: that has removed its layers by then, and cannot be kept from it.
+        """
+        viewer = self._viewer()
+        problem = self.live.unsaved if viewer is not None and len(viewer.layers) and self.has_paint else ""
+        return not problem or ask_to_close(problem)
 
     def close(self) -> None:
         """End the thread and let go of viewer and layers; may be called twice."""
