@@ -17,6 +17,7 @@ from napari_sparseseg.distributed.job import Job
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.segmenter import SparseSegmenter
 from napari_sparseseg.storage.formats import open_image, write_labels
+from napari_sparseseg.storage.unfinished import HeldFolder
 
 
 def test_interrupted_the_same_command_goes_on(invoke, files, tmp_path, monkeypatch):
@@ -85,6 +86,31 @@ class TestOtherFormats:
         done = invoke(*arguments)
         assert done.exit_code == 0, done.output
         assert [path.name for path in tmp_path.iterdir()] == ["l.nii"]
+
+    def test_what_was_begun_piece_by_piece_goes_when_the_output_is_written_at_once(
+        self, invoke, files, tmp_path, monkeypatch
+    ):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        arguments = ["predict", files.model, files.image, "-o", tmp_path / "l.tif"]
+        with monkeypatch.context() as patched:
+            patched.setattr(Job, "run", interrupt)
+            assert invoke(*arguments, "--memory", "3GB").exit_code == 130
+        assert [path.name for path in tmp_path.iterdir()] == ["l.tif.unfinished"]
+        done = invoke(*arguments)
+        assert done.exit_code == 0, done.output
+        assert [path.name for path in tmp_path.iterdir()] == ["l.tif"]
+
+    def test_pieces_that_cannot_be_removed_are_told_of(self, invoke, files, tmp_path, monkeypatch):
+        def refuse(self, path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(HeldFolder, "drop", refuse)
+        done = invoke("predict", files.model, files.image, "-o", tmp_path / "l.tif", "--memory", "3GB")
+        assert done.exit_code == 0, done.output
+        assert "l.tif.unfinished is no longer needed" in " ".join(done.output.split())
+        assert tifffile.imread(tmp_path / "l.tif").any()
 
     def test_killed_while_the_pieces_are_removed_it_takes_none_that_is_half_removed(
         self, invoke, files, tmp_path, monkeypatch

@@ -6,10 +6,11 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from napari_sparseseg import InputError
+from napari_sparseseg import InputError, InputWarning
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.sharded import ShardedImage, shard_for
 from napari_sparseseg.storage.unfinished import Manifest, Unfinished
@@ -152,6 +153,42 @@ def test_results_take_their_places(unfinished, tmp_path):
     assert not (tmp_path / "a.zarr" / "old").exists()
 
 
+def test_all_that_lies_in_the_folder_goes_with_it_once_the_result_is_complete(unfinished, tmp_path):
+    make_result(unfinished.labels, "labels")
+    unfinished.begin(MANIFEST)
+    make_result(unfinished.folder / "0.ome.zarr", "of a time point")
+    make_result(unfinished.folder / "1.ome.zarr.dropped", "half removed")
+    (unfinished.folder / ".model.safetensors.0123.part").touch()
+    unfinished.publish(None, tmp_path / "a.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_what_cannot_be_removed_once_the_result_is_complete_is_told(unfinished, tmp_path, monkeypatch):
+    remove = RealDisk.remove
+
+    def refuse_some(disk, path):
+        if path.name in ("manifest.json", ".a.zarr.old"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        remove(disk, path)
+
+    make_result(tmp_path / "a.zarr", "old")
+    make_result(unfinished.labels, "labels")
+    unfinished.begin(MANIFEST)
+    put = Unfinished._put
+
+    def put_and_refuse(self, new, target):
+        put(self, new, target)
+        make_result(tmp_path / ".a.zarr.old", "old")
+        monkeypatch.setattr(RealDisk, "remove", refuse_some)
+
+    monkeypatch.setattr(Unfinished, "_put", put_and_refuse)
+    with pytest.warns(InputWarning, match="is no longer needed, but cannot be removed") as warned:
+        unfinished.publish(None, tmp_path / "a.zarr")
+    assert len(warned) == 2
+    assert (tmp_path / "a.zarr" / "zarr.json").read_text() == "labels"
+    assert [path.name for path in unfinished.folder.iterdir()] == ["manifest.json"]
+
+
 @pytest.fixture
 def other_disk(tmp_path, monkeypatch):
     """A folder that nothing can be renamed into."""
@@ -196,6 +233,23 @@ def test_killed_while_a_result_is_copied_to_another_disk_the_older_one_stays(unf
     unfinished.publish(other_disk / "p.zarr", tmp_path / "a.zarr")
     assert files_in(other_disk / "p.zarr") == begun
     assert sorted(path.name for path in tmp_path.rglob("*.zarr*")) == ["a.zarr", "p.zarr"]
+
+
+def test_what_was_copied_to_another_disk_by_half_does_not_outlast_another_run(unfinished, tmp_path, other_disk):
+    make_result(unfinished.labels, "labels")
+    make_result(unfinished.probabilities, "new")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("napari_sparseseg.storage.unfinished.sync_all", Mock(side_effect=KeyboardInterrupt))
+        patched.setattr(RealDisk, "remove", Mock())  # killed, it removes nothing
+        with pytest.raises(KeyboardInterrupt):
+            unfinished.publish(other_disk / "p.zarr", tmp_path / "a.zarr")
+    assert list(other_disk.iterdir())
+    unfinished.clear()  # something else is predicted
+    make_result(unfinished.labels, "labels")
+    make_result(unfinished.probabilities, "newer")
+    unfinished.publish(other_disk / "p.zarr", tmp_path / "a.zarr")
+    assert [path.name for path in other_disk.iterdir()] == ["p.zarr"]
+    assert (other_disk / "p.zarr" / "zarr.json").read_text() == "newer"
 
 
 def test_killed_while_what_was_copied_to_another_disk_is_removed_the_copy_stays(unfinished, tmp_path, other_disk):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from napari_sparseseg.distributed.predict import Prediction
     from napari_sparseseg.segmenter import SparseSegmenter
     from napari_sparseseg.storage.table import ClassAmount
-    from napari_sparseseg.storage.unfinished import HeldFolder
 
 _PIECE = ".ome.zarr"
 MANY_VOXELS = 1 << 28  # minutes of work on a CPU, too much to lose when it is interrupted
@@ -82,6 +80,7 @@ class Work:
         from napari_sparseseg.cli._outputs import check_holds_time, write_map
         from napari_sparseseg.storage.formats import write_labels
         from napari_sparseseg.storage.series import write_series
+        from napari_sparseseg.storage.unfinished import HeldFolder
 
         started = time.perf_counter()
         image = self._open(path)
@@ -109,6 +108,7 @@ class Work:
             write_labels(output, next(frames), **image.place(), overwrite=self._overwrite)
         if probabilities is not None and likely is not None:
             write_map(probabilities, likely, image, overwrite=self._overwrite)
+        HeldFolder.remove_left(output)  # of a run piece by piece
         written = [output] if probabilities is None else [output, probabilities]
         return Done(image, written, n_voxels, time.perf_counter() - started)
 
@@ -196,7 +196,7 @@ class Work:
             done = [self._predict_piece(image, number, held.folder, probabilities) for number in image.times]
             note(f"Writing {output}")
             self._write_pieces(image, output, [each.labels for each in done])
-            _remove_pieces(held)
+            held.empty()
         written = [output] if probabilities is None else [output, probabilities]
         return Done(image, written, [each.n_voxels for each in done], time.perf_counter() - started)
 
@@ -241,14 +241,6 @@ class Work:
                 labels = _most_likely(likely[-1], self._segmenter)
             n_voxels.append(_counts(labels))
             yield labels
-
-
-def _remove_pieces(held: HeldFolder) -> None:
-    """Remove the OME-Zarrs of time points, and what is left of earlier ones."""
-    for piece in held.folder.glob(f"*{_PIECE}"):
-        held.drop(piece)
-    for leftover in held.folder.glob(f"*{_PIECE}.*"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _most_likely(probabilities: npt.NDArray[np.float32], segmenter: SparseSegmenter) -> npt.NDArray[Any]:

@@ -13,8 +13,9 @@ import math
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from napari_sparseseg._types import Spacing
-from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage.durable import PARTIAL, RealDisk, drop_folder, replace_file
+from napari_sparseseg.errors import InputError, InputWarning
+from napari_sparseseg.storage.durable import DROPPED, PARTIAL, RealDisk, drop_folder, replace_file
 from napari_sparseseg.storage.sharded import Frame
 from napari_sparseseg.storage.whole import sync_all
 
@@ -95,6 +96,28 @@ class HeldFolder:
     def folder_of(target: Path) -> Path:
         """Where what is under way lies: beside its target."""
         return target.with_name(f"{target.name}.unfinished")
+
+    @classmethod
+    def remove_left(cls, target: Path) -> None:
+        """Remove what an earlier run has left, once the target was completed without it; not what another one has."""
+        if not cls.folder_of(target).is_dir():
+            return
+        with suppress(InputError), closing(HeldFolder(target)) as held:
+            held.empty()
+
+    def empty(self) -> None:
+        """Remove all that is in it, whatever made it, since the target is complete; warns of what cannot be removed."""
+        failed: list[OSError] = []
+        for path in sorted(self.folder.glob("*"), key=lambda path: path.name != _MANIFEST):  # without it nothing counts
+            try:
+                if path.is_dir() and not path.name.endswith(DROPPED):
+                    self.drop(path)
+                elif path.name != _LOCK:
+                    self._disk.remove(path)
+            except OSError as error:
+                failed.append(error)
+        if failed:
+            _warn_of_left(self.folder, failed[0])
 
     def drop(self, path: Path) -> None:
         """Remove a folder in this one; interrupted, none of it is left under its name."""
@@ -197,18 +220,21 @@ class Unfinished(HeldFolder):
         if probabilities is not None:
             self._replace(self.probabilities, probabilities)
         self._replace(self.labels, labels)
-        self.leave()
+        self.leave([labels] if probabilities is None else [probabilities, labels])
 
     @staticmethod
     def left_of(outputs: Iterable[Path]) -> list[Path]:
-        """What a run has set aside that was killed while it replaced these."""
-        return [aside for aside in map(_aside, outputs) if aside.exists()]
+        """What a run has left beside these that was killed while it replaced them."""
+        return [left for output in outputs for left in (_aside(output), _copy(output)) if left.exists()]
 
     def leave(self, outputs: Iterable[Path] = ()) -> None:
-        """Remove the folder, and what these outputs have replaced."""
-        for aside in self.left_of(outputs):
-            self._disk.remove(aside)
-        self.clear()
+        """Remove the folder, and what is left beside these outputs, which are complete; warns of what cannot be."""
+        for left in self.left_of(outputs):
+            try:
+                self._disk.remove(left)
+            except OSError as error:
+                _warn_of_left(left, error)
+        self.empty()
         self.close()
 
     def _array(self, name: str) -> Path:
@@ -238,7 +264,8 @@ class Unfinished(HeldFolder):
             if error.errno != errno.EXDEV:
                 raise
             self._put(self._copied(source, target), target)
-            self.drop(source)
+            with suppress(OSError):  # it goes, or is told, with the folder
+                self.drop(source)
 
     def _put(self, new: Path, target: Path) -> None:
         aside = _aside(target)
@@ -252,11 +279,12 @@ class Unfinished(HeldFolder):
                 aside.rename(target)
             raise
         self._disk.sync_folder(target.parent)
-        self._disk.remove(aside)
+        with suppress(OSError):  # it goes, or is told, when the folder is left
+            self._disk.remove(aside)
 
     def _copied(self, source: Path, target: Path) -> Path:
         """A copy beside a target on another disk."""
-        partial = target.with_name(f".{target.name}.{self._run}{PARTIAL}")
+        partial = _copy(target)
         self._disk.remove(partial)  # of a run that was killed
         try:
             shutil.copytree(source, partial)
@@ -282,6 +310,19 @@ def result_note(path: Path) -> dict[str, Any] | None:
 def _aside(target: Path) -> Path:
     """Where what is replaced lies until its successor is in place."""
     return target.with_name(f".{target.name}.old")
+
+
+def _copy(target: Path) -> Path:
+    """Where what comes from another disk lies until it is whole; another run finds it, too."""
+    return target.with_name(f".{target.name}{PARTIAL}")
+
+
+def _warn_of_left(path: Path, error: OSError) -> None:
+    warnings.warn(
+        f"{path} is no longer needed, but cannot be removed ({error.strerror or error}); remove it yourself",
+        InputWarning,
+        stacklevel=4,
+    )
 
 
 def _read_manifest(folder: Path) -> Manifest | None:
