@@ -23,7 +23,7 @@ from napari_sparseseg.engine.trainer import Trainer
 from napari_sparseseg.errors import InputError, InputTypeError, InputWarning, ModelFileError, NotFittedError
 
 MODEL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
-TRAINING = TrainingConfig(warm_start_steps=20, patch_voxels=2048, check_every=5)
+TRAINING = TrainingConfig(warm_start_steps=10, patch_voxels=2048, check_every=5)
 LONGER = TRAINING.with_changes(warm_start_steps=60)  # where more than an easy volume is to be learnt
 SHAPE = (10, 26, 22)
 INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
@@ -815,7 +815,7 @@ class TestRepr:
 class TestProgress:
     def test_bars_tell_step_loss_dice_and_time(self, capsys):
         image, truth = make_image((12, 60, 60))
-        segmenter = make(progress=True).fit(image, paint(truth), max_steps=12)
+        segmenter = make(progress=True, training=LONGER).fit(image, paint(truth), max_steps=12)
         text = capsys.readouterr().err
         for part in ("Learning", "100%", "pixel classifier", "step 12", "loss 0.", "Dice ~", " left"):
             assert part in text
