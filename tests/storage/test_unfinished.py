@@ -158,7 +158,8 @@ def test_all_that_lies_in_the_folder_goes_with_it_once_the_result_is_complete(un
     unfinished.begin(MANIFEST)
     make_result(unfinished.folder / "0.ome.zarr", "of a time point")
     make_result(unfinished.folder / "1.ome.zarr.dropped", "half removed")
-    (unfinished.folder / ".model.safetensors.0123.part").touch()
+    for name in (".model.safetensors.0123.part", "manifest.json.partial", "image.partial.npy"):
+        (unfinished.folder / name).touch()
     unfinished.publish(None, tmp_path / "a.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 

@@ -34,6 +34,8 @@ Task = tuple[int, int, int, int]
 _MANIFEST, _FINISHED, _LOCK = "manifest.json", "finished.jsonl", "lock"
 _LABELS, _PROBABILITIES = "labels", "probabilities"
 _FILES = ("model.safetensors", "image.npy", "image.partial.npy")
+_MADE = (_MANIFEST, _FINISHED, *_FILES, "*.zarr*", f"*{PARTIAL}", ".*")
+"""What lies in the folder; the hidden ones are files half written. What a user has put there stays."""
 
 RESULT_NOTE = "zarr.json"
 """The file of a result with what is noted in it once it is complete, under `ATTRIBUTE`."""
@@ -106,13 +108,14 @@ class HeldFolder:
             held.empty()
 
     def empty(self) -> None:
-        """Remove all that is in it, whatever made it, since the target is complete; warns of what cannot be removed."""
+        """Remove all that any kind of run makes in it, since the target is complete; warns of what cannot be removed."""
+        made = {path for pattern in _MADE for path in self.folder.glob(pattern)}
         failed: list[OSError] = []
-        for path in sorted(self.folder.glob("*"), key=lambda path: path.name != _MANIFEST):  # without it nothing counts
+        for path in sorted(made, key=lambda path: path.name != _MANIFEST):  # without it nothing counts
             try:
                 if path.is_dir() and not path.name.endswith(DROPPED):
                     self.drop(path)
-                elif path.name != _LOCK:
+                else:
                     self._disk.remove(path)
             except OSError as error:
                 failed.append(error)
