@@ -208,6 +208,23 @@ class TestResuming:
         assert digest(done.labels) == digest(whole.labels)
         assert sorted(names_in(tmp_path)) == ["labels.ome.zarr", "labels_probabilities.ome.zarr"]
 
+    def test_killed_before_the_source_of_probabilities_on_another_disk_is_removed_it_puts_the_labels_in_their_place(
+        self, segmenter, whole, tmp_path, monkeypatch
+    ):
+        def copy_and_be_killed(self, source, target):
+            shutil.copytree(source, target)
+            raise KeyboardInterrupt
+
+        outputs = {"store": tmp_path / "labels.ome.zarr", "probabilities": True}
+        monkeypatch.setattr(Unfinished, "_replace", copy_and_be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.predict_to(make_image(), **outputs)
+        monkeypatch.undo()
+        done = segmenter.predict_to(make_image(), **outputs)
+        assert (done.n_resumed, done.n_voxels) == (N_SHARDS, whole.n_voxels)
+        assert digest(done.labels) == digest(whole.labels)
+        assert sorted(names_in(tmp_path)) == ["labels.ome.zarr", "labels_probabilities.ome.zarr"]
+
     def test_where_what_was_begun_is_gone_it_begins_again(self, segmenter, whole, tmp_path, interrupted, monkeypatch):
         outputs = {"store": tmp_path / "labels.ome.zarr", "probabilities": True}
         interrupted(3)

@@ -296,9 +296,9 @@ def _published_now(request: Request, fingerprint: Mapping[str, str]) -> Predicti
     if not request.resume or request.probabilities is None or not folder.is_dir():
         return None
     with closing(Unfinished(request.target)) as unfinished:
+        # the probabilities may be there as well: those on another disk are a copy
         noted = _note_in(unfinished.labels, fingerprint)
-        is_half_way = noted is not None and not unfinished.probabilities.exists()
-        if not is_half_way or _note_in(request.probabilities, fingerprint) != noted:
+        if noted is None or _note_in(request.probabilities, fingerprint) != noted:
             return None
         check_free(request.target, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
         with writable(request.target):
