@@ -6,11 +6,13 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from napari_sparseseg.errors import ProjectError
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project.manifest import LayerPlace
+from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.project.whole import WholeFolder
 
 
@@ -87,6 +89,29 @@ def test_killed_while_the_older_one_is_removed_the_newer_one_is_in_its_place(
     assert len(whole.complete) == 2
     assert all((path / "0" / "c").is_dir() for path in whole.complete)
     assert whole.share is None
+
+
+def test_what_a_kill_left_of_the_older_one_is_neither_copied_nor_kept(tmp_path: Path) -> None:
+    path, array = tmp_path / "cells.sparseseg", np.zeros((1, 3, 9, 9), np.uint8)
+    with Project.create(path) as project:
+        whole = project.add_image(array, shape=array.shape, time_axis=0).whole
+        whole.begin(b"a model")
+        complete(whole.targets[0])
+        whole.finish()
+        complete(whole.path / "done.dropped" / "0000.ome.zarr")
+        project.copy_to(tmp_path / "copy.sparseseg")
+    assert not list((tmp_path / "copy.sparseseg").rglob("*.dropped"))
+    Project.open(path, read_only=True).close()
+    assert list(path.rglob("*.dropped"))
+    with Project.open(path) as project:
+        assert project.images[0].whole.complete
+    assert not list(path.rglob("*.dropped"))
+    outside = tmp_path / "mine.dropped"
+    outside.mkdir()
+    shutil.rmtree(whole.path)
+    whole.path.symlink_to(tmp_path)
+    Project.open(path).close()
+    assert outside.exists()
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def write_folder(disk: Disk, path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def copy_folder(disk: Disk, source: Path, target: Path, *, without: Collection[str] = ()) -> None:
-    """Copy a folder so that the copy lasts, but for links, devices, what is not yet in its place, and some names.
+    """Copy a folder so that the copy lasts, but for links, devices, what is half written or removed, and some names.
 
     Raises `SourceError` if something cannot be read, OSError if it cannot be written.
     """
@@ -167,7 +167,7 @@ def copy_folder(disk: Disk, source: Path, target: Path, *, without: Collection[s
         paths = sorted(source.iterdir())
     disk.make_folder(target)
     for path in paths:
-        if path.is_symlink() or path.name in without or path.name.endswith(PARTIAL):
+        if path.is_symlink() or path.name in without or path.name.endswith((PARTIAL, DROPPED)):
             continue
         if path.is_dir():
             copy_folder(disk, path, target / path.name, without=without)

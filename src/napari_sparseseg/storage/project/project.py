@@ -492,6 +492,7 @@ class Project:
         for image in self._images:
             image.clean()
             image.clean_pixels()
+            image.whole.clean()
         self._clean_checkpoints()
 
     def _clean_checkpoints(self) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_sparseseg.errors import ProjectError
-from napari_sparseseg.storage.durable import Disk, drop_folder, replace_file, set_aside
+from napari_sparseseg.storage.durable import DROPPED, Disk, drop_folder, replace_file, set_aside
 from napari_sparseseg.storage.unfinished import RESULT_NOTE, Unfinished, result_note
 
 _DONE, _NEXT, _MODEL = "done", "next", "model.safetensors"
@@ -87,6 +87,12 @@ class WholeFolder:
         self._disk.sync_folder(self.path)
         with suppress(OSError):  # somebody may still read it; removed another time
             self._disk.remove(older)
+
+    def clean(self) -> None:
+        """Remove older ones whose removal was interrupted; not to be called while one may be removed here."""
+        for dropped in () if self.path.is_symlink() else self.path.glob(f"*{DROPPED}"):  # a link may lead anywhere
+            with suppress(OSError):
+                self._disk.remove(dropped)
 
     def _frames(self, part: str) -> list[Path]:
         return [self.path / part / f"{number:04}.ome.zarr" for number in range(self.n_frames)]
