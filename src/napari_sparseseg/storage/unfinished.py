@@ -108,7 +108,7 @@ class HeldFolder:
             held.empty()
 
     def empty(self) -> None:
-        """Remove all that any kind of run makes in it, since the target is complete; warns of what cannot be removed."""
+        """Remove all that any kind of run makes in it, now the target is complete; warns of what cannot be removed."""
         made = {path for pattern in _MADE for path in self.folder.glob(pattern)}
         failed: list[OSError] = []
         for path in sorted(made, key=lambda path: path.name != _MANIFEST):  # without it nothing counts
