@@ -90,7 +90,7 @@ class WholeFolder:
 
     def clean(self) -> None:
         """Remove older ones whose removal was interrupted; not to be called while one may be removed here."""
-        for dropped in () if self.path.is_symlink() else self.path.glob(f"*{DROPPED}"):  # a link may lead anywhere
+        for dropped in self.path.glob(f"*{DROPPED}"):
             with suppress(OSError):
                 self._disk.remove(dropped)
 
