@@ -168,6 +168,43 @@ class TestOtherFormats:
         assert "l.tif exists" in " ".join(result.output.split())
         assert [path.name for path in tmp_path.iterdir()] == ["l.tif"]
 
+    @pytest.mark.parametrize("moment", ["_run_all", "make_plan"])
+    def test_probabilities_that_another_program_has_written_meanwhile_are_not_replaced(
+        self, invoke, files, tmp_path, monkeypatch, moment
+    ):
+        from napari_sparseseg.distributed import predict
+
+        likely, original = tmp_path / "p.ome.zarr", getattr(predict, moment)
+
+        def write_and_go_on(*args, **options):
+            zarr.create_array(likely, data=np.full((2, 2), 7, np.uint8))
+            return original(*args, **options)
+
+        options = ["--memory", "3GB", "--probabilities", likely]
+        arguments = ["predict", files.model, files.image, "-o", tmp_path / "l.tif", *options]
+        with monkeypatch.context() as patched:
+            patched.setattr(predict, moment, write_and_go_on)
+            result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert "p.ome.zarr exists" in " ".join(result.output.split())
+        np.testing.assert_array_equal(zarr.open_array(likely, mode="r")[:], 7)
+        assert not (tmp_path / "l.tif").exists()
+        done = invoke(*arguments, "--overwrite")
+        assert done.exit_code == 0, done.output
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["l.tif", "p.ome.zarr"]
+
+    def test_a_piece_of_another_model_is_replaced_without_asking(self, invoke, files, tmp_path, monkeypatch):
+        def fail(*_, **__):
+            raise InputError("the disk is full")
+
+        arguments = ["predict", files.model, files.image, "-o", tmp_path / "l.tif", "--memory", "3GB"]
+        with monkeypatch.context() as patched:
+            patched.setattr("napari_sparseseg.storage.formats.write_labels", fail)
+            assert invoke(*arguments, "--spacing", "2,2,2").exit_code == 1
+        done = invoke(*arguments)
+        assert done.exit_code == 0, done.output
+        assert [path.name for path in tmp_path.iterdir()] == ["l.tif"]
+
     @pytest.mark.parametrize("name", ["l.ome.tif", "l.npy", "l.ome.zarr"])
     def test_so_are_time_series(self, invoke, files, tmp_path, name):
         image = tifffile.imread(files.image)

@@ -191,8 +191,9 @@ class Work:
         from napari_sparseseg.storage.unfinished import HeldFolder
 
         with closing(HeldFolder(output)) as held:
-            # another process may have written it until now
-            check_labels(output, overwrite=self._overwrite, inputs=())
+            # another process may have written them until now
+            for path in (output,) if probabilities is None else (output, probabilities):
+                check_labels(path, overwrite=self._overwrite, inputs=())
             done = [self._predict_piece(image, number, held.folder, probabilities) for number in image.times]
             note(f"Writing {output}")
             self._write_pieces(image, output, [each.labels for each in done])
@@ -222,7 +223,7 @@ class Work:
             folder / f"{number}{_PIECE}",
             probabilities=probabilities or False,
             **image.place(),
-            overwrite=True,  # the outputs have been checked
+            overwrite=self._overwrite,  # of the probabilities: what lies among the pieces is always replaced
             **self._large,
         )
 

@@ -227,9 +227,10 @@ def predict_volume(
 
 
 def _check_outputs(request: Request) -> None:
-    """Raise `InputError` for an output that is taken."""
+    """Raise `InputError` for an output that is taken; one in a folder of unfinished ones belongs to nobody yet."""
     for output in request.outputs:
-        check_free(output, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
+        overwrite = request.overwrite or Unfinished.holds(output)
+        check_free(output, overwrite=overwrite, is_kind=is_zarr, kind="zarr")
 
 
 def _publish(request: Request, job: Job, unfinished: Unfinished, note: Mapping[str, Any]) -> None:
@@ -300,7 +301,8 @@ def _published_now(request: Request, fingerprint: Mapping[str, str]) -> Predicti
         noted = _note_in(unfinished.labels, fingerprint)
         if noted is None or _note_in(request.probabilities, fingerprint) != noted:
             return None
-        check_free(request.target, overwrite=request.overwrite, is_kind=is_zarr, kind="zarr")
+        overwrite = request.overwrite or Unfinished.holds(request.target)
+        check_free(request.target, overwrite=overwrite, is_kind=is_zarr, kind="zarr")
         with writable(request.target):
             unfinished.publish(None, request.target)
     return _finished_before(request, fingerprint)

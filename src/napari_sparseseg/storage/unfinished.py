@@ -31,6 +31,7 @@ from napari_sparseseg.storage.whole import sync_all
 Task = tuple[int, int, int, int]
 """Level, and the shard's first voxel there along z, y, x."""
 
+_ENDING = ".unfinished"
 _MANIFEST, _FINISHED, _LOCK = "manifest.json", "finished.jsonl", "lock"
 _LABELS, _PROBABILITIES = "labels", "probabilities"
 _FILES = ("model.safetensors", "image.npy", "image.partial.npy")
@@ -97,7 +98,12 @@ class HeldFolder:
     @staticmethod
     def folder_of(target: Path) -> Path:
         """Where what is under way lies: beside its target."""
-        return target.with_name(f"{target.name}.unfinished")
+        return target.with_name(f"{target.name}{_ENDING}")
+
+    @staticmethod
+    def holds(path: Path) -> bool:
+        """Whether a path lies in such a folder, which somebody holds."""
+        return path.parent.name.endswith(_ENDING) and (path.parent / _LOCK).is_file()
 
     @classmethod
     def remove_left(cls, target: Path) -> None:
