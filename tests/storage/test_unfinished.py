@@ -108,6 +108,23 @@ def test_one_holds_it(unfinished, tmp_path):
     Unfinished(tmp_path / "a.zarr").close()
 
 
+def test_a_folder_that_its_holder_has_just_removed_is_made_again(tmp_path, monkeypatch):
+    make, made = Path.mkdir, []
+
+    def make_and_lose_it(path, *args, **options):
+        make(path, *args, **options)
+        made.append(path)
+        if len(made) == 1:
+            path.rmdir()
+        if len(made) == 2:
+            path.rmdir()
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))  # it was there when it was to be made
+
+    monkeypatch.setattr(Path, "mkdir", make_and_lose_it)
+    Unfinished(tmp_path / "a.zarr").close()
+    assert len(made) > 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows removes no lock that is held")
 def test_nobody_takes_a_lock_that_is_about_to_be_removed(unfinished, tmp_path, monkeypatch):
     refused, remove = [], RealDisk.remove

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,7 @@ from napari_sparseseg.storage.whole import sync_all
 Task = tuple[int, int, int, int]
 """Level, and the shard's first voxel there along z, y, x."""
 
+_ATTEMPTS, _PAUSE = 10, 0.01  # seconds
 _ENDING = ".unfinished"
 _MANIFEST, _FINISHED, _LOCK = "manifest.json", "finished.jsonl", "lock"
 _LABELS, _PROBABILITIES = "labels", "probabilities"
@@ -83,9 +85,7 @@ class HeldFolder:
         self.folder = self.folder_of(target)
         self._disk = RealDisk()
         try:
-            self.folder.mkdir(exist_ok=True)
-            self._lock = FileLock(self.folder / _LOCK, timeout=0, thread_local=False)
-            self._lock.acquire()
+            self._lock = self._acquired()
         except Timeout:
             raise InputError(
                 f"{target} is being predicted by another process; wait for it, or choose another name"
@@ -94,6 +94,21 @@ class HeldFolder:
             raise InputError(
                 f"{self.folder} cannot be written to ({error.strerror or error}); choose another folder"
             ) from error
+
+    def _acquired(self) -> FileLock:
+        """The lock in the folder, which is made; again, if the one who held it has just removed both."""
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                self.folder.mkdir(exist_ok=True)
+                lock = FileLock(self.folder / _LOCK, timeout=0, thread_local=False)
+                lock.acquire()
+            except (FileNotFoundError, FileExistsError):
+                if not left:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                break
+        return lock
 
     @staticmethod
     def folder_of(target: Path) -> Path:
