@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +154,15 @@ class TestOtherFormats:
         assert done.exit_code == 0, done.output
         assert tifffile.imread(tmp_path / "l.tif").any()
         assert [path.name for path in tmp_path.iterdir()] == ["l.tif"]
+
+    @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+    def test_nor_by_another_name_of_it(self, invoke, files, tmp_path):
+        (tmp_path / "there").mkdir()
+        (tmp_path / "link.tif").symlink_to(tmp_path / "there" / "l.tif")
+        with closing(HeldFolder(tmp_path / "there" / "l.tif")):
+            result = invoke("predict", files.model, files.image, "-o", tmp_path / "link.tif", "--memory", "3GB")
+        assert result.exit_code == 1
+        assert "being predicted by another process" in " ".join(result.output.split())
 
     def test_what_another_command_has_written_meanwhile_is_refused_at_once(self, invoke, files, tmp_path, monkeypatch):
         def write_and_open(*args, **options):

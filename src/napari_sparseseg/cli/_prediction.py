@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -108,7 +109,7 @@ class Work:
             write_labels(output, next(frames), **image.place(), overwrite=self._overwrite)
         if probabilities is not None and likely is not None:
             write_map(probabilities, likely, image, overwrite=self._overwrite)
-        HeldFolder.remove_left(output)  # of a run piece by piece
+        HeldFolder.remove_left(Path(os.path.realpath(output)))  # of a run piece by piece
         written = [output] if probabilities is None else [output, probabilities]
         return Done(image, written, n_voxels, time.perf_counter() - started)
 
@@ -190,7 +191,8 @@ class Work:
         from napari_sparseseg.cli._outputs import check_labels
         from napari_sparseseg.storage.unfinished import HeldFolder
 
-        with closing(HeldFolder(output)) as held:
+        # where links lead to, since others may name the same output otherwise
+        with closing(HeldFolder(Path(os.path.realpath(output)))) as held:
             # another process may have written them until now
             for path in (output,) if probabilities is None else (output, probabilities):
                 check_labels(path, overwrite=self._overwrite, inputs=())
