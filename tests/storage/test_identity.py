@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tracemalloc
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,18 @@ def test_every_voxel_in_memory_counts(place):
 @pytest.mark.parametrize("view", [np.asfortranarray, lambda a: np.flip(np.flip(a, 1), 1), lambda a: a.copy()])
 def test_equal_arrays_are_one_however_they_lie_in_memory(view):
     assert identity_of(view(image())) == identity_of(image())
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3))))
+@pytest.mark.parametrize("shape", [(3, 40, 70), (70, 3, 40), (33, 64, 65), (1, 1, 100)])
+def test_tiles_of_arrays_that_lie_across_are_put_together_in_c_order(shape, axes):
+    voxels = np.arange(math.prod(shape), dtype=np.uint32).reshape(shape)
+    across = np.ascontiguousarray(voxels.transpose(axes)).transpose(np.argsort(axes))
+    for view in (across, across[::-1, :, ::-1]):
+        found = module._in_c_order(view)
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, np.array(view))
+    assert identity_of(across) == identity_of(voxels)
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (2, 1, 0)])

@@ -26,6 +26,7 @@ from napari_sparseseg.storage._origin import Origin, Ranges
 from napari_sparseseg.storage.project.reference import fingerprint_of
 
 _BLOCK_BYTES = 1 << 24  # of an array that is copied at a time where it does not lie in C order
+_TILE = 32  # edge of what is copied at a time there
 _DESCRIPTIONS = ("zarr.json", ".zarray")
 
 
@@ -94,8 +95,24 @@ def _hash(array: npt.NDArray[Any]) -> str:
     """Of all voxels in C order, however they lie in memory."""
     digest = hashlib.sha256()
     for index in _blocks(array.shape, array.itemsize):
-        digest.update(np.ascontiguousarray(array[index]).reshape(-1).view(np.uint8).data)
+        digest.update(_in_c_order(array[index]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _in_c_order(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A block in C order; much faster than numpy where its rows lie across memory, as in Fortran order.
+
+    numpy copies row after row then, and reads each line of the memory again for every one of them.
+    """
+    strides = [abs(stride) for stride in block.strides]
+    if block.ndim < 2 or block.shape[-1] < _TILE or strides[-1] == min(strides):
+        return np.ascontiguousarray(block)
+    copy = np.empty(block.shape, block.dtype)
+    for first in range(0, block.shape[-2], _TILE):
+        for second in range(0, block.shape[-1], _TILE):
+            tile = ..., slice(first, first + _TILE), slice(second, second + _TILE)
+            copy[tile] = block[tile]
+    return copy
 
 
 def _blocks(shape: tuple[int, ...], n_bytes: int) -> Iterator[tuple[slice, ...]]:
