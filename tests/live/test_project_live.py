@@ -257,7 +257,7 @@ class TestComingBack:
         live, project = opened()
         live.auto_start = False
         wait_for(lambda: live._worker.loop)
-        assert live._worker.loop.learner.fitted is None
+        assert live._worker.compute(lambda: live._worker.loop.learner.fitted).result(PATIENCE) is None
         assert live.add_class("fifth").class_id == 5
 
     def test_a_damaged_model_is_told_and_the_one_before_used(self, opened, path):
