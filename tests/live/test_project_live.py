@@ -32,7 +32,7 @@ from napari_sparseseg.engine.checkpoint import encode_model, load_model
 from napari_sparseseg.engine.model import FittedModel, ModelSpec
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.errors import InputError, ModelFileError, ProjectError
-from napari_sparseseg.live import live_segmenter, saving
+from napari_sparseseg.live import kept, live_segmenter, saving
 from napari_sparseseg.live.events import LiveState, TileUpdate
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.learner import table_of
@@ -141,7 +141,7 @@ def test_no_address_of_a_cluster_is_kept_in_or_taken_from_a_project(monkeypatch,
     paint_both(live)
     close(live, project)
     assert project.settings.device == "auto"
-    assert saving.settings_of(ProjectSettings(device="tcp://127.0.0.1:9")).device == "auto"
+    assert kept.settings_of(ProjectSettings(device="tcp://127.0.0.1:9")).device == "auto"
 
 
 class TestComingBack:
@@ -385,14 +385,14 @@ class TestComingBack:
         close(live, project)
         with Project.open(path) as again:
             assert np.array_equal(again.images[0].annotation(), codes)
-            assert saving.class_infos(again.classes) == classes
+            assert kept.class_infos(again.classes) == classes
 
     def test_a_project_keeps_its_own_classes_and_settings_when_another_is_opened(self, opened, image, path):
         live, project = opened()
         live.rename_class(2, "cell")
         with Project.create(path.with_name("other.sparseseg")) as other:
             other.add_image(image, shape=(1, *SHAPE))
-            background, _ = saving._project_classes(live._classes)
+            background, _ = kept.project_classes(live._classes)
             other.update(
                 classes=(background, ProjectClass(class_id=7, name="other", color=(1, 0, 0))),
                 settings=ProjectSettings(paint=PaintConfig(label_smoothing=0.1)),
@@ -452,7 +452,7 @@ class TestHistory:
         codes = live.codes.copy()
         close(live, project)
         with Project.open(path) as again:
-            assert saving.class_infos(again.classes)[2] == membrane
+            assert kept.class_infos(again.classes)[2] == membrane
             assert np.array_equal(again.images[0].annotation(), codes)
 
     def test_a_class_that_only_sets_name_comes_back(self, opened):
@@ -775,7 +775,7 @@ class TestLeaving:
         live._note_model()
         live._worker.compute(lambda: may_end.wait(PATIENCE))
         with monkeypatch.context() as patch:
-            patch.setattr(saving, "_PATIENCE", 0.1)
+            patch.setattr(kept, "_PATIENCE", 0.1)
             assert "model as it is now" in live.hold_saving()
             with pytest.raises(InputError, match="try again in a minute"):
                 live.leave_project()

@@ -17,7 +17,7 @@ from qtpy.QtTest import QTest
 
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import ModelConfig, TrainingConfig
-from napari_sparseseg.live import saving
+from napari_sparseseg.live import kept
 from napari_sparseseg.storage import durable
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import Project
@@ -204,10 +204,10 @@ class TestSavingElsewhere:
         learn(dock)
         live._note_model()
         live._worker.compute(lambda: may_end.wait(20))
-        patience = saving._PATIENCE
-        monkeypatch.setattr(saving, "_PATIENCE", 0.1)
+        patience = kept._PATIENCE
+        monkeypatch.setattr(kept, "_PATIENCE", 0.1)
         save_as(dock, tmp_path / "mine.sparseseg")
-        monkeypatch.setattr(saving, "_PATIENCE", patience)
+        monkeypatch.setattr(kept, "_PATIENCE", patience)
         may_end.set()
         assert any("try again in a minute" in text for text in messages())
         assert dock.session.project.path == old

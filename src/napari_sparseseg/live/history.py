@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import TypeAdapter, ValidationError
 
 from napari_sparseseg.live.events import ClassInfo
-from napari_sparseseg.live.saving import class_infos
+from napari_sparseseg.live.kept import class_infos
 from napari_sparseseg.storage.project.image import ProjectImage, SavedState
 from napari_sparseseg.storage.project.loading import JOURNAL
 from napari_sparseseg.storage.project.manifest import Position, ProjectClass

@@ -31,9 +31,11 @@ from napari_sparseseg.live.events import (
 from napari_sparseseg.live.found_objects import FoundObjects
 from napari_sparseseg.live.history import classes_at
 from napari_sparseseg.live.image import LiveImage
+from napari_sparseseg.live.kept import class_infos, settings_of
+from napari_sparseseg.live.onlooker import Onlooker
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.overlap import learnable_classes, shown_presence
-from napari_sparseseg.live.saving import Onlooker, Saver, class_infos, settings_of
+from napari_sparseseg.live.saving import Saver
 from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.shown import Allowed, labels_left_possible, with_paint
 from napari_sparseseg.live.suggestions import Suggestions

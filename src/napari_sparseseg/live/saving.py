@@ -1,4 +1,4 @@
-"""Saver: keeps what is painted and learnt on disk, on a thread of its own. Nobody waits for it but who closes."""
+"""Saver: keeps what is painted and learnt on disk, on a thread of its own. Only `close` waits for it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import replace
-from typing import Any
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.live.classes import ClassList
-from napari_sparseseg.live.events import ClassInfo, LiveEvents, SavingStatus, TileUpdate, tell
+from napari_sparseseg.live.events import LiveEvents, SavingStatus, TileUpdate, tell
+from napari_sparseseg.live.kept import BUSY, model_of, present_of, project_classes, project_settings, with_model
 from napari_sparseseg.live.opened import Opened
-from napari_sparseseg.live.settings import Settings, is_address
+from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.project.elsewhere import Present
 from napari_sparseseg.storage.project.image import ProjectImage
-from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
 from napari_sparseseg.storage.project.segments import SegmentJournal
 from napari_sparseseg.storage.sparse import is_large
 
@@ -31,8 +30,6 @@ PREDICTION_SECONDS = 300.0  # between two predictions that are written while wor
 FOLD_RECORDS = 200  # of the journal, after which the annotation is folded
 LONGEST_REST = 30.0  # before something that the disk has refused is tried again; strokes are tried with each look
 HOLD_SECONDS = 45.0  # to wait until all is saved, twice for the model, before something else is opened
-_PATIENCE = 20.0  # seconds to wait for the compute thread
-_BUSY = "the model as it is now is in memory only, for learning and predicting are at something long"
 _CLOSE_SECONDS = 15.0  # to wait for the end; one second less for the compute thread then
 
 
@@ -103,7 +100,7 @@ class Saver:
         """The classes have changed: noted before anything is painted with them."""
         with self._numbering:
             number = max(self._image.project.manifest.classes_number, self._classes_number) + 1
-            self._image.note_classes(_project_classes(self._classes), number)
+            self._image.note_classes(project_classes(self._classes), number)
 
     def save(self) -> None:
         """Save everything soon; returns at once."""
@@ -143,7 +140,7 @@ class Saver:
             return journal.error or f"strokes are still being written to {self._image.project.path}"
         if self._error:
             return self._error
-        return _BUSY if self._lacks_model else ""
+        return BUSY if self._lacks_model else ""
 
     @property
     def fault(self) -> str:
@@ -159,8 +156,8 @@ class Saver:
         assert opened is not None  # noqa: S101 - `start` has set it
         if not self.fault:
             raise InputError(f"{self.unsaved}; try again in a minute")
-        present = _present_of(opened, self._classes, self._settings(), is_begun_anew=self._has_forgotten)
-        present = _with_model(present, self._worker, opened, is_needed=False)
+        present = present_of(opened, self._classes, self._settings(), is_begun_anew=self._has_forgotten)
+        present = with_model(present, self._worker, opened, is_needed=False)
         self._is_handed_over = True
         return present
 
@@ -258,10 +255,10 @@ class Saver:
             self._image.drop_prediction()
             self._image.project.drop_checkpoints()
             self._has_forgotten, self._saved_model = False, None
-        wanted = _project_settings(self._settings())
+        wanted = project_settings(self._settings())
         has_other_settings = wanted != self._image.project.settings
         with self._numbering:  # what is noted from now on is newer
-            classes = _project_classes(self._classes)
+            classes = project_classes(self._classes)
             if classes != self._image.project.classes:
                 self._classes_number = self._image.project.manifest.classes_number + 1
         has_changed = self._image.project.update(classes=classes, highest_class=self._classes.highest, settings=wanted)
@@ -293,9 +290,8 @@ class Saver:
             self._lacks_model = self._lacks_model and not is_due
             return False
         self._learnt_at = time.monotonic()
-        patience = _CLOSE_SECONDS - 1 if self._is_closing else _PATIENCE
         try:
-            taken = _model_of(self._worker, opened, patience)
+            taken = model_of(self._worker, opened, _CLOSE_SECONDS - 1 if self._is_closing else None)
         except (CancelledError, TimeoutError):
             self._lacks_model = True  # it is closed, or at something long: the model before is there
             return False
@@ -355,140 +351,6 @@ class Saver:
             tell(self._events.saving_changed, status)
 
 
-class Onlooker:
-    """What a `Saver` is for an image whose project is open for reading only: what is changed stays in memory.
-
-    It can be written elsewhere.
-    """
-
-    def __init__(
-        self, project: ProjectImage, classes: ClassList, worker: Worker, settings: Callable[[], Settings]
-    ) -> None:
-        self._project = project.project
-        self._classes = classes
-        self._worker = worker
-        self._settings = settings
-        self._has_other_model = self._is_begun_anew = self._is_handed_over = False
-        self._opened: Opened | None = None
-        self._at_first: tuple[object, ...] = ()
-        self.status = SavingStatus(str(project.project.path), project.project.reason)
-
-    def start(self, opened: Opened) -> None:
-        """Notice from now on what is changed."""
-        self._opened = opened
-        self._at_first = self._now(opened)
-
-    def note_classes(self) -> None:
-        """The classes have changed."""
-
-    def save(self) -> None:
-        """Nothing can be saved."""
-
-    def note_model(self) -> None:
-        """The model is another one, though maybe of the same step."""
-        self._has_other_model = True
-
-    def expect_clearing(self) -> None:
-        """The model is about to begin anew."""
-
-    def forget_model(self) -> None:
-        """The user began anew."""
-        self._is_begun_anew = True
-
-    def hold(self) -> bool:
-        """Nothing is being saved."""
-        return True
-
-    def go_on(self) -> None:
-        """What was handed over was not written elsewhere."""
-        self._is_handed_over = False
-
-    def close(self) -> bool:
-        """Whether nothing was changed, or all of it handed over."""
-        return self._is_handed_over or not self.unsaved
-
-    @property
-    def unsaved(self) -> str:
-        """What was changed here is saved nowhere: says so in one sentence; empty if nothing was."""
-        opened = self._opened
-        if opened is None:
-            return ""
-        status, saved = opened.switch.status, self._project.manifest.checkpoints[-1:]
-        has_learnt = status.has_model and [entry.step for entry in saved] != [status.step]
-        has_changed = self._has_other_model or self._is_begun_anew or self._now(opened) != self._at_first
-        if has_learnt or has_changed:
-            return f"{self._project.name} is open for reading only, and what you have changed is in memory only"
-        return ""
-
-    @property
-    def fault(self) -> str:
-        """The same, for nothing has to be looked at."""
-        return self.unsaved
-
-    def present(self) -> Present:
-        """All there is in memory. Waits for the model; raises `InputError` if that takes too long."""
-        opened = self._opened
-        assert opened is not None  # noqa: S101 - `start` has set it
-        present = _present_of(opened, self._classes, self._settings(), is_begun_anew=self._is_begun_anew)
-        present = _with_model(present, self._worker, opened, is_needed=True)
-        self._is_handed_over = True
-        return present
-
-    def _now(self, opened: Opened) -> tuple[object, ...]:
-        """What differs as soon as something was changed, but for what is learnt."""
-        classes, settings = _project_classes(self._classes), _project_settings(self._settings())
-        return opened.store.revision, opened.objects.n_writes, classes, settings
-
-
-def _present_of(opened: Opened, classes: ClassList, settings: Settings, *, is_begun_anew: bool) -> Present:
-    """What is in memory, but for the model."""
-    project = opened.project
-    assert project is not None  # noqa: S101 - there is something that saves
-    return Present(
-        number=project.number,
-        state=opened.store.state(),
-        objects=opened.objects,
-        classes=_project_classes(classes),
-        highest_class=classes.highest,
-        settings=_project_settings(settings),
-        is_begun_anew=is_begun_anew,
-    )
-
-
-def _with_model(present: Present, worker: Worker, opened: Opened, *, is_needed: bool) -> Present:
-    """The same with the model, if there is one; without, if the compute thread does not answer and it `is_needed` not.
-
-    Raises `InputError` if it is needed.
-    """
-    if not opened.switch.status.has_model:
-        return present
-    try:
-        taken = _model_of(worker, opened, _PATIENCE)
-    except (CancelledError, TimeoutError):
-        if is_needed:
-            raise InputError(f"{_BUSY}; try again in a minute") from None
-        return replace(present, lacks_model=True)
-    return present if taken is None else replace(present, model=taken[0], about_model=taken[1])
-
-
-def _model_of(worker: Worker, opened: Opened, patience: float) -> tuple[bytes, dict[str, Any]] | None:
-    """The model as the content of a file, and what is noted about it; None if there is none that is any good.
-
-    Raises `TimeoutError` or `CancelledError` if the compute thread does not answer.
-    """
-    taken = worker.checkpoint(opened).result(patience)
-    if taken is None:
-        return None
-    content, last = taken
-    about = {
-        "step": last.step if last else 0,
-        "loss": last.loss if last else None,
-        "dice": last.dice if last else None,
-        "n_strokes": len(opened.store.strokes),
-    }
-    return content, about
-
-
 def _lies_in(tile: tuple[int, Box], update: TileUpdate) -> bool:
     """Whether a tile was forgotten as a whole; one that was in part is saved with zeros there."""
     frame, box = tile
@@ -501,36 +363,3 @@ def _is_interpreter_ending() -> bool:
     Folds and predictions only save time on reopening; strokes and models need no zarr.
     """
     return not threading.main_thread().is_alive()
-
-
-def class_infos(classes: tuple[ProjectClass, ...]) -> tuple[ClassInfo, ...]:
-    """Classes of a project as the live segmenter has them."""
-    return tuple(ClassInfo(info.class_id, info.name, info.color, info.is_background) for info in classes)
-
-
-def settings_of(settings: ProjectSettings) -> Settings:
-    """Settings of a project as the live segmenter has them."""
-    return Settings(settings.model, settings.training, settings.prediction, _local(settings.device), settings.paint)
-
-
-def _project_settings(settings: Settings) -> ProjectSettings:
-    """Settings of the live segmenter as a project has them."""
-    return ProjectSettings(
-        model=settings.model,
-        training=settings.training,
-        paint=settings.paint,
-        prediction=settings.prediction,
-        device=_local(settings.device),
-    )
-
-
-def _local(device: str) -> str:
-    """A device for a project, which may come from anywhere and must connect to nothing."""
-    return "auto" if is_address(device) else device
-
-
-def _project_classes(classes: ClassList) -> tuple[ProjectClass, ...]:
-    return tuple(
-        ProjectClass(class_id=info.class_id, name=info.name, color=info.color, is_background=info.is_background)
-        for info in classes.all
-    )
