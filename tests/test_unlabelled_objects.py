@@ -8,7 +8,7 @@ import torch
 
 from napari_sparseseg import PaintConfig, SparseSegmenter
 from napari_sparseseg.errors import InputError, InputTypeError
-from test_segmenter import IMAGE, TRAINING, TRUTH, make
+from test_segmenter import IMAGE, LONGER, TRAINING, TRUTH, make
 
 SHAPE = IMAGE.shape
 RISK = PaintConfig(unlabelled="risk", prior=0.3)
@@ -34,14 +34,14 @@ def dice(labels, class_id=2):
     "paint", [RISK, PaintConfig(unlabelled="risk"), PaintConfig(unlabelled="background")], ids=repr
 )
 def test_one_class_is_learnt_against_the_rest(paint):
-    segmenter = fitted(objects(), paint)
+    segmenter = fitted(objects(), paint, training=LONGER)
     assert segmenter.classes_.tolist() == [1, 2]
     assert dice(segmenter.predict(IMAGE)) > 0.8
 
 
 @pytest.mark.parametrize(("painted", "background", "classes"), [(1, None, [1, 2]), (5, None, [1, 5]), (5, 9, [5, 9])])
 def test_the_background_has_the_lowest_free_id_or_the_one_that_is_named(painted, background, classes):
-    segmenter = fitted(objects(painted), background=background)
+    segmenter = fitted(objects(painted), background=background, training=LONGER)
     assert segmenter.classes_.tolist() == classes
     assert dice(segmenter.predict(IMAGE), painted) > 0.8
     assert segmenter.object_classes_.tolist() == [painted]

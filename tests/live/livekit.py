@@ -12,7 +12,7 @@ from napari_sparseseg.live.events import LiveState, View
 
 SHAPE = (12, 40, 40)
 SMALL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
-QUICK = TrainingConfig(warm_start_steps=60, patch_voxels=2048, check_every=5)
+QUICK = TrainingConfig(warm_start_steps=20, patch_voxels=2048, check_every=5)
 PATIENCE = 60  # seconds; only a test that fails waits so long
 BACKGROUND_BOX = Box((6, 2, 2), (7, 6, 38))
 OBJECT_BOX = Box((6, 14, 14), (7, 26, 26))

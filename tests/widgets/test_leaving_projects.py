@@ -30,7 +30,7 @@ SHAPE = (6, 48, 48)
 LEFT, RIGHT = Box((3, 4, 4), (4, 20, 20)), Box((3, 28, 28), (4, 44, 44))
 PLUGIN = ("napari-sparseseg", "Sparse Segmentation")
 SMALL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
-QUICK = TrainingConfig(warm_start_steps=60, patch_voxels=2048, check_every=5)
+QUICK = TrainingConfig(warm_start_steps=20, patch_voxels=2048, check_every=5)
 
 
 @pytest.fixture(autouse=True)
