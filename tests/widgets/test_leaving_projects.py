@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from cells import LEFT, PLUGIN, RIGHT, SHAPE, cells
 from napari.utils.notifications import notification_manager
 from qtpy.QtTest import QTest
 
@@ -26,25 +27,13 @@ from napari_sparseseg.widgets import session as session_module
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.sources import source_of
 
-SHAPE = (6, 48, 48)
-LEFT, RIGHT = Box((3, 4, 4), (4, 20, 20)), Box((3, 28, 28), (4, 44, 44))
-PLUGIN = ("napari-sparseseg", "Sparse Segmentation")
 SMALL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
 QUICK = TrainingConfig(warm_start_steps=20, patch_voxels=2048, check_every=5)
 
 
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's data folder."""
-    monkeypatch.setenv("SPARSESEG_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 @pytest.fixture
 def image() -> Any:
-    voxels = np.random.default_rng(1).integers(0, 90, SHAPE).astype(np.uint8)
-    voxels[:, 26:46, 26:46] += 120
-    return voxels
+    return cells()
 
 
 @pytest.fixture
@@ -233,9 +222,9 @@ class TestSavingElsewhere:
         assert path.exists()
 
     def test_an_image_that_is_read_from_the_project_is_there_still(
-        self, make_dock: Any, save_as: Any, image: Any, tmp_path: Path, own_folder: Path
+        self, make_dock: Any, save_as: Any, image: Any, tmp_path: Path, own_home: Path
     ) -> None:
-        path = own_folder / "projects" / "stored.sparseseg"
+        path = own_home / "projects" / "stored.sparseseg"
         path.parent.mkdir(parents=True, exist_ok=True)
         with Project.create(path) as project:
             project.add_image(image, shape=(1, *SHAPE)).store_pixels(image)

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import tifffile
+from cells import LEFT, PLUGIN, RIGHT, SHAPE, cells
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
@@ -32,23 +33,10 @@ from napari_sparseseg.widgets.layers import FoundLayer
 from napari_sparseseg.widgets.session import find_session
 from napari_sparseseg.widgets.sources import source_of
 
-SHAPE = (6, 48, 48)
-LEFT, RIGHT = Box((3, 4, 4), (4, 20, 20)), Box((3, 28, 28), (4, 44, 44))
-PLUGIN = ("napari-sparseseg", "Sparse Segmentation")
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's data folder."""
-    monkeypatch.setenv("SPARSESEG_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
 
 @pytest.fixture
 def image() -> Any:
-    voxels = np.random.default_rng(1).integers(0, 90, SHAPE).astype(np.uint8)
-    voxels[:, 26:46, 26:46] += 120
-    return voxels
+    return cells()
 
 
 @pytest.fixture
@@ -156,10 +144,10 @@ def left(open_viewer: Any, hands: Any, image_file: Path) -> tuple[Path, Any]:
 
 class TestComingBack:
     def test_a_dropped_project_brings_strokes_pins_classes_and_image(
-        self, open_viewer: Any, left: Any, image_file: Path, own_folder: Path
+        self, open_viewer: Any, left: Any, image_file: Path, own_home: Path
     ) -> None:
         path, codes = left
-        assert path.is_relative_to(own_folder)
+        assert path.is_relative_to(own_home)
         viewer = open_viewer()
         drop(viewer, path)
         dock = dock_of(viewer)
@@ -552,7 +540,7 @@ class TestLayersThatCannotBeShown:
 
 class TestOffer:
     def test_the_same_image_offers_its_earlier_paint(
-        self, open_viewer: Any, left: Any, image_file: Path, own_folder: Path
+        self, open_viewer: Any, left: Any, image_file: Path, own_home: Path
     ) -> None:
         path, codes = left
         viewer = open_viewer()
@@ -566,7 +554,7 @@ class TestOffer:
         QTest.qWait(50)
         np.testing.assert_array_equal(dock.session.live.codes, codes)
         assert not panel._offer.isVisible()
-        assert list((own_folder / "projects").iterdir()) == [path]  # the one that was made meanwhile is gone
+        assert list((own_home / "projects").iterdir()) == [path]  # the one that was made meanwhile is gone
 
     def test_another_image_offers_nothing(self, open_viewer: Any, left: Any, image: Any) -> None:
         viewer = open_viewer()
@@ -850,11 +838,11 @@ class TestFaults:
         wait_until(lambda: any("project.json" in text for text in messages()))
 
 
-def test_a_journal_of_an_older_version_becomes_a_project(open_viewer: Any, own_folder: Path, image: Any) -> None:
+def test_a_journal_of_an_older_version_becomes_a_project(open_viewer: Any, own_home: Path, image: Any) -> None:
     from napari_sparseseg.storage.journal import FileJournal
 
-    (own_folder / "journals").mkdir(parents=True)
-    journal = FileJournal(own_folder / "journals" / "cells-20250101-120000.journal")
+    (own_home / "journals").mkdir(parents=True)
+    journal = FileJournal(own_home / "journals" / "cells-20250101-120000.journal")
     store = AnnotationStore((1, *SHAPE), journal=journal)
     store.annotate(Region(0, LEFT), 2)
     journal.close()
@@ -863,7 +851,7 @@ def test_a_journal_of_an_older_version_becomes_a_project(open_viewer: Any, own_f
     dock = open_dock(viewer)
     assert dock.project_panel._offer.isVisible()
     (go_on,) = dock.project_panel._offer.findChildren(QPushButton)
-    assert [path.suffix for path in (own_folder / "journals").iterdir()] == [".imported"]
+    assert [path.suffix for path in (own_home / "journals").iterdir()] == [".imported"]
     assert isinstance(dock.project_panel._button.menu(), QMenu)
     QTest.mouseClick(go_on, Qt.MouseButton.LeftButton)
     QTest.qWait(50)
