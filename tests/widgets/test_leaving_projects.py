@@ -12,8 +12,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from cells import LEFT, PLUGIN, RIGHT, SHAPE, cells
-from napari.utils.notifications import notification_manager
+from projectkit import LEFT, PLUGIN, RIGHT, SHAPE, cells, messages, wait_until
 from qtpy.QtTest import QTest
 
 from napari_sparseseg._types import Box, Plane, Region
@@ -108,18 +107,6 @@ def learn(dock: SparseSegDock) -> None:
     wait_until(lambda: live.status.step >= 3, 60)
     live.pause()
     wait_until(lambda: not live.status.activity.startswith("Training"))
-
-
-def messages() -> list[str]:
-    return [record.message for record in notification_manager.records]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    for _ in range(int(seconds * 100)):
-        if condition():
-            return
-        QTest.qWait(10)
-    pytest.fail(f"it did not happen; {messages()}")
 
 
 def annotation_in(path: Path) -> Any:

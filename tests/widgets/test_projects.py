@@ -14,8 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import tifffile
-from cells import LEFT, PLUGIN, RIGHT, SHAPE, cells
-from napari.utils.notifications import notification_manager
+from projectkit import LEFT, PLUGIN, RIGHT, SHAPE, cells, messages, wait_until
 from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
@@ -103,20 +102,8 @@ def paint_by_mouse(stage: Any) -> None:
     stage.settle()
 
 
-def messages() -> list[str]:
-    return [record.message for record in notification_manager.records]
-
-
 def state_text(dock: SparseSegDock) -> str:
     return dock.project_panel._state.text()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    for _ in range(int(seconds * 100)):
-        if condition():
-            return
-        QTest.qWait(10)
-    pytest.fail(f"it did not happen; {messages()}")
 
 
 def picture(viewer: Any, name: str) -> None:

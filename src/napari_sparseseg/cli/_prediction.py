@@ -193,14 +193,13 @@ class Work:
 
         # where links lead to, since others may name the same output otherwise
         with closing(HeldFolder(Path(os.path.realpath(output)))) as held:
-            # another process may have written them until now
-            for path in (output,) if probabilities is None else (output, probabilities):
+            written = [output] if probabilities is None else [output, probabilities]
+            for path in written:  # another process may have done so until now
                 check_labels(path, overwrite=self._overwrite, inputs=())
             done = [self._predict_piece(image, number, held.folder, probabilities) for number in image.times]
             note(f"Writing {output}")
             self._write_pieces(image, output, [each.labels for each in done])
             held.empty()
-        written = [output] if probabilities is None else [output, probabilities]
         return Done(image, written, [each.n_voxels for each in done], time.perf_counter() - started)
 
     def _write_pieces(self, image: Image, output: Path, pieces: Sequence[Path]) -> None:

@@ -25,7 +25,7 @@ from napari_sparseseg.live.failures import is_out_of_memory
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.runner import Runner
 from napari_sparseseg.live.settings import Settings, is_address
-from napari_sparseseg.live.shown import with_paint
+from napari_sparseseg.live.shown import Allowed, with_paint
 from napari_sparseseg.storage.project.manifest import LayerPlace
 from napari_sparseseg.storage.project.whole import WholeFolder
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from napari_sparseseg.storage.volume import ArrayVolume
 
 Checkpoint = Callable[[Opened], Future[tuple[bytes, Any] | None]]
-Allowed = Callable[[int], frozenset[int]]
 
 _log = logging.getLogger(__name__)
 _TILE_VOXELS = 1 << 22  # computed at a time: some seconds on a CPU, and it can be stopped only in between

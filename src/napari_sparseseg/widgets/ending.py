@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, QTimer, Signal
-from qtpy.QtWidgets import QApplication, QMessageBox
+from qtpy.QtWidgets import QApplication
 from typing_extensions import override
+
+from napari_sparseseg.widgets.questions import agrees
 
 
 class Ending(QObject):
@@ -79,12 +81,7 @@ class Ending(QObject):
 def ask_to_close(problem: str) -> bool:
     """Whether the user agrees that the window closes though something is in memory only."""
     text = f"Not all is saved: {problem}. What is in memory only will be lost."
-    parent, cancel = QApplication.activeWindow(), QMessageBox.StandardButton.Cancel
-    box = QMessageBox(QMessageBox.Icon.Warning, "Close the window?", text, cancel, parent)
-    agree = box.addButton("Close it", QMessageBox.ButtonRole.AcceptRole)
-    box.setDefaultButton(cancel)
-    box.exec()
-    return box.clickedButton() is agree
+    return agrees(QApplication.activeWindow(), "Close the window?", text, "Close it", is_warning=True)
 
 
 def _is_alive(window: Any) -> bool:

@@ -16,6 +16,7 @@ from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.project.reference import ImageState
 from napari_sparseseg.widgets.home import painted_at
 from napari_sparseseg.widgets.leaving import leaving, what_is_lost
+from napari_sparseseg.widgets.questions import agrees
 from napari_sparseseg.widgets.restoring import (
     add_to_viewer,
     find_in_viewer,
@@ -186,17 +187,7 @@ def ask_for_image(problem: str, *, can_use: bool) -> Answer:
 
 def ask_to_leave(loss: str) -> bool:
     """Whether the user agrees to what opening the project costs."""
-    box = QMessageBox(
-        QMessageBox.Icon.Warning,
-        "Open the project?",
-        loss,
-        QMessageBox.StandardButton.Cancel,
-        QApplication.activeWindow(),
-    )
-    agree = box.addButton("Open it", QMessageBox.ButtonRole.AcceptRole)
-    box.setDefaultButton(QMessageBox.StandardButton.Cancel)
-    box.exec()
-    return box.clickedButton() is agree
+    return agrees(QApplication.activeWindow(), "Open the project?", loss, "Open it", is_warning=True)
 
 
 def choose_file() -> str:

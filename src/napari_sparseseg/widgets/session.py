@@ -515,7 +515,9 @@ class Session(QObject):
         layers = [layer for layer in viewer.layers if isinstance(layer, Image) and not self.owns(layer)]
         candidates = [layers] if len(source.layers) > 1 else [[layer] for layer in layers]
         sources = (recognised(image, candidate) for candidate in candidates)
-        any(self.take_back(found) for found in sources if found is not None)
+        for found in sources:
+            if found is not None and self.take_back(found):
+                break
 
     def _predict_again(self) -> None:
         """Predict as it was before the image was removed."""

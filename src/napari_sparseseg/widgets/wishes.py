@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from napari.qt.threading import thread_worker
 from qtpy.QtCore import QObject
-from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
+from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_sparseseg.errors import InputError, SparseSegError
 from napari_sparseseg.live.events import WholeState
 from napari_sparseseg.storage.formats import write_labels
 from napari_sparseseg.storage.whole import written_whole
 from napari_sparseseg.widgets.leaving import leaving, what_is_lost
+from napari_sparseseg.widgets.questions import agrees
 from napari_sparseseg.widgets.session import Session
 from napari_sparseseg.widgets.sources import ImageSource
 
@@ -246,11 +247,7 @@ def frame_paths(path: Path, n_frames: int) -> list[Path]:
 
 def ask(widget: QWidget, title: str, question: str, yes: str) -> bool:
     """Whether the user agrees to something that cannot be taken back."""
-    box = QMessageBox(QMessageBox.Icon.Question, title, question, QMessageBox.StandardButton.Cancel, widget.window())
-    agree = box.addButton(yes, QMessageBox.ButtonRole.AcceptRole)
-    box.setDefaultButton(QMessageBox.StandardButton.Cancel)
-    box.exec()
-    return box.clickedButton() is agree
+    return agrees(widget.window(), title, question, yes)
 
 
 def ask_for_output(widget: QWidget, title: str, suggested: str, filters: str) -> str:

@@ -1,0 +1,38 @@
+"""What the tests of projects share: the image that they paint on, and how they wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+from qtpy.QtTest import QTest
+
+from napari_sparseseg._types import Box
+
+SHAPE = (6, 48, 48)
+LEFT, RIGHT = Box((3, 4, 4), (4, 20, 20)), Box((3, 28, 28), (4, 44, 44))
+PLUGIN = ("napari-sparseseg", "Sparse Segmentation")
+
+
+def cells() -> Any:
+    """Voxels that are brighter at the right, uint8 of `SHAPE`."""
+    voxels = np.random.default_rng(1).integers(0, 90, SHAPE).astype(np.uint8)
+    voxels[:, 26:46, 26:46] += 120
+    return voxels
+
+
+def messages() -> list[str]:
+    """What napari has told so far."""
+    return [record.message for record in notification_manager.records]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Let the window live until something is the case; fails if that does not come."""
+    for _ in range(int(seconds * 100)):
+        if condition():
+            return
+        QTest.qWait(10)
+    pytest.fail(f"it did not happen; {messages()}")
