@@ -19,8 +19,8 @@ from napari_sparseseg.cli import main
 from napari_sparseseg.errors import InputError, InputWarning
 from napari_sparseseg.learning import Learnt
 from napari_sparseseg.segmenter import SparseSegmenter
+from napari_sparseseg.storage.atomic import written_whole
 from napari_sparseseg.storage.ome import write_labels
-from napari_sparseseg.storage.whole import written_whole
 
 
 def fail_with(monkeypatch, error):

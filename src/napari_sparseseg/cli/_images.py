@@ -16,12 +16,12 @@ from napari_sparseseg.cli._planes import with_planes_of
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage import overlapping
 from napari_sparseseg.storage.annotation import read_annotation
+from napari_sparseseg.storage.atomic import is_safetensors
 from napari_sparseseg.storage.formats import image_suffixes, open_annotation, open_image
 from napari_sparseseg.storage.levels import ReducedPaint, matching_level, reduction, suggested_level
 from napari_sparseseg.storage.series import time_points
 from napari_sparseseg.storage.units import factor
 from napari_sparseseg.storage.volume import ArrayVolume
-from napari_sparseseg.storage.whole import is_safetensors
 
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def check_free(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
     """Raise `InputError` if `path` is taken, is or holds one of the inputs, or if its folder cannot be written to."""
-    from napari_sparseseg.storage.whole import check_folder
+    from napari_sparseseg.storage.atomic import check_folder
 
     for source in inputs:
         _check_apart(path, source)
@@ -38,7 +38,7 @@ def check_file(path: Path, *, overwrite: bool, inputs: Sequence[Path | str], exa
 
 def check_model(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
     """As `check_free`, for a model, which replaces nothing but a model."""
-    from napari_sparseseg.storage.whole import is_safetensors
+    from napari_sparseseg.storage.atomic import is_safetensors
 
     check_file(path, overwrite=overwrite, inputs=inputs, example="model.safetensors")
     if path.exists() and not is_safetensors(path):
@@ -104,7 +104,7 @@ def write_map(path: Path, frames: Sequence[npt.NDArray[Any]], image: Image, *, o
 
 def write_model(path: Path, segmenter: SparseSegmenter, *, overwrite: bool) -> None:
     """Write a model, unless somebody else has written to `path` since it was checked."""
-    from napari_sparseseg.storage.whole import writable
+    from napari_sparseseg.storage.atomic import writable
 
     check_model(path, overwrite=overwrite, inputs=())
     with writable(path):
@@ -118,6 +118,6 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], 
 
 
 def _written(path: Path, overwrite: bool) -> Any:
-    from napari_sparseseg.storage.whole import written_whole
+    from napari_sparseseg.storage.atomic import written_whole
 
     return written_whole(path, overwrite=overwrite, is_kind=Path.is_file, kind="file")

@@ -10,8 +10,8 @@ import typer
 
 from napari_sparseseg.cli._console import counted
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.atomic import is_zarr
 from napari_sparseseg.storage.formats import annotation_suffixes, image_suffixes
-from napari_sparseseg.storage.whole import is_zarr
 
 _COLUMNS = ("image", "annotation")
 _LONG_ENDINGS = (".ome",)

@@ -41,8 +41,8 @@ def info(
     axes: _options.Axes = None,
 ) -> None:
     """Show what a model has learnt, or how an image is understood."""
+    from napari_sparseseg.storage.atomic import is_safetensors
     from napari_sparseseg.storage.project.project import is_project
-    from napari_sparseseg.storage.whole import is_safetensors
 
     if file.endswith(_MODEL_SUFFIX) or is_safetensors(Path(file)) or is_project(file):
         print_table(_model_rows(Path(file)))

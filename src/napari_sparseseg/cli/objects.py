@@ -190,8 +190,8 @@ class _Search:
         """The same of an image that may be larger than memory, in files beside the output until that is written."""
         import zarr
 
+        from napari_sparseseg.storage.atomic import writable
         from napari_sparseseg.storage.cached import with_cache
-        from napari_sparseseg.storage.whole import writable
 
         with writable(output):
             place = tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".partial", dir=output.parent)

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from napari_sparseseg._types import ArrayLike, Box, Shape3D
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._arrays import chunk_depth
+from napari_sparseseg.storage.atomic import writable
 from napari_sparseseg.storage.sharded import ShardedImage
 from napari_sparseseg.storage.unfinished import Manifest, Task
 from napari_sparseseg.storage.volume import ArrayVolume
-from napari_sparseseg.storage.whole import writable
 from napari_sparseseg.storage.window import Window
 
 if TYPE_CHECKING:

@@ -33,12 +33,12 @@ from napari_sparseseg.distributed.plan import (
 from napari_sparseseg.errors import InputError, InputWarning
 from napari_sparseseg.progress import duration, move_bar, open_bar
 from napari_sparseseg.storage._arrays import checked_spacing, plain_int, real_dtype_of, shape_of
+from napari_sparseseg.storage.atomic import check_folder, check_free, checked_target, is_zarr, writable
 from napari_sparseseg.storage.identity import Identity, identity_of
 from napari_sparseseg.storage.ome import checked_offset
 from napari_sparseseg.storage.sharded import ShardedImage
 from napari_sparseseg.storage.unfinished import ATTRIBUTE, Manifest, Task, Unfinished, result_note
 from napari_sparseseg.storage.volume import ArrayVolume
-from napari_sparseseg.storage.whole import check_folder, check_free, checked_target, is_zarr, writable
 from napari_sparseseg.storage.window import MappedArray, save_mapped
 
 if TYPE_CHECKING:

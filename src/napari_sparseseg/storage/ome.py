@@ -24,8 +24,8 @@ from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 from napari_sparseseg._types import ArrayLike, Box, Shape3D, Spacing
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import checked_spacing, plain_int
+from napari_sparseseg.storage.atomic import checked_target, is_zarr, written_whole
 from napari_sparseseg.storage.volume import ArrayVolume
-from napari_sparseseg.storage.whole import checked_target, is_zarr, written_whole
 
 _SMALL = 256  # no coarser level once the axes to be halved are this short
 _CHUNK = 64

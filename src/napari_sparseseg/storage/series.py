@@ -22,9 +22,9 @@ from napari_sparseseg.storage._arrays import (
     to_numpy,
 )
 from napari_sparseseg.storage._origin import Origin, Ranges
+from napari_sparseseg.storage.atomic import is_zarr, written_whole
 from napari_sparseseg.storage.formats._stack import Stack
 from napari_sparseseg.storage.volume import ArrayVolume
-from napari_sparseseg.storage.whole import is_zarr, written_whole
 
 
 class _Series(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from napari_sparseseg.storage.whole import written_whole
+from napari_sparseseg.storage.atomic import written_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from napari_sparseseg._types import Spacing
 from napari_sparseseg.errors import InputError, InputWarning
+from napari_sparseseg.storage.atomic import sync_all
 from napari_sparseseg.storage.durable import DROPPED, PARTIAL, RealDisk, drop_folder, replace_file
 from napari_sparseseg.storage.sharded import Frame
-from napari_sparseseg.storage.whole import sync_all
 
 Task = tuple[int, int, int, int]
 """Level, and the shard's first voxel there along z, y, x."""

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from napari_sparseseg._types import ArrayLike, Box
 from napari_sparseseg.storage._arrays import chunk_depth, real_dtype_of, shape_of, to_numpy
+from napari_sparseseg.storage.atomic import writable
 from napari_sparseseg.storage.formats.npy import write_header
 from napari_sparseseg.storage.volume import ArrayVolume
-from napari_sparseseg.storage.whole import writable
 
 _SLAB_VOXELS = 1 << 22
 

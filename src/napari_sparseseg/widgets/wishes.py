@@ -14,8 +14,8 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_sparseseg.errors import InputError, SparseSegError
 from napari_sparseseg.live.events import WholeState
+from napari_sparseseg.storage.atomic import written_whole
 from napari_sparseseg.storage.formats import write_labels
-from napari_sparseseg.storage.whole import written_whole
 from napari_sparseseg.widgets.leaving import leaving, what_is_lost
 from napari_sparseseg.widgets.questions import agrees
 from napari_sparseseg.widgets.session import Session

@@ -11,9 +11,9 @@ from typing import Any
 
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import plain_int
+from napari_sparseseg.storage.atomic import ZARR_FILES, is_safetensors
 from napari_sparseseg.storage.formats._errors import may_not_be_read, readable
 from napari_sparseseg.storage.formats._image import ImageFile, Opened, ReadOptions, presented, without_channel
-from napari_sparseseg.storage.whole import ZARR_FILES, is_safetensors
 
 _PACKAGE = __name__.rpartition(".")[0]
 

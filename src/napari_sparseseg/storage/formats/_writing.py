@@ -14,10 +14,10 @@ import numpy as np
 from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import checked_spacing, chunk_depth
+from napari_sparseseg.storage.atomic import check_folder, checked_target, is_zarr, written_whole
 from napari_sparseseg.storage.formats._errors import optional
 from napari_sparseseg.storage.formats._stack import Stack
 from napari_sparseseg.storage.volume import ArrayVolume
-from napari_sparseseg.storage.whole import check_folder, checked_target, is_zarr, written_whole
 
 _PACKAGE = __name__.rpartition(".")[0]
 

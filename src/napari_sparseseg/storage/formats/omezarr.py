@@ -15,6 +15,7 @@ from ome_zarr_models.v05.multiscales import Multiscale as Multiscale05
 from pydantic import ValidationError
 
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.atomic import ZARR_FILES
 from napari_sparseseg.storage.chunks import guarded
 from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, leads_inside
@@ -22,7 +23,6 @@ from napari_sparseseg.storage.formats._errors import shown
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._remote import open_remote
 from napari_sparseseg.storage.units import Steps, in_one_unit, unit_name
-from napari_sparseseg.storage.whole import ZARR_FILES
 
 _Multiscale = Multiscale04 | Multiscale05
 _MODELS: dict[str, type[ImageAttrs04 | ImageAttrs05]] = {"0.4": ImageAttrs04, "0.5": ImageAttrs05}

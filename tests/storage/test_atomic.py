@@ -8,7 +8,7 @@ import time
 import pytest
 
 from napari_sparseseg.errors import InputError
-from napari_sparseseg.storage.whole import is_safetensors, is_zarr, written_whole
+from napari_sparseseg.storage.atomic import is_safetensors, is_zarr, written_whole
 
 
 def test_what_threads_write_after_a_failure_is_removed_as_well(tmp_path):
