@@ -37,11 +37,11 @@ from napari_sparseseg.live.events import (
     SuggestedSlice,
 )
 from napari_sparseseg.storage.project.project import Project
-from napari_sparseseg.widgets import commands, image_panel, project_wishes, settings_panel, wishes
+from napari_sparseseg.widgets import actions, commands, image_panel, project_actions, settings_panel
+from napari_sparseseg.widgets.actions import frame_paths, with_ending
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.session import find_session
 from napari_sparseseg.widgets.sources import source_of
-from napari_sparseseg.widgets.wishes import frame_paths, with_ending
 
 SHAPE = (10, 48, 48)
 LEFT, RIGHT = Box((4, 4, 4), (5, 20, 20)), Box((4, 28, 28), (5, 44, 44))
@@ -57,7 +57,7 @@ def projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def answer(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """What the user answers to questions; no dialog opens."""
     asked = Mock(return_value=True)
-    monkeypatch.setattr(wishes, "ask", asked)
+    monkeypatch.setattr(actions, "ask", asked)
     return asked
 
 
@@ -171,8 +171,8 @@ class TestUnreadableVoxels:
         paint(dock)
         path, codes = dock.session.project.path, dock.session.live.codes.copy()
         other = add_image(viewer, "other", (4, 32, 32))
-        dock._wishes.open_image(source_of([other]))
-        dock._project_wishes.open(path)
+        dock._actions.open_image(source_of([other]))
+        dock._project_actions.open(path)
         assert dock.session.project.path == path
         np.testing.assert_array_equal(dock.session.live.codes, codes)
 
@@ -900,7 +900,7 @@ class TestProjects:
         """The same, painted in; the image was removed."""
         dock = with_file
         paint(dock)
-        dock._project_wishes.open(dock.session.project.path)
+        dock._project_actions.open(dock.session.project.path)
         assert messages()[-1].startswith("“cells-")
         assert messages()[-1].endswith("is open here already.")
         viewer.layers.remove("cells")
@@ -916,7 +916,7 @@ class TestProjects:
         if is_stored:
             session.live.project.store_pixels(image)
         for _ in range(2):
-            removed._project_wishes.open(path)
+            removed._project_actions.open(path)
             QTest.qWait(20)
             assert [layer.name for layer in viewer.layers] == ["cells", "cells prediction", "cells annotation"]
             assert viewer.layers.selection.active is session.bridge.annotation_layer
@@ -926,7 +926,7 @@ class TestProjects:
             viewer.layers.clear()
             qtbot.waitUntil(lambda: not session.live.status.is_live)
         stretched = viewer.add_image(image, name="stretched", scale=(2, 1, 1))
-        removed._project_wishes.open(path)
+        removed._project_actions.open(path)
         QTest.qWait(20)
         assert session.source.is_of(stretched)
         assert tuple(session.bridge.annotation_layer.scale) == (2, 1, 1)
@@ -938,8 +938,8 @@ class TestProjects:
         self, viewer: Any, removed: SparseSegDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: Any
     ) -> None:
         session, target = removed.session, tmp_path / "mine.sparseseg"
-        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(target))
-        removed._project_wishes.save_as()
+        monkeypatch.setattr(project_actions, "ask_for_output", lambda *_: str(target))
+        removed._project_actions.save_as()
         assert session.project.path == target
         assert not session.live.status.is_live
         viewer.open(tmp_path / "cells.tif")
@@ -953,7 +953,7 @@ class TestProjects:
         session, path = with_file.session, with_file.session.project.path
         viewer.layers.remove("cells")
         qtbot.waitUntil(lambda: session.source is None)
-        with_file._project_wishes.open(path)
+        with_file._project_actions.open(path)
         QTest.qWait(20)
         assert session.source.is_of(viewer.layers["cells"])
         assert session.project.path == path
@@ -964,8 +964,8 @@ class TestFiles:
     def written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mock:
         """What is written to out.tif when labels are exported."""
         written = Mock()
-        monkeypatch.setattr(wishes, "write_labels", written)
-        monkeypatch.setattr(wishes, "ask_for_output", lambda *_: str(tmp_path / "out.tif"))
+        monkeypatch.setattr(actions, "write_labels", written)
+        monkeypatch.setattr(actions, "ask_for_output", lambda *_: str(tmp_path / "out.tif"))
         return written
 
     def test_voxels_of_no_known_size_are_exported_without_and_those_of_a_scale_with_one(
@@ -975,7 +975,7 @@ class TestFiles:
         dock = open_dock(viewer)
         for step, spacing in ((1, None), (2, (2.0, 2.0, 2.0))):
             dock.session.open(source_of([layer], step=(step,) * 3))
-            dock._wishes.export_labels()
+            dock._actions.export_labels()
             qtbot.wait_until(lambda n=step: sum("exported" in text for text in messages()) == n, timeout=5000)
             options = written.call_args[1]
             assert (options["spacing"], options["unit"]) == (spacing, None)
@@ -986,7 +986,7 @@ class TestFiles:
         add_image(viewer, scale=(2, 500, 500), translate=(10, 20_000, 30_000), units=("um", "nm", "nm"))
         dock = open_dock(viewer)
         paint(dock)
-        dock._wishes.export_labels()
+        dock._actions.export_labels()
         qtbot.wait_until(lambda: "exported" in (messages() or [""])[-1], timeout=5000)
         (path, labels), options = written.call_args
         assert path == tmp_path / "out.tif"
@@ -999,17 +999,17 @@ class TestFiles:
     def test_what_cannot_be_exported_is_told(
         self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch, qtbot: Any
     ) -> None:
-        monkeypatch.setattr(wishes, "ask_for_output", lambda *_: "/nowhere/out.tif")
+        monkeypatch.setattr(actions, "ask_for_output", lambda *_: "/nowhere/out.tif")
         add_image(viewer)
         dock = open_dock(viewer)
-        dock._wishes.export_labels()
+        dock._actions.export_labels()
         qtbot.wait_until(lambda: "not exported" in (messages() or [""])[-1], timeout=5000)
         assert shown_message(dock)[1]
 
     def test_the_table_of_objects_is_opened_clicked_filtered_and_written(
         self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qtbot: Any
     ) -> None:
-        monkeypatch.setattr(wishes, "ask_for_output", lambda *_: str(tmp_path / "objects.csv"))
+        monkeypatch.setattr(actions, "ask_for_output", lambda *_: str(tmp_path / "objects.csv"))
         add_image(viewer, scale=(2, 0.5, 0.5), units=("um",) * 3)
         dock = open_dock(viewer)
         panel, live, tool = dock.found_panel.table, dock.session.live, dock.session.bridge.found.table
@@ -1038,8 +1038,8 @@ class TestFiles:
         assert panel._text.text() == ""
 
     def test_cancelled_dialogs_do_nothing(self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(wishes, "ask_for_output", lambda *_: "")
-        monkeypatch.setattr(wishes, "ask_for_input", lambda *_: "")
+        monkeypatch.setattr(actions, "ask_for_output", lambda *_: "")
+        monkeypatch.setattr(actions, "ask_for_input", lambda *_: "")
         dock = open_dock(viewer)
         dock.result_panel.export_requested.emit()
         dock.result_panel.save_model_requested.emit()
@@ -1050,7 +1050,7 @@ class TestFiles:
         self, viewer: Any, open_dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "model.safetensors").write_bytes(b"no model")
-        monkeypatch.setattr(wishes, "ask_for_input", lambda *_: str(tmp_path / "model.safetensors"))
+        monkeypatch.setattr(actions, "ask_for_input", lambda *_: str(tmp_path / "model.safetensors"))
         add_image(viewer)
         dock = open_dock(viewer)
         dock.result_panel.load_model_requested.emit()
@@ -1068,7 +1068,7 @@ class TestFiles:
         spec = ModelSpec(ModelConfig(width=4, depth=2, head_width=32), (1.0, 1.0, 1.0), 1, (False,) * 3)
         fitted = FittedModel.fresh(spec, table_of((1, 2), 1, overlapping=True), torch.device("cpu"), 0)
         save_model(path, replace(fitted, intensity=(IntensityRange((0.0,), (100.0,)),)), settings={}, history=())
-        monkeypatch.setattr(wishes, "ask_for_input", lambda *_: str(path))
+        monkeypatch.setattr(actions, "ask_for_input", lambda *_: str(path))
         add_image(viewer)
         dock = open_dock(viewer)
         dock.result_panel._load.click()

@@ -21,7 +21,7 @@ from napari_sparseseg.live import kept
 from napari_sparseseg.storage import durable
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import Project
-from napari_sparseseg.widgets import opening, project_wishes, wishes
+from napari_sparseseg.widgets import actions, opening, project_actions
 from napari_sparseseg.widgets import session as session_module
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.sources import source_of
@@ -77,7 +77,7 @@ def fill(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path | None], None]:
 @pytest.fixture
 def save_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[SparseSegDock, Path], None]:
     def do(dock: SparseSegDock, target: Path) -> None:
-        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(target))
+        monkeypatch.setattr(project_actions, "ask_for_output", lambda *_: str(target))
         dock.project_panel._save_as.trigger()
         QTest.qWait(20)
 
@@ -87,7 +87,7 @@ def save_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[SparseSegDock, Path], 
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Mock:
     asked = Mock(return_value=False)
-    monkeypatch.setattr(wishes, "ask", asked)
+    monkeypatch.setattr(actions, "ask", asked)
     return asked
 
 
@@ -198,7 +198,7 @@ class TestSavingElsewhere:
         path = dock.session.project.path
         other = make_dock()
         live = other.session.live
-        other._project_wishes.open(path)
+        other._project_actions.open(path)
         assert other.session.bridge.is_read_only
         live.rename_class(2, "nucleus")
         codes = paint(other, RIGHT, 2)  # as accepting a suggestion does
@@ -217,7 +217,7 @@ class TestSavingElsewhere:
             project.add_image(image, shape=(1, *SHAPE)).store_pixels(image)
         dock = make_dock()
         dock._viewer.layers.clear()
-        dock._project_wishes.open(path)
+        dock._project_actions.open(path)
         np.testing.assert_array_equal(dock.session.source.array, image)
         save_as(dock, tmp_path / "mine.sparseseg")
         assert dock.session.project.path == tmp_path / "mine.sparseseg"
@@ -285,7 +285,7 @@ class TestAnotherImage:
         session = full.session
         old, codes = session.project.path, session.live.codes.copy()
         source = source_of([full._viewer.add_image(image[::-1], name="others")])
-        full._wishes.open_image(source)
+        full._actions.open_image(source)
         question = ask.call_args.args[2]
         assert "will be lost" in question
         assert "No space left" in question
@@ -295,7 +295,7 @@ class TestAnotherImage:
         wait_until(lambda: not session.live.saving.error and session.live.project.journal.sync(timeout=1))
         np.testing.assert_array_equal(annotation_in(old), codes)
         ask.return_value = True
-        full._wishes.open_image(source)
+        full._actions.open_image(source)
         assert "will be lost" not in ask.call_args.args[2]
         assert session.project.path != old
         np.testing.assert_array_equal(annotation_in(old), codes)
@@ -308,15 +308,15 @@ class TestAnotherImage:
         live, old = full.session.live, full.session.project.path
         with Project.create(tmp_path / "other.sparseseg") as project:
             project.add_image(image, shape=(1, *SHAPE))
-        full._project_wishes.open(project.path)
+        full._project_actions.open(project.path)
         assert "No space left" in asked.call_args.args[0]
         assert full.session.project.path == old
         assert (live.codes > 0).any()
         asked.return_value = True
-        full._project_wishes.open(project.path)
+        full._project_actions.open(project.path)
         assert full.session.project.path == project.path
         fill(None)
-        full._project_wishes.open(old)
+        full._project_actions.open(old)
         assert full.session.project.path == old
         assert asked.call_count == 2  # the last time all was saved
 
@@ -335,7 +335,7 @@ class TestAnotherImage:
         live._worker.compute(lambda: may_end.wait(20))
         threading.Timer(0.5, may_end.set).start()
         ask.return_value = True
-        dock._wishes.open_image(source)
+        dock._actions.open_image(source)
         assert may_end.is_set()
         assert "will be lost" not in ask.call_args.args[2]
         with Project.open(old, read_only=True) as project:

@@ -26,7 +26,7 @@ from napari_sparseseg.live.events import LiveState, LiveStatus, ObjectsChange, S
 from napari_sparseseg.live.loop import PAUSED_WITH_NEWS
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.strokes import AnnotationStore
-from napari_sparseseg.widgets import extras, history, home, opening, project_wishes
+from napari_sparseseg.widgets import extras, history, home, opening, project_actions
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.layers import FoundLayer
 from napari_sparseseg.widgets.session import find_session
@@ -344,7 +344,7 @@ class TestComingBack:
             stage.bridge.restore_layers()
             assert not stage.annotation.editable
             picture(viewer, "read-only-locked")
-            monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(tmp_path / "mine.sparseseg"))
+            monkeypatch.setattr(project_actions, "ask_for_output", lambda *_: str(tmp_path / "mine.sparseseg"))
             dock.project_panel._save_as.trigger()
             QTest.qWait(50)
         assert not panel._hint.text().startswith("Read-only")
@@ -487,7 +487,7 @@ class TestLayersThatCannotBeShown:
         dock.result_panel._ambiguity.click()
         dock.settings_panel.forms["paint"].field("overlapping").click()
         target = tmp_path / "mine.sparseseg"
-        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(target))
+        monkeypatch.setattr(project_actions, "ask_for_output", lambda *_: str(target))
         dock.project_panel._save_as.trigger()
         wait_until(lambda: dock.session.project.path == target)
         QTest.qWait(50)
@@ -635,7 +635,7 @@ class TestImage:
         ("error", "reason"), [(RuntimeError("codec lz4 is not there"), "codec lz4"), (MemoryError(), "MemoryError")]
     )
     def test_an_image_that_cannot_be_read_is_not_stored_and_that_is_told(self, error: Exception, reason: str) -> None:
-        store = project_wishes._store.__wrapped__  # without its thread
+        store = project_actions._store.__wrapped__  # without its thread
         text, is_error = store(Mock(store_pixels=Mock(side_effect=error)), None)
         assert is_error
         assert reason in text
@@ -652,7 +652,7 @@ class TestMenu:
         paint_by_mouse(stage)
         before, codes = dock.session.project.path, dock.session.live.codes.copy()
         target = tmp_path / "mine.sparseseg"
-        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(target))
+        monkeypatch.setattr(project_actions, "ask_for_output", lambda *_: str(target))
         dock.project_panel._save_as.trigger()
         QTest.qWait(50)
         assert not before.exists()
@@ -678,7 +678,7 @@ class TestMenu:
         paint_by_mouse(hands(viewer))
         before, codes = dock.session.project.path, dock.session.live.codes.copy()
         (tmp_path / "taken.sparseseg").mkdir()
-        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(tmp_path / "taken.sparseseg"))
+        monkeypatch.setattr(project_actions, "ask_for_output", lambda *_: str(tmp_path / "taken.sparseseg"))
         dock.project_panel._save_as.trigger()
         QTest.qWait(50)
         assert "exists" in messages()[-1]
@@ -696,7 +696,7 @@ class TestMenu:
         paint_by_mouse(hands(viewer))
         QTest.mouseClick(dock.train_panel._train, Qt.MouseButton.LeftButton)
         (tmp_path / "taken.sparseseg").mkdir()
-        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(tmp_path / "taken.sparseseg"))
+        monkeypatch.setattr(project_actions, "ask_for_output", lambda *_: str(tmp_path / "taken.sparseseg"))
         dock.project_panel._save_as.trigger()
         assert "exists" in messages()[-1]
         assert dock.session.live.status.is_training
@@ -727,7 +727,7 @@ class TestMenu:
                 may_end.set()
 
         monkeypatch.setattr(Project, "copy_to", copy_slowly)
-        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(target))
+        monkeypatch.setattr(project_actions, "ask_for_output", lambda *_: str(target))
         QTimer.singleShot(400, look)
         dock.project_panel._save_as.trigger()
         assert texts == [f"The project is copied to {target} …"] * 2
@@ -781,7 +781,7 @@ class TestMenu:
         viewer.open(image_file)
         dock = open_dock(viewer)
         paint_by_mouse(hands(viewer))
-        monkeypatch.setattr(project_wishes, "ask_for_output", lambda *_: str(tmp_path / "record.json"))
+        monkeypatch.setattr(project_actions, "ask_for_output", lambda *_: str(tmp_path / "record.json"))
         dock.project_panel._provenance.trigger()
         record = json.loads((tmp_path / "record.json").read_text())
         assert len(record["images"][0]["strokes"]) == 3

@@ -16,7 +16,7 @@ from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.live.events import LiveState, LiveStatus
 from napari_sparseseg.live.shelf import ShelfModel
-from napari_sparseseg.widgets import wishes
+from napari_sparseseg.widgets import actions
 from napari_sparseseg.widgets.dock import WIDTH
 from napari_sparseseg.widgets.home import shelf
 from napari_sparseseg.widgets.shelf_panel import ShelfPanel
@@ -98,7 +98,7 @@ class TestPanel:
 
 def test_from_the_shelf_to_the_shelf_with_an_image_open(make_napari_viewer, qtbot, monkeypatch):
     asked = Mock(return_value=True)
-    monkeypatch.setattr(wishes, "ask", asked)
+    monkeypatch.setattr(actions, "ask", asked)
     image = np.random.default_rng(0).normal(100, 10, SHAPE).astype(np.float32)
     image[:, 8:24, 8:24] += 60
     codes = np.zeros(SHAPE, np.uint8)

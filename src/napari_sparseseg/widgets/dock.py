@@ -15,25 +15,25 @@ from napari_sparseseg.errors import InputError
 from napari_sparseseg.live.events import ClassInfo, LiveStatus, PaintedSlice, SavingStatus, SuggestedSlice
 from napari_sparseseg.storage.project.reference import ImageState
 from napari_sparseseg.widgets import wiring
+from napari_sparseseg.widgets.actions import Actions
 from napari_sparseseg.widgets.class_panel import ClassPanel
 from napari_sparseseg.widgets.controls import MessageLabel
 from napari_sparseseg.widgets.found_panel import FoundPanel
 from napari_sparseseg.widgets.image_panel import ImagePanel
 from napari_sparseseg.widgets.object_panel import ObjectPanel
 from napari_sparseseg.widgets.paint_panel import PaintPanel
+from napari_sparseseg.widgets.project_actions import ProjectActions
 from napari_sparseseg.widgets.project_panel import ProjectPanel
-from napari_sparseseg.widgets.project_wishes import ProjectWishes
 from napari_sparseseg.widgets.result_panel import ResultPanel
 from napari_sparseseg.widgets.session import MAPS, session_of
 from napari_sparseseg.widgets.settings_panel import SettingsPanel
+from napari_sparseseg.widgets.shelf_actions import ShelfActions
 from napari_sparseseg.widgets.shelf_panel import ShelfPanel
-from napari_sparseseg.widgets.shelf_wishes import ShelfWishes
 from napari_sparseseg.widgets.sources import ImageSource
 from napari_sparseseg.widgets.spot import sentence_of
 from napari_sparseseg.widgets.suggestion_panel import SuggestionPanel
 from napari_sparseseg.widgets.train_panel import TrainPanel
 from napari_sparseseg.widgets.unsure_panel import UnsurePanel
-from napari_sparseseg.widgets.wishes import Wishes
 
 WIDTH = 350
 _MESSAGE_MS = 15_000
@@ -61,9 +61,9 @@ class SparseSegDock(QWidget):
         self._revealing = _soon(self, lambda: self._scroll.ensureWidgetVisible(self.found_panel.table))
         self._saving = _soon(self, lambda: self._show_saving(self.session.live.saving))
         self._build()
-        self._wishes = Wishes(self.session, self)
-        self._project_wishes = ProjectWishes(self.session, napari_viewer, self)
-        self._shelf_wishes = ShelfWishes(self.session, self.shelf_panel)
+        self._actions = Actions(self.session, self)
+        self._project_actions = ProjectActions(self.session, napari_viewer, self)
+        self._shelf_actions = ShelfActions(self.session, self.shelf_panel)
         self._connect_session()
         self._connect_panels()
         self.session.take_dock(self)
@@ -178,14 +178,14 @@ class SparseSegDock(QWidget):
         ]
 
     def _connect_panels(self) -> None:
-        wiring.connect_image(self.image_panel, self.settings_panel, self._wishes)
-        wiring.connect_project(self.project_panel, self._project_wishes, self.session)
-        wiring.connect_classes(self.class_panel, self._wishes, self.session.bridge)
-        wiring.connect_paint(self.paint_panel, self.object_panel, self._wishes, self.session)
+        wiring.connect_image(self.image_panel, self.settings_panel, self._actions)
+        wiring.connect_project(self.project_panel, self._project_actions, self.session)
+        wiring.connect_classes(self.class_panel, self._actions, self.session.bridge)
+        wiring.connect_paint(self.paint_panel, self.object_panel, self._actions, self.session)
         wiring.connect_unsure(self.unsure_panel, self.session.bridge)
-        wiring.connect_training(self.train_panel, self._wishes, self.session.live)
-        wiring.connect_results(self.result_panel, self._wishes, self.session)
-        wiring.connect_found(self.found_panel, self._wishes, self.session)
+        wiring.connect_training(self.train_panel, self._actions, self.session.live)
+        wiring.connect_results(self.result_panel, self._actions, self.session)
+        wiring.connect_found(self.found_panel, self._actions, self.session)
         wiring.connect_suggestions(self.suggestion_panel, self.session.bridge.suggestion)
         self.found_panel.table.toggled.connect(lambda: self._revealing.start(_LAYOUT_MS))
         self.image_panel.image_appeared.connect(lambda: self._opening.start(0))
@@ -330,7 +330,7 @@ class SparseSegDock(QWidget):
             source = self.image_panel.wished_source()
         except InputError:
             return  # the panel says why
-        self._wishes.open_image(source)
+        self._actions.open_image(source)
 
     def _on_source_changed(self, source: ImageSource | None) -> None:
         self._hide_messages()
@@ -353,7 +353,7 @@ class SparseSegDock(QWidget):
         self.class_panel.show_classes(self.session.live.classes, class_id)
 
     def _on_class_added(self) -> None:
-        class_id = self._wishes.add_class()
+        class_id = self._actions.add_class()
         if class_id is not None:
             self.class_panel.rename(class_id)
 

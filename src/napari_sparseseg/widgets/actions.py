@@ -1,4 +1,4 @@
-"""Wishes: carries out what the panels ask for; asks back where something would be lost."""
+"""Actions: carries out what the panels ask for; asks back where something would be lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LABELS_FILTER = (
 )
 
 
-class Wishes(QObject):
+class Actions(QObject):
     """What users wish of one session, done; what they can cause is told to them."""
 
     def __init__(self, session: Session, widget: QWidget) -> None:
@@ -36,7 +36,7 @@ class Wishes(QObject):
         self._session = session
         self._widget = widget
 
-    def obey(self, wish: Callable[[], object]) -> None:
+    def carry_out(self, wish: Callable[[], object]) -> None:
         """Do something of which users can be told why it cannot be done."""
         with self._session.guarded():
             wish()
@@ -140,7 +140,7 @@ class Wishes(QObject):
             "Predict anew",
         ):
             return
-        self.obey(whole.start)
+        self.carry_out(whole.start)
 
     def save_model(self) -> None:
         """Ask for a file and write the model to it."""

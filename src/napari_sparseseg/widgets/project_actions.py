@@ -1,4 +1,4 @@
-"""ProjectWishes: carries out what the project panel asks for."""
+"""ProjectActions: carries out what the project panel asks for."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from napari_sparseseg.storage.durable import RealDisk, replace_file
 from napari_sparseseg.storage.project.elsewhere import Copied, write_elsewhere
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import SUFFIX, Project
+from napari_sparseseg.widgets.actions import ask_for_output
 from napari_sparseseg.widgets.history import ask_for_state
 from napari_sparseseg.widgets.home import forget_recent, home
 from napari_sparseseg.widgets.leaving import do_meanwhile
 from napari_sparseseg.widgets.opening import open_project
 from napari_sparseseg.widgets.results import remove_gone
 from napari_sparseseg.widgets.session import Session
-from napari_sparseseg.widgets.wishes import ask_for_output
 
 _HISTORY_SECONDS = 86_400.0
 
 
-class ProjectWishes(QObject):
+class ProjectActions(QObject):
     """What users wish of the project of one session, done; what they can cause is told to them."""
 
     def __init__(self, session: Session, viewer: Any, widget: QWidget) -> None:

@@ -1,4 +1,4 @@
-"""ShelfWishes: carries out what the shelf of models asks for."""
+"""ShelfActions: carries out what the shelf of models asks for."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from qtpy.QtCore import QObject
 
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.live.shelf import ShelfModel, place_on_shelf, read_shelf
-from napari_sparseseg.widgets import wishes
+from napari_sparseseg.widgets import actions
 from napari_sparseseg.widgets.home import shelf
 from napari_sparseseg.widgets.session import Session
 from napari_sparseseg.widgets.shelf_panel import ShelfPanel
 
 
-class ShelfWishes(QObject):
+class ShelfActions(QObject):
     """What users wish of kept models, done; what they can cause is told to them."""
 
     def __init__(self, session: Session, panel: ShelfPanel) -> None:
@@ -50,7 +50,7 @@ class ShelfWishes(QObject):
     def start(self, model: ShelfModel) -> None:
         """Begin anew from a model; asks if something was learnt here."""
         session = self._session
-        if session.live.status.has_model and not wishes.ask(
+        if session.live.status.has_model and not actions.ask(
             self._panel,
             "Start from this model?",
             "What was learnt here and the predictions are dropped. Your paint stays, and is learnt anew with what "
@@ -64,7 +64,7 @@ class ShelfWishes(QObject):
 
     def remove(self, model: ShelfModel) -> None:
         """Remove a model from the shelf, after asking."""
-        if not wishes.ask(self._panel, "Remove the model?", f"“{model.name}” is deleted for good.", "Remove"):
+        if not actions.ask(self._panel, "Remove the model?", f"“{model.name}” is deleted for good.", "Remove"):
             return
         with self._session.guarded():
             try:
