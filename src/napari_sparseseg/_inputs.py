@@ -45,24 +45,24 @@ class Unlabelled(NamedTuple):
         return background_beside(painted_classes(annotations)) if self.background is None else self.background
 
 
-def overlapping_of(config: PaintConfig, known: ClassTable | None, background: int | None) -> Overlapping | None:
+def overlapping_of(painting: PaintConfig, known: ClassTable | None, background: int | None) -> Overlapping | None:
     """How classes may overlap; None if they exclude each other. `known` are those of a model that learns on.
 
     Raises `InputError` if the model was fitted otherwise.
     """
-    if known is not None and known.overlapping != config.overlapping:
+    if known is not None and known.overlapping != painting.overlapping:
         raise InputError(
-            f"paint.overlapping is {config.overlapping}, but the model was fitted with {known.overlapping}; it is part "
-            "of the model: set it back, or call fit to start again"
+            f"paint.overlapping is {painting.overlapping}, but the model was fitted with {known.overlapping}; it is "
+            "part of the model: set it back, or call fit to start again"
         )
-    if not config.overlapping:
+    if not painting.overlapping:
         return None
-    return Overlapping(known.background if known else background or 0, config.missing_weight > 0)
+    return Overlapping(known.background if known else background or 0, painting.missing_weight > 0)
 
 
-def unlabelled_of(config: PaintConfig, known: ClassTable | None, background: int | None) -> Unlabelled | None:
+def unlabelled_of(painting: PaintConfig, known: ClassTable | None, background: int | None) -> Unlabelled | None:
     """Which class unpainted voxels stand for; None if they say nothing."""
-    if not config.learns_unlabelled:
+    if not painting.learns_unlabelled:
         return None
     return Unlabelled(known.background if known else background)
 

@@ -68,7 +68,7 @@ def suggest_grown(
         For arrays that do not fit together, like `SparseSegmenter.fit`.
 
     """
-    settings = _checked(paint)
+    painting = _checked(paint)
     volume = ArrayVolume(image, channel_axis)
     voxel = checked_spacing(spacing, n_axes=len(volume.spatial_shape))
     given = read_annotation(annotation, volume, allowed=allowed)
@@ -81,12 +81,12 @@ def suggest_grown(
                 axis,
                 index,
                 spacing=voxel,
-                method=settings.growth,
-                reach=settings.growth_reach,
-                certainty=settings.growth_certainty,
+                method=painting.growth,
+                reach=painting.growth_reach,
+                certainty=painting.growth_certainty,
             )
             _write(codes, found)
-    return Suggested(codes.reshape(volume.spatial_shape), settings.suggestion_weight)
+    return Suggested(codes.reshape(volume.spatial_shape), painting.suggestion_weight)
 
 
 def suggest_between(
@@ -129,7 +129,7 @@ def suggest_between(
         For an annotation that `SparseSegmenter.fit` would refuse or that has one plane only, or an impossible axis.
 
     """
-    settings = _checked(paint)
+    painting = _checked(paint)
     volume = ArrayVolume(annotation, name="annotation")
     if len(volume.spatial_shape) != 3:
         raise InputError(f"the annotation has shape {volume.spatial_shape}; pass (Z, Y, X), which has slices")
@@ -141,7 +141,7 @@ def suggest_between(
     given = read_annotation(annotation, volume, allowed=allowed)
     codes = np.zeros(volume.shape, np.uint8)
     _write(codes, between(given, axis, spacing=voxel, max_gap=max_gap))
-    return Suggested(codes, settings.suggestion_weight)
+    return Suggested(codes, painting.suggestion_weight)
 
 
 def with_suggestions(

@@ -60,12 +60,12 @@ class Checks:
     taught: float
 
     def settle(
-        self, network: SparseNet, classes: ClassTable, config: PaintConfig, last: HeldOutScore | None, at: Standing
+        self, network: SparseNet, classes: ClassTable, painting: PaintConfig, last: HeldOutScore | None, at: Standing
     ) -> HeldOutScore | None:
         """Choose the mix, as `choose_mix` does, and shift the answers towards classes that are common."""
         survey: Survey = cache(partial(self._survey, network, at))
         score = self.choose_mix(network, classes, last, at, survey)
-        self._adapt_to_prevalence(network, classes, config, survey)
+        self._adapt_to_prevalence(network, classes, painting, survey)
         return score
 
     def choose_mix(
@@ -105,24 +105,24 @@ class Checks:
         return torch.cat(pixel), torch.cat(unet or pixel)
 
     def _adapt_to_prevalence(
-        self, network: SparseNet, classes: ClassTable, config: PaintConfig, survey: Survey
+        self, network: SparseNet, classes: ClassTable, painting: PaintConfig, survey: Survey
     ) -> None:
         """Estimate how common the classes are around the paint, so far as that is strokes, and shift the answers."""
-        if classes.overlapping or config.learns_unlabelled:
+        if classes.overlapping or painting.learns_unlabelled:
             # how common a class is does not follow from how common the others are, or is told by the unlabelled
             network.shift.zero_()
             return
         before, painted = network.shift.clone(), painted_share(self.paints).to(network.shift.device)
         answers = network.mixed(*survey()).log_softmax(-1)
-        unweighted = without_class_weights(painted, config.class_weights) if config.class_weights else painted
+        unweighted = without_class_weights(painted, painting.class_weights) if painting.class_weights else painted
         found = shift_towards(prevalence(answers, painted), unweighted) * self.unguided
         # four patches tell it roughly: half of what was known before counts on
         network.shift.copy_(found if not before.any() else (before + found) / 2)
 
-    def calibrate(self, network: SparseNet, config: PaintConfig, at: Standing, *, only_new: bool = False) -> None:
+    def calibrate(self, network: SparseNet, painting: PaintConfig, at: Standing, *, only_new: bool = False) -> None:
         """Settle what the other heads compare with, or those of which it never was."""
         known = Surroundings(self.maps, self.paints, self.sampler)
-        calibrate_heads(network, known, config, np.random.default_rng((*at.seeds, 1)), only_new=only_new)
+        calibrate_heads(network, known, painting, np.random.default_rng((*at.seeds, 1)), only_new=only_new)
 
 
 def stroke_share(maps: Sequence[FeatureMap], paints: Sequence[Paint]) -> float:

@@ -53,15 +53,15 @@ Criterion = Callable[[Tensor, Targets], Tensor]
 """Loss of the class logits (n, classes) of n voxels; pixel head and U-Net learn by the same."""
 
 
-def criterion_of(config: PaintConfig) -> Criterion:
+def criterion_of(painting: PaintConfig) -> Criterion:
     """The criterion that the settings ask for; targets of classes that may overlap have one of their own."""
-    return partial(_loss_of, config)  # which can be pickled, with the trainer that has it
+    return partial(_loss_of, painting)  # which can be pickled, with the trainer that has it
 
 
-def _loss_of(config: PaintConfig, logits: Tensor, targets: Targets) -> Tensor:
+def _loss_of(painting: PaintConfig, logits: Tensor, targets: Targets) -> Tensor:
     if targets.present is not None:
-        return overlapping_loss(logits, targets.present, ~targets.allowed, targets.weights, config)
-    return partial_label_loss(logits, targets.allowed, targets.weights, smoothing=config.label_smoothing)
+        return overlapping_loss(logits, targets.present, ~targets.allowed, targets.weights, painting)
+    return partial_label_loss(logits, targets.allowed, targets.weights, smoothing=painting.label_smoothing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,14 +55,14 @@ class ClassList:
         """Id of the class in the background role, None if that class was removed."""
         return next((info.class_id for info in self.all if info.is_background), None)
 
-    def learnable(self, painted: Iterable[int], paint: PaintConfig) -> tuple[int, ...]:
+    def learnable(self, painted: Iterable[int], painting: PaintConfig) -> tuple[int, ...]:
         """Those of the painted classes that can be learnt, ascending; none if they are too few.
 
         Two are needed. Where unpainted voxels say something they stand for the background, and any other will do.
         """
         found = {class_id for class_id in painted if class_id in self._classes}
         background = self.background
-        if paint.learns_unlabelled:
+        if painting.learns_unlabelled:
             if background is None:
                 return ()
             found.add(background)

@@ -819,8 +819,8 @@ class LiveSegmenter:
         wishes = self._switch.wishes
         if not self.auto_start or self._was_paused or wishes.is_training or wishes.is_halted:
             return
-        paint, is_overlapping = self._settings.paint, self.is_overlapping
-        if learnable_classes(self._store, self._classes, paint, is_overlapping=is_overlapping):
+        painting, is_overlapping = self._settings.paint, self.is_overlapping
+        if learnable_classes(self._store, self._classes, painting, is_overlapping=is_overlapping):
             self._switch.wish(is_training=True)
 
     def _predicted_where_unpainted(self, region: Region) -> npt.NDArray[np.uint8] | None:

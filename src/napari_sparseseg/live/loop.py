@@ -210,15 +210,15 @@ class LiveLoop:
         return table_of(known, background, overlapping=overlapping)
 
     def _snapshot(self, classes: ClassTable) -> dict[int, Annotation]:
-        store, background, paint = self._store, self._classes.background, self.learner.paint
+        store, background, painting = self._store, self._classes.background, self.learner.paint
         taken = {
             frame: store.snapshot(
                 frame,
                 classes=classes.ids,
                 background=background,
-                correction_weight=paint.correction_weight,
-                halving=paint.correction_halving,
-                suggestion_weight=paint.suggestion_weight,
+                correction_weight=painting.correction_weight,
+                halving=painting.correction_halving,
+                suggestion_weight=painting.suggestion_weight,
                 overlapping=classes.overlapping,
             )
             for frame in store.frames_with_paint()

@@ -19,23 +19,23 @@ Presence = npt.NDArray[np.bool_]
 
 
 def learnable_classes(
-    store: AnnotationStore, classes: ClassList, paint: PaintConfig, *, is_overlapping: bool
+    store: AnnotationStore, classes: ClassList, painting: PaintConfig, *, is_overlapping: bool
 ) -> tuple[int, ...]:
     """Ids of the painted classes that can be learnt, ascending; none if too little is known of them.
 
     Of overlapping classes it must be known of each where it is not. See `ClassList.learnable` for others.
     """
     if not is_overlapping:
-        return classes.learnable(store.painted_classes(classes.background), paint)
+        return classes.learnable(store.painted_classes(classes.background), painting)
     said = store.statements(classes.ids, classes.background)
     painted = sorted({class_id for each in said for class_id in each.present})
-    return () if absent_nowhere(said, is_missing_absent=paint.missing_weight > 0) else tuple(painted)
+    return () if absent_nowhere(said, is_missing_absent=painting.missing_weight > 0) else tuple(painted)
 
 
-def missing_paint(store: AnnotationStore, classes: ClassList, paint: PaintConfig) -> str:
+def missing_paint(store: AnnotationStore, classes: ClassList, painting: PaintConfig) -> str:
     """What has to be painted before overlapping classes can be learnt."""
     said = store.statements(classes.ids, classes.background)
-    everywhere = absent_nowhere(said, is_missing_absent=paint.missing_weight > 0)
+    everywhere = absent_nowhere(said, is_missing_absent=painting.missing_weight > 0)
     if not everywhere:
         return "Paint a little of a class"
     name = next(info.name for info in classes.all if info.class_id == everywhere[0])

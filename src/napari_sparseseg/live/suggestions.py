@@ -33,13 +33,13 @@ class Suggestions:
         self,
         work: Callable[[], Opened | None],
         classes: ClassList,
-        settings: Callable[[], PaintConfig],
+        painting: Callable[[], PaintConfig],
         take: Callable[[PaintEdit | None], bool],
         compute: Callable[[Callable[[], Any]], Future[Any]],
     ) -> None:
         self._work = work
         self._classes = classes
-        self._settings = settings
+        self._painting = painting
         self._take = take
         self._compute = compute
         self._state = SuggestionState()
@@ -55,8 +55,8 @@ class Suggestions:
 
         Returns at once; `LiveEvents.suggestion_changed` tells of the end. Raises `InputError` without image.
         """
-        opened, settings = self._opened(), self._settings()
-        self._ask(opened, lambda: self._grown(opened, plane, settings))
+        opened, painting = self._opened(), self._painting()
+        self._ask(opened, lambda: self._grown(opened, plane, painting))
 
     def fill(self, plane: Plane) -> None:
         """Suggest what lies between the two painted slices on either side of this one, of its orientation; as `grow`.
@@ -89,7 +89,7 @@ class Suggestions:
 
     # --- compute thread ---
 
-    def _grown(self, opened: Opened, plane: Plane, settings: PaintConfig) -> Suggestion:
+    def _grown(self, opened: Opened, plane: Plane, painting: PaintConfig) -> Suggestion:
         from napari_sparseseg.engine.weak.hints import grow
 
         annotation, image = self._paint(opened, plane.frame), opened.image
@@ -99,9 +99,9 @@ class Suggestions:
             plane.axis,
             plane.index,
             spacing=image.spacing,
-            method=settings.growth,
-            reach=settings.growth_reach,
-            certainty=settings.growth_certainty,
+            method=painting.growth,
+            reach=painting.growth_reach,
+            certainty=painting.growth_certainty,
         )
         painted = np.unique(annotation.codes[annotation.coordinates[:, plane.axis] == plane.index])
         if not len(found):

@@ -27,10 +27,10 @@ _MOST = 20_000  # painted voxels that stand for all
 _Rows = npt.NDArray[np.intp]
 
 
-def lessons_of_heads(heads: Heads, paints: Sequence[Paint], config: PaintConfig) -> Iterator[Lesson]:
+def lessons_of_heads(heads: Heads, paints: Sequence[Paint], painting: PaintConfig) -> Iterator[Lesson]:
     """What teaches those of the heads that there are."""
     if heads.candidates:
-        yield CandidateLesson(paints, config.candidates)
+        yield CandidateLesson(paints, painting.candidates)
     if heads.novelty == "embedding":
         yield EmbeddingLesson(paints)
 
@@ -45,7 +45,7 @@ class Surroundings:
 
 
 def calibrate_heads(
-    network: SparseNet, known: Surroundings, config: PaintConfig, rng: np.random.Generator, *, only_new: bool = False
+    network: SparseNet, known: Surroundings, painting: PaintConfig, rng: np.random.Generator, *, only_new: bool = False
 ) -> None:
     """Settle what the heads of a network compare with, by what lies around the paint and by the paint itself.
 
@@ -54,7 +54,7 @@ def calibrate_heads(
     candidates, familiar = network.unet.candidates, network.familiar
     with torch.no_grad():
         if candidates is not None and not (only_new and candidates.threshold < torch.inf):
-            candidates.threshold = _threshold(network, candidates, known, config.candidates, rng)
+            candidates.threshold = _threshold(network, candidates, known, painting.candidates, rng)
         if familiar is not None and only_new and len(familiar.centres):
             familiar = None
         if familiar is not None and network.unet.embedding is None:

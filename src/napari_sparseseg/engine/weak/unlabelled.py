@@ -56,43 +56,43 @@ def tells_misses(annotations: Sequence[Annotation], background: int) -> bool:
 
 
 def with_unlabelled(
-    maps: Sequence[FeatureMap], paints: Sequence[Paint], classes: ClassTable, config: PaintConfig, seed: int
+    maps: Sequence[FeatureMap], paints: Sequence[Paint], classes: ClassTable, painting: PaintConfig, seed: int
 ) -> tuple[list[Paint], Criterion]:
     """The paint of each volume with a sample of its unpainted voxels, and the criterion that learns from both.
 
     The sample depends on the paint and the seed only.
     """
     joined = [
-        joined_by_unlabelled(p, m.shape, config, seed + n) for n, (p, m) in enumerate(zip(paints, maps, strict=True))
+        joined_by_unlabelled(p, m.shape, painting, seed + n) for n, (p, m) in enumerate(zip(paints, maps, strict=True))
     ]
     background = classes.ids.index(classes.background)
-    prior = config.prior
-    if config.unlabelled == "risk" and not prior:
+    prior = painting.prior
+    if painting.unlabelled == "risk" and not prior:
         prior = estimated_prior(maps, joined, background, seed)
-    return joined, unlabelled_criterion(config, background, prior)
+    return joined, unlabelled_criterion(painting, background, prior)
 
 
-def unlabelled_criterion(config: PaintConfig, background: int, prior: float) -> Criterion:
+def unlabelled_criterion(painting: PaintConfig, background: int, prior: float) -> Criterion:
     """What `PaintConfig.unlabelled` asks for, "background" or "risk"; `background` is a channel."""
     # partial functions can be pickled, with the trainer that has them
-    if config.unlabelled == "risk":
+    if painting.unlabelled == "risk":
         return partial(_risk, background, prior)
-    return partial(_weak_background, config, background)
+    return partial(_weak_background, painting, background)
 
 
-def _weak_background(config: PaintConfig, background: int, logits: Tensor, targets: Targets) -> Tensor:
+def _weak_background(painting: PaintConfig, background: int, logits: Tensor, targets: Targets) -> Tensor:
     is_unlabelled = targets.allowed.all(dim=-1, keepdim=True)
     is_background = torch.arange(targets.allowed.shape[1], device=logits.device) == background
-    weights = targets.weights * torch.where(is_unlabelled[:, 0], config.negative_weight, config.positive_weight)
+    weights = targets.weights * torch.where(is_unlabelled[:, 0], painting.negative_weight, painting.positive_weight)
     allowed = torch.where(is_unlabelled, is_background, targets.allowed)
-    return partial_label_loss(logits, allowed, weights, smoothing=config.label_smoothing)
+    return partial_label_loss(logits, allowed, weights, smoothing=painting.label_smoothing)
 
 
 def _risk(background: int, prior: float, logits: Tensor, targets: Targets) -> Tensor:
     return non_negative_risk(logits, targets.allowed, targets.weights, background=background, prior=prior)
 
 
-def joined_by_unlabelled(paint: Paint, shape: Shape3D, config: PaintConfig, seed: int) -> Paint:
+def joined_by_unlabelled(paint: Paint, shape: Shape3D, painting: PaintConfig, seed: int) -> Paint:
     """The paint with a sample of unpainted voxels, for which every class is allowed.
 
     What lies around the paint of a slice was looked at when that was painted. Where it counts as a weak background,
@@ -104,7 +104,7 @@ def joined_by_unlabelled(paint: Paint, shape: Shape3D, config: PaintConfig, seed
     rng = np.random.default_rng((seed, _STREAM))
     n_wanted = min(_MOST, max(_FEWEST, _PER_PAINTED * len(paint)))
     looked_at = _windows(paint, shape)
-    if config.unlabelled == "risk":
+    if painting.unlabelled == "risk":
         others = _elsewhere(looked_at, paint, shape, rng)
         share = _ELSEWHERE if others else 0.0
         parts = (looked_at, n_wanted * (1 - share)), (others, n_wanted * share)
