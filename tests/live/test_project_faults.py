@@ -76,12 +76,12 @@ class TestRealDisks:
             while journal.sync(timeout=30):
                 acknowledged = live.codes.copy()
                 paint(live, rng)
-            wait_for(lambda: "No space left on device" in live.saving.error)
+            wait_for(lambda: "No space left on device" in live.keeping.status.error)
             with Project.open(small_disk / "cells.sparseseg", read_only=True) as reader:
                 found = reader.images[0].annotation()
                 assert any(np.array_equal(found, codes) for codes in (acknowledged, live.codes))
             filler.unlink()
-            wait_for(lambda: not live.saving.error)
+            wait_for(lambda: not live.keeping.status.error)
             assert journal.sync(timeout=30)
             codes = live.codes.copy()
         assert np.array_equal(annotation_in(small_disk / "cells.sparseseg"), codes)
@@ -95,9 +95,9 @@ class TestRealDisks:
             live.project.project._lock._lock.release()
             assert run("mount", "-o", "remount,ro", str(small_disk))
             paint(live, rng)
-            wait_for(lambda: "Read-only file system" in live.saving.error)
+            wait_for(lambda: "Read-only file system" in live.keeping.status.error)
             assert run("mount", "-o", "remount,rw", str(small_disk))
-            wait_for(lambda: not live.saving.error)
+            wait_for(lambda: not live.keeping.status.error)
             codes = live.codes.copy()
         assert np.array_equal(annotation_in(small_disk / "cells.sparseseg"), codes)
 

@@ -35,6 +35,7 @@ from napari_sparseseg.errors import InputError, ModelFileError, ProjectError
 from napari_sparseseg.live import kept, live_segmenter, saving
 from napari_sparseseg.live.events import LiveState, TileUpdate
 from napari_sparseseg.live.image import LiveImage
+from napari_sparseseg.live.keeper import Keeper
 from napari_sparseseg.live.learner import table_of
 from napari_sparseseg.live.loop import LiveLoop
 from napari_sparseseg.storage.durable import RealDisk
@@ -212,13 +213,13 @@ class TestComingBack:
     def test_a_prediction_of_a_model_that_was_dropped_does_not_come_back(self, opened):
         live, project = opened()
         learn_a_little(live)
-        live.save()
+        live.keeping.save()
         wait_for(lambda: project.images[0].prediction() is not None)
-        wait_for(lambda: not live._saver._has_new_tiles)
+        wait_for(lambda: not live.keeping._keeper._has_new_tiles)
         live.reset_model()
         wait_for(lambda: not project.manifest.checkpoints)
         assert project.images[0].prediction() is None
-        assert not live._saver._parts()
+        assert not live.keeping._keeper._parts()
         assert not list((project.images[0].folder / "prediction").iterdir())
         close(live, project)
 
@@ -232,17 +233,17 @@ class TestComingBack:
         live._work.labels[(0, *box.slices)] = 2
         tile = TileUpdate(0, box, np.full(box.shape, 2, np.uint8), generation=1)
         live._work.switch.tell(live.events.tile_predicted, tile)
-        assert live._saver.hold()  # all is saved
+        assert live.keeping._keeper.hold()  # all is saved
         assert project.images[0].prediction() is None
-        live._saver.go_on()
+        live.keeping._keeper.go_on()
         may_end.set()
         live._worker.compute(lambda: None).result(30)
         assert not live._work.labels.any()
         live._work.labels[(0, *box.slices)] = 2
         live._work.switch.tell(live.events.tile_predicted, tile)  # of the new one
-        assert live._saver.hold()
+        assert live.keeping._keeper.hold()
         assert project.images[0].prediction() is not None
-        live._saver.go_on()
+        live.keeping._keeper.go_on()
         close(live, project)
 
     def test_a_model_that_a_class_was_removed_from_does_not_take_a_newer_one_for_it(self, opened):
@@ -312,10 +313,10 @@ class TestComingBack:
             patch.setattr(image_module, "load_annotation", Mock(side_effect=ProjectError("it is damaged")))
             with pytest.raises(ProjectError):
                 live.open(image, project=project.images[number])
-        assert live.saving.reason == ""
+        assert live.keeping.status.reason == ""
         paint_object(live)
-        live.save()
-        wait_for(lambda: live.history() and live.history()[-1].n_strokes == 2)
+        live.keeping.save()
+        wait_for(lambda: live.keeping.history() and live.keeping.history()[-1].n_strokes == 2)
         self.check_saved(live, project, path, third.class_id)
 
     def test_an_image_is_opened_again_with_all_its_paint(self, opened, image, path):
@@ -354,13 +355,13 @@ class TestComingBack:
     def test_what_was_left_and_not_opened_again_is_saved_on(self, opened, image, path):
         live, project = opened()
         paint_background(live)
-        assert live.leave_project() is None
+        assert live.keeping.leave() is None
         with pytest.raises(InputError, match="has shape"):
             live.open(image[1:], project=project.images[0])
-        live.go_on_saving()
-        assert live.saving.reason == live.savings[-1].reason == ""
+        live.keeping.go_on()
+        assert live.keeping.status.reason == live.savings[-1].reason == ""
         third = live.add_class("membrane")
-        live.save()
+        live.keeping.save()
         wait_for(lambda: len(project.classes) == 3)
         self.check_saved(live, project, path, third.class_id)
 
@@ -410,7 +411,7 @@ class TestComingBack:
         with Project.open(path) as second:
             other = make_live()
             other.open(image, project=second.images[0])
-            assert "another window" in other.saving.reason
+            assert "another window" in other.keeping.status.reason
             assert np.array_equal(other.codes, live.codes)
             paint_object(other)
             other.close()
@@ -418,12 +419,12 @@ class TestComingBack:
     def test_an_earlier_state_can_be_brought_back(self, opened):
         live, _project = opened()
         paint_background(live)
-        live.save()
-        wait_for(lambda: len(live.history()) == 1)
+        live.keeping.save()
+        wait_for(lambda: len(live.keeping.history()) == 1)
         then = live.codes.copy()
         paint_object(live)
         n_told = len(live.heard.paint)
-        live.restore(live.history()[0])
+        live.keeping.restore(live.keeping.history()[0])
         assert np.array_equal(live.codes, then)
         assert [(change.frame, change.box) for change in live.heard.paint[n_told:]] == [(0, OBJECT_BOX)]
         assert live.undo()
@@ -437,14 +438,14 @@ class TestHistory:
         live, project = opened()
         membrane = live.add_class("membrane", (0.0, 0.5, 1.0))
         live.annotate(Region(0, OBJECT_BOX), membrane.class_id)
-        live.save()
-        wait_for(lambda: len(live.history()) == 1)
+        live.keeping.save()
+        wait_for(lambda: len(live.keeping.history()) == 1)
         return live, project, membrane
 
     def test_a_class_that_was_removed_comes_back_with_its_paint(self, saved, path):
         live, project, membrane = saved
         live.remove_class(3)
-        live.restore(live.history()[0])
+        live.keeping.restore(live.keeping.history()[0])
         assert live.classes[2] == membrane
         assert live.heard.classes[-1] == live.classes
         assert (live.codes[(0, *OBJECT_BOX.slices)] == 3).all()
@@ -460,10 +461,10 @@ class TestHistory:
         third = live.add_class("nucleus")
         for class_id in (2, third.class_id):
             live.annotate(Region(0, OBJECT_BOX), class_id)
-        live.save()
-        wait_for(lambda: len(live.history()) == 1)
+        live.keeping.save()
+        wait_for(lambda: len(live.keeping.history()) == 1)
         live.remove_class(third.class_id)
-        live.restore(live.history()[0])
+        live.keeping.restore(live.keeping.history()[0])
         assert live.classes[2] == third
         assert live.presence(3, 0, OBJECT_BOX).all()
 
@@ -475,7 +476,7 @@ class TestHistory:
             close(live, project)
             live, project = opened()
         other = live.add_class("mitochondrion")
-        live.restore(live.history()[0])
+        live.keeping.restore(live.keeping.history()[0])
         assert [info.name for info in live.classes] == ["background", "object", "membrane", "mitochondrion"]
         assert (live.codes[(0, *OBJECT_BOX.slices)] == membrane.class_id).all()
         assert other.class_id == 4
@@ -495,17 +496,17 @@ class TestHistory:
         live, _project, membrane = saved
         live.remove_class(3)
         live.rename_class(2, "membrane")
-        live.restore(live.history()[0])
+        live.keeping.restore(live.keeping.history()[0])
         assert [info.name for info in live.classes] == ["background", "membrane", "class 3"]
         assert live.classes[2].color == membrane.color
 
     def test_the_background_comes_back_in_its_role(self, saved):
         live, _project, _ = saved
         paint_background(live)
-        live.save()
-        wait_for(lambda: len(live.history()) == 2)
+        live.keeping.save()
+        wait_for(lambda: len(live.keeping.history()) == 2)
         live.remove_class(1)
-        live.restore(live.history()[1])
+        live.keeping.restore(live.keeping.history()[1])
         assert live.classes[0].name == "background"
         assert live.classes[0].is_background
 
@@ -515,10 +516,10 @@ class TestHistory:
         paint_object(live)
         live.set_complete(Plane(0, 0, 3), True)
         codes, slices = live.codes.copy(), live.painted_slices()
-        live.restore(live.history()[0])
+        live.keeping.restore(live.keeping.history()[0])
         assert live.painted_slices() != slices
         assert project.images[0].journal.sync(timeout=30)
-        live.restore(live.history()[-1])
+        live.keeping.restore(live.keeping.history()[-1])
         assert np.array_equal(live.codes, codes)
         assert [found.plane for found in live.painted_slices() if found.is_complete] == [Plane(0, 0, 3)]
 
@@ -572,9 +573,9 @@ class TestModelsWithoutSteps:
     def test_one_that_did_not_is_saved_once(self, paused):
         live, project = paused
         n_saved = len(project.manifest.checkpoints)
-        live.save()
+        live.keeping.save()
         live.remove_class(3)
-        live.save()
+        live.keeping.save()
         wait_for(lambda: len(project.manifest.checkpoints) > n_saved)
         numbers = [entry.number for entry in project.manifest.checkpoints]
         close(live, project)
@@ -653,11 +654,11 @@ class TestFaults:
         assert project.images[0].journal.sync(timeout=30)
         disk.error = OSError(code, "the disk says no")
         paint_object(live)
-        wait_for(lambda: "the disk says no" in live.saving.error)
+        wait_for(lambda: "the disk says no" in live.keeping.status.error)
         live.annotate(Region(0, Box((0, 0, 0), (1, 5, 5))), 2)
-        live.save()
+        live.keeping.save()
         disk.error = None
-        wait_for(lambda: not live.saving.error and project.images[0].journal.sync(timeout=1))
+        wait_for(lambda: not live.keeping.status.error and project.images[0].journal.sync(timeout=1))
         assert any("the disk says no" in status.error for status in live.savings)
         codes = live.codes.copy()
         close(live, project)
@@ -670,7 +671,7 @@ class TestFaults:
         assert project.images[0].journal.sync(timeout=30)
         shutil.rmtree(path)
         paint_object(live)
-        wait_for(lambda: (path / "images/0/annotation").is_dir() and not live.saving.error)
+        wait_for(lambda: (path / "images/0/annotation").is_dir() and not live.keeping.status.error)
         live.annotate(Region(0, Box((0, 0, 0), (1, 5, 5))), 2)
         codes = live.codes.copy()
         close(live, project)
@@ -733,16 +734,16 @@ class TestLeaving:
     def test_nothing_is_in_memory_only_where_all_is_saved(self, opened):
         live, project = opened()
         learn_a_little(live)
-        assert live.hold_saving() == ""
+        assert live.keeping.hold() == ""
         assert project.manifest.checkpoints[-1].step == live.status.step
-        assert live.leave_project() is None
+        assert live.keeping.leave() is None
 
     def test_what_a_full_disk_does_not_take_is_told_and_written_elsewhere(self, full, image, tmp_path):
         live, project = full
-        assert "No space left" in live.hold_saving()
+        assert "No space left" in live.keeping.hold()
         codes, classes = live.codes.copy(), live.classes
         target = tmp_path / "other.sparseseg"
-        assert write_elsewhere(project, target, live.leave_project()) == (0, "")
+        assert write_elsewhere(project, target, live.keeping.leave()) == (0, "")
         with Project.open(target) as other:
             live.open(image, project=other.images[0])
             assert not any("could be saved" in notice for notice in live.notices)
@@ -752,10 +753,10 @@ class TestLeaving:
 
     def test_it_is_saved_on_where_that_was_in_vain(self, full, path):
         live, project = full
-        live.leave_project()
-        live.go_on_saving()
+        live.keeping.leave()
+        live.keeping.go_on()
         project.disk.error = None
-        wait_for(lambda: not live.saving.error and len(project.classes) == 3)
+        wait_for(lambda: not live.keeping.status.error and len(project.classes) == 3)
         codes = live.codes.copy()
         close(live, project)
         with Project.open(path) as again:
@@ -769,43 +770,43 @@ class TestLeaving:
     def test_a_model_that_cannot_be_had_is_told_and_nothing_left_without(self, opened, monkeypatch):
         live, _project = opened()
         learn_a_little(live)
-        live.hold_saving()
-        live.go_on_saving()
+        live.keeping.hold()
+        live.keeping.go_on()
         may_end = threading.Event()
-        live._note_model()
+        live.keeping.note_model()
         live._worker.compute(lambda: may_end.wait(PATIENCE))
         with monkeypatch.context() as patch:
             patch.setattr(kept, "_PATIENCE", 0.1)
-            assert "model as it is now" in live.hold_saving()
+            assert "model as it is now" in live.keeping.hold()
             with pytest.raises(InputError, match="try again in a minute"):
-                live.leave_project()
+                live.keeping.leave()
         may_end.set()
-        assert live.leave_project() is None
+        assert live.keeping.leave() is None
 
     def test_what_is_held_again_is_saved_again(self, opened):
         live, project = opened()
         paint_background(live)
-        live.hold_saving()
-        with live._saver._changed:  # before its thread has noticed anything
-            live.go_on_saving()
+        live.keeping.hold()
+        with live.keeping._keeper._changed:  # before its thread has noticed anything
+            live.keeping.go_on()
             paint_object(live)
             live.add_class("membrane")
-            assert live.hold_saving() == ""
+            assert live.keeping.hold() == ""
         assert len(project.classes) == 3
-        assert live.history()[-1].n_strokes == 2
+        assert live.keeping.history()[-1].n_strokes == 2
 
     def test_a_saver_that_was_not_waited_for_tells_and_writes_nothing_more(self, opened, image, monkeypatch):
         live, project = opened()
         learn_a_little(live)
-        live.hold_saving()
-        live.go_on_saving()
-        n_saved, saver, may_end = len(project.manifest.checkpoints), live._saver, threading.Event()
-        live._note_model()
+        live.keeping.hold()
+        live.keeping.go_on()
+        n_saved, saver, may_end = len(project.manifest.checkpoints), live.keeping._keeper, threading.Event()
+        live.keeping.note_model()
         live._worker.compute(lambda: may_end.wait(PATIENCE))
         saver.save()
         time.sleep(0.2)
         assert not saver.close(timeout=0.1)
-        live._saver = None
+        live.keeping._keeper = Keeper()
         live.open(image)
         project.close()
         n_told = len(live.savings)
@@ -829,7 +830,7 @@ class TestLeaving:
         noted = Mock(wraps=project.images[0].note_classes)
         monkeypatch.setattr(project.images[0], "note_classes", noted)
         live.add_class("membrane")
-        live.save()
+        live.keeping.save()
         assert began.wait(PATIENCE)
         live.rename_class(2, "cell")
         may_end.set()
@@ -846,7 +847,7 @@ class TestLeaving:
             other = make_live()
             other.auto_start = False
             other.open(image, project=reader.images[0])
-            assert other.leave_project() is None
+            assert other.keeping.leave() is None
             paint_object(other)
             other.rename_class(2, "cell")
             other.look_at(view_of())
@@ -854,9 +855,9 @@ class TestLeaving:
             other.heard.wait_for_step(3)
             rest(other)
             codes, step = other.codes.copy(), other.status.step
-            assert "reading only" in other.hold_saving()
+            assert "reading only" in other.keeping.hold()
             target = tmp_path / "other.sparseseg"
-            write_elsewhere(reader, target, other.leave_project())
+            write_elsewhere(reader, target, other.keeping.leave())
             other.close()
         with Project.open(target) as copy:
             assert np.array_equal(copy.images[0].annotation(), codes)

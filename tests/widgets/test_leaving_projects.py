@@ -124,12 +124,12 @@ class TestSavingElsewhere:
         assert live.project.journal.sync(timeout=5)
         fill(old)
         codes = paint(dock, RIGHT, 2)
-        wait_until(lambda: "No space left" in live.saving.error)
+        wait_until(lambda: "No space left" in live.keeping.status.error)
         save_as(dock, tmp_path / "mine.sparseseg")
         assert dock.session.project.path == tmp_path / "mine.sparseseg"
         np.testing.assert_array_equal(live.codes, codes)
         assert not old.exists()
-        assert live.saving.error == ""
+        assert live.keeping.status.error == ""
         assert live.project.journal.sync(timeout=5)
         np.testing.assert_array_equal(annotation_in(tmp_path / "mine.sparseseg"), codes)
 
@@ -143,11 +143,11 @@ class TestSavingElsewhere:
         save_as(dock, stick / "cells.sparseseg")
         stick.rename(tmp_path / "pulled out")
         codes = paint(dock, RIGHT, 2)
-        wait_until(lambda: bool(live.saving.error))
+        wait_until(lambda: bool(live.keeping.status.error))
         save_as(dock, tmp_path / "nowhere" / "mine.sparseseg")
         assert any("cannot be made" in text for text in messages())
         np.testing.assert_array_equal(live.codes, codes)
-        assert live.saving.error
+        assert live.keeping.status.error
         save_as(dock, tmp_path / "mine.sparseseg")
         assert any("All paint was saved" in text for text in messages())
         np.testing.assert_array_equal(live.codes, codes)
@@ -168,7 +168,7 @@ class TestSavingElsewhere:
         codes = paint(dock, RIGHT, 2)
         save_as(dock, tmp_path / "nowhere" / "mine.sparseseg")
         (tmp_path / "pulled out").rename(stick)
-        wait_until(lambda: not live.saving.error and live.project.journal.sync(timeout=1))
+        wait_until(lambda: not live.keeping.status.error and live.project.journal.sync(timeout=1))
         np.testing.assert_array_equal(live.codes, codes)
         np.testing.assert_array_equal(annotation_in(stick / "cells.sparseseg"), codes)
 
@@ -178,7 +178,7 @@ class TestSavingElsewhere:
         dock = make_dock()
         live, old, may_end = dock.session.live, dock.session.project.path, threading.Event()
         learn(dock)
-        live._note_model()
+        live.keeping.note_model()
         live._worker.compute(lambda: may_end.wait(20))
         patience = kept._PATIENCE
         monkeypatch.setattr(kept, "_PATIENCE", 0.1)
@@ -255,14 +255,14 @@ class TestClosing:
         live, path, window = dock.session.live, dock.session.project.path, dock.window()
         fill(path)
         paint(dock, LEFT, 1)
-        wait_until(lambda: "No space left" in live.saving.error)
+        wait_until(lambda: "No space left" in live.keeping.status.error)
         assert not window.close()
         QTest.qWait(20)
         assert "No space left" in asked.call_args.args[0]
         assert window.isVisible()
         paint(dock, RIGHT, 2)
         fill(None)
-        wait_until(lambda: not live.saving.error and live.project.journal.sync(timeout=1))
+        wait_until(lambda: not live.keeping.status.error and live.project.journal.sync(timeout=1))
         codes = live.codes.copy()
         np.testing.assert_array_equal(annotation_in(path), codes)
         asked.reset_mock()
@@ -292,7 +292,7 @@ class TestAnotherImage:
         assert "brings" not in question
         assert session.project.path == old
         fill(None)  # and it is saved on
-        wait_until(lambda: not session.live.saving.error and session.live.project.journal.sync(timeout=1))
+        wait_until(lambda: not session.live.keeping.status.error and session.live.project.journal.sync(timeout=1))
         np.testing.assert_array_equal(annotation_in(old), codes)
         ask.return_value = True
         full._actions.open_image(source)
@@ -327,9 +327,9 @@ class TestAnotherImage:
         live, old, may_end = dock.session.live, dock.session.project.path, threading.Event()
         learn(dock)
         source = source_of([dock._viewer.add_image(image[::-1], name="others")])
-        live.hold_saving()
-        live.go_on_saving()
-        live._note_model()
+        live.keeping.hold()
+        live.keeping.go_on()
+        live.keeping.note_model()
         with Project.open(old, read_only=True) as project:
             n_saved = project.manifest.checkpoints[-1].number
         live._worker.compute(lambda: may_end.wait(20))

@@ -743,8 +743,8 @@ class TestMenu:
         live = dock.session.live
         paint_by_mouse(hands(viewer))
         codes = live.codes.copy()
-        live.save()
-        wait_until(lambda: len(live.history()) == 1)
+        live.keeping.save()
+        wait_until(lambda: len(live.keeping.history()) == 1)
         live.annotate(Region(0, RIGHT), 1)
         live.add_class("membrane")
         live.remove_class(2)
@@ -769,7 +769,7 @@ class TestMenu:
         hands(viewer).settle()
         assert [info.name for info in dock.class_panel._classes] == ["background", "object", "membrane"]
         np.testing.assert_array_equal(dock.session.bridge.annotation_layer.data, codes[0])
-        wait_until(lambda: len(live.history()) > 1)
+        wait_until(lambda: len(live.keeping.history()) > 1)
         dock.project_panel._history.trigger()
         assert len(seen[1]) > 1
         assert (live.codes != codes).any()  # as it was before, chosen as the newest

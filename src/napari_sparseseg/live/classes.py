@@ -86,6 +86,12 @@ class ClassList:
         self._highest = max(self._highest, wanted)
         return info
 
+    def add_missing(self, class_ids: Iterable[int]) -> None:
+        """Add those of the given ids that no class has."""
+        for class_id in class_ids:
+            if class_id not in self._classes:
+                self.add(class_id=class_id)
+
     def _free_color(self, class_id: int) -> Color:
         """A colour that no class has, if there is one left."""
         first, taken = (class_id - 2) % len(_COLORS), {info.color for info in self.all}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,18 +23,16 @@ from napari_sparseseg.live.events import (
     LiveStatus,
     PaintChange,
     PaintedSlice,
-    SavingStatus,
     View,
     tell,
 )
 from napari_sparseseg.live.found_objects import FoundObjects
-from napari_sparseseg.live.history import classes_at
 from napari_sparseseg.live.image import LiveImage
+from napari_sparseseg.live.keeper import Keeper
+from napari_sparseseg.live.keeping import Keeping
 from napari_sparseseg.live.kept import class_infos, settings_of
-from napari_sparseseg.live.onlooker import Onlooker
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.overlap import learnable_classes, shown_presence
-from napari_sparseseg.live.saving import Saver
 from napari_sparseseg.live.settings import Settings
 from napari_sparseseg.live.shown import Allowed, labels_left_possible, with_paint
 from napari_sparseseg.live.suggestions import Suggestions
@@ -45,8 +42,7 @@ from napari_sparseseg.live.worker import Worker
 from napari_sparseseg.storage.journal import Journal
 from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.palette import FIRST_SET
-from napari_sparseseg.storage.project.elsewhere import Present
-from napari_sparseseg.storage.project.image import ProjectImage, SavedState, restore_annotation
+from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.loading import LoadedAnnotation
 from napari_sparseseg.storage.sparse import is_large, zeros
 from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, StrokeAuthor
@@ -54,7 +50,6 @@ from napari_sparseseg.storage.strokes import AnnotationStore, PaintEdit, StrokeA
 if TYPE_CHECKING:
     from napari_sparseseg.engine.model import FittedModel
 
-_PATIENCE = 15.0  # seconds for the tile that is being predicted
 _FIRST_GUESS = 3e-6  # seconds for each predicted voxel
 
 
@@ -87,6 +82,8 @@ class LiveSegmenter:
         `LiveEvents`: status, tiles, changes of paint and classes, learning curve, failures.
     auto_start
         Whether training starts by itself once enough is painted, mostly two classes, unless it was paused.
+    keeping
+        `Keeping`: saves all that belongs to the project, and brings earlier states back.
     found
         `FoundObjects`: finds objects, and merges, splits, deletes and fills them.
     suggestions
@@ -126,7 +123,6 @@ class LiveSegmenter:
         self._switch = Switchboard(self.events)
         self._worker = Worker(self._classes, self._settings)
         self._work: Opened | None = None
-        self._saver: Saver | Onlooker | None = None
         self._was_paused = False
         self._n_updates = 0
         self.found = FoundObjects(
@@ -137,6 +133,16 @@ class LiveSegmenter:
         )
         self.whole = WholePrediction(
             lambda: self._work, self._worker.checkpoint, lambda: self._settings, self._left_possible, self.events
+        )
+        self.keeping = Keeping(
+            lambda: self._work,
+            self._classes,
+            self._worker,
+            lambda: self._settings,
+            self.events,
+            self.whole,
+            self._tell_classes,
+            self._take,
         )
 
     @property
@@ -171,13 +177,12 @@ class LiveSegmenter:
         # first all that may fail: until then what is open is saved, and afterwards as it was, with its own classes
         try:
             taken = LiveImage.of(image, channel_axis, time_axis, spacing)
-            saver = self._saver_for(project, taken)
-            self._hold_saving(project)
-            loaded, labels = self._loaded(project, saver, taken.shape, journal)
+            keeper = self.keeping.prepare(project, taken.shape, journal)
+            loaded, labels = self._loaded(project, keeper, taken.shape, journal)
         except BaseException:
-            self.go_on_saving()
+            self.keeping.go_on()
             raise
-        self._stop_saving()
+        self.keeping.stop()
         store, objects = loaded.store, loaded.objects or ObjectIds()
         if project is not None:
             self._take_over(project, loaded)
@@ -201,10 +206,7 @@ class LiveSegmenter:
         if project is not None:
             self._tell_classes()
             self._switch.publish(revision=store.revision)
-        self._saver = saver
-        if saver is not None:
-            saver.start(self._work)
-        tell(self.events.saving_changed, self.saving)
+        self.keeping.start(keeper, self._work)
         self.suggestions.refuse()
         self.whole.look()
         self._worker.open(self._work)
@@ -219,6 +221,11 @@ class LiveSegmenter:
         """Shape of annotation and labels as the user sees them: the image's without channels."""
         return self._work.image.image_shape if self._work else None
 
+    @property
+    def project(self) -> ProjectImage | None:
+        """The image of a project that is worked on."""
+        return self._work.project if self._work else None
+
     def close(self) -> bool:
         """Save what belongs to a project and end the thread; paint and predictions stay readable, signals end.
 
@@ -227,101 +234,15 @@ class LiveSegmenter:
         if self._work is not None and not self._switch.is_retired:
             self._switch.wish(is_training=False, once=0)
             self._switch.publish(state=LiveState.PAUSED, activity="Closed", steps_per_second=0.0, seconds_left=None)
-        self._stop_saving()
+        self.keeping.stop()
         self._switch.retire()
         is_whole_ended = self.whole.close()
         return self._worker.close() and is_whole_ended
 
-    # --- project ---
-
-    @property
-    def project(self) -> ProjectImage | None:
-        """The image of a project that is worked on."""
-        return self._work.project if self._work else None
-
-    @property
-    def saving(self) -> SavingStatus:
-        """How it is kept on disk: the latest snapshot."""
-        return SavingStatus() if self._saver is None else self._saver.status
-
-    def save(self) -> None:
-        """Save paint, model and prediction to the project soon, without waiting for the usual time."""
-        if self._saver is not None:
-            self._saver.save()
-
-    def hold_saving(self) -> str:
-        """Save everything, then nothing but strokes until `go_on_saving` or until another image is opened.
-
-        Waits, for a minute at most; on any thread, while nothing else is asked for. Returns why not all is on
-        disk, in one sentence, empty if it is. Raises `InputError` if it is still being written then.
-        """
-        self._check_held()
-        return self.unsaved if self._saver is None else self._saver.unsaved
-
-    @property
-    def unsaved(self) -> str:
-        """Why something is in memory only, in one sentence, as far as that is known at once; empty if nothing is."""
-        if self._saver is not None:
-            return self._saver.fault
-        is_kept = self._work is None or self._journal is not None
-        return "" if is_kept else "there is no project, so that what you have painted is in memory only"
-
-    def go_on_saving(self) -> None:
-        """Save again after `hold_saving`, also what it has not saved."""
-        if self._saver is not None:
-            self._saver.go_on()
-        tell(self.events.saving_changed, self.saving)
-
-    def leave_project(self) -> Present | None:
-        """As `hold_saving`, so that the project may be copied; a prediction of all of the image is stopped.
-
-        Returns None if all is on disk, else what is in memory, to be written elsewhere. Raises `InputError` if nothing
-        is wrong but that saving takes too long.
-        """
-        if not self.whole.leave(_PATIENCE):
-            raise InputError("all of the image is still being predicted, and stops soon; try again in a minute")
-        is_all_saved = not self.hold_saving()
-        return None if is_all_saved or self._saver is None else self._saver.present()
-
-    def history(self, *, since: float = 0.0) -> tuple[SavedState, ...]:
-        """States of the annotation that can be brought back, oldest first, from a time on (seconds since 1970)."""
-        return self.project.history(since=since) if self.project else ()
-
-    def restore(self, saved: SavedState) -> None:
-        """Make the annotation as it was then. What there is now joins the history, so that it can be brought back.
-
-        Classes that were painted with and have been removed since come back. Raises `InputError` without project.
-        """
-        project = self.project
-        if project is None:
-            raise InputError("there is no project; only what is in one has a history")
-        old = project.annotation_at(saved)
-        project.note_save(len(self._store.strokes))
-        missing = [class_id for class_id in old.named_classes() if class_id not in self._classes]
-        if missing:
-            known = classes_at(project, saved)
-            for class_id in missing:
-                self._classes.bring_back(class_id, known.get(class_id))
-            self._tell_classes()
-        for frame, box in restore_annotation(self._store, old):
-            self._take(PaintEdit(frame, box))
-
-    def _saver_for(self, project: ProjectImage | None, taken: LiveImage) -> Saver | Onlooker | None:
-        if project is None:
-            return None
-        if project.entry.shape != taken.shape:
-            raise InputError(
-                f"the image has shape {taken.shape} (frames, z, y, x), the one of the project {project.entry.shape}; "
-                "open the image that was painted on, or add this one to the project"
-            )
-        if project.project.is_read_only:
-            return Onlooker(project, self._classes, self._worker, lambda: self._settings)
-        return Saver(project, self._classes, self._worker, lambda: self._settings, self.events)
-
     def _loaded(
         self,
         project: ProjectImage | None,
-        saver: Saver | Onlooker | None,
+        keeper: Keeper,
         shape: tuple[int, int, int, int],
         journal: Journal | None,
     ) -> tuple[LoadedAnnotation, npt.NDArray[np.uint8]]:
@@ -330,7 +251,7 @@ class LiveSegmenter:
             labels = zeros(shape, np.uint8)
             if project is None:
                 return LoadedAnnotation(AnnotationStore(shape, journal=journal)), labels
-            return project.open(saver.hear_journal if isinstance(saver, Saver) else None), labels
+            return project.open(keeper.hear_journal), labels
         except MemoryError:
             raise InputError(
                 f"there is not enough memory to work on an image of shape {shape}; choose a working region, or close "
@@ -343,29 +264,9 @@ class LiveSegmenter:
             self._classes.restore(class_infos(project.project.classes), project.project.highest_class)
             self._settings = settings_of(project.project.settings)
             self._worker.configure(self._settings)
-        for class_id in loaded.store.named_classes():
-            if class_id not in self._classes:
-                self._classes.add(class_id=class_id)
+        self._classes.add_missing(loaded.store.named_classes())
         for problem in (*project.project.problems, *loaded.problems):
             tell(self.events.noticed, problem)
-
-    def _hold_saving(self, project: ProjectImage | None) -> None:
-        """Have all saved before anything of the same project is opened: its classes are those of what is opened.
-
-        Raises `InputError` if that takes too long.
-        """
-        before = self.project
-        if project is not None and before is not None and project.project is before.project:
-            self._check_held()
-
-    def _check_held(self) -> None:
-        if self._saver is not None and not self._saver.hold():
-            raise InputError("the image that is open is still being saved; try again in a minute")
-
-    def _stop_saving(self) -> None:
-        saver, self._saver = self._saver, None
-        if saver is not None and not saver.close():
-            tell(self.events.noticed, f"not all of {Path(saver.status.path).stem} could be saved before it was closed")
 
     # --- classes ---
 
@@ -410,7 +311,7 @@ class LiveSegmenter:
                 self._tell_paint(edit)
         self._tell_classes()
         self._worker.change(lambda loop: loop.drop_class(class_id))
-        self._note_model()
+        self.keeping.note_model()
 
     # --- paint ---
 
@@ -599,7 +500,7 @@ class LiveSegmenter:
         """Stop training; what is out of date is still predicted, if predictions are live."""
         self._was_paused = True
         self._wish(is_training=False, once=0)
-        self.save()
+        self.keeping.save()
 
     def update_once(self) -> None:
         """Learn what was painted in a short burst, predict everything once, then rest."""
@@ -623,11 +524,8 @@ class LiveSegmenter:
     def _begin_anew(self, start: FittedModel | None) -> None:
         self._opened().score.clear()
         self._switch.wish(is_halted=False, find=None)
-        if self._saver is not None:
-            self._saver.expect_clearing()
-        self._worker.reset(start)
-        if self._saver is not None:  # after that, so that the old model is not saved once more
-            self._saver.forget_model()
+        with self.keeping.forgetting_model():
+            self._worker.reset(start)
 
     def suggest_slice(self) -> None:
         """Look for the slice to paint next, of the orientation and the time point on screen.
@@ -776,13 +674,11 @@ class LiveSegmenter:
         if too_high:
             raise InputError(f"the model knows class {too_high[0]}, but only {MAX_CLASSES} classes can be painted here")
         # first the classes: what is not in the list is not learnt
-        for class_id in fitted.classes.ids:
-            if class_id not in self._classes:
-                self._classes.add(class_id=class_id)
+        self._classes.add_missing(fitted.classes.ids)
         if fitted.classes.overlapping != self.is_overlapping:
             self.configure(paint=self._settings.paint.with_changes(overlapping=fitted.classes.overlapping))
         self._worker.adopt(fitted, last)
-        self._note_model()
+        self.keeping.note_model()
         self._tell_classes()
         self._wish(is_halted=False)
 
@@ -844,14 +740,8 @@ class LiveSegmenter:
         tell(self.events.paint_changed, PaintChange(edit.frame, edit.box, revision))
 
     def _tell_classes(self) -> None:
-        if self._saver is not None:
-            self._saver.note_classes()
+        self.keeping.note_classes()
         tell(self.events.classes_changed, self._classes.all)
-
-    def _note_model(self) -> None:
-        """Have the model saved, which is another one without a step, or will be before it is asked for."""
-        if self._saver is not None:
-            self._saver.note_model()
 
     def _wish(self, **changes: Any) -> None:
         self._switch.wish(**changes)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from typing_extensions import override
+
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import SavingStatus
+from napari_sparseseg.live.keeper import Keeper
 from napari_sparseseg.live.kept import present_of, project_classes, project_settings, with_model
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.settings import Settings
@@ -14,12 +17,13 @@ from napari_sparseseg.storage.project.elsewhere import Present
 from napari_sparseseg.storage.project.image import ProjectImage
 
 
-class Onlooker:
+class Onlooker(Keeper):
     """Notices what is changed, which stays in memory until it is written elsewhere."""
 
     def __init__(
         self, project: ProjectImage, classes: ClassList, worker: Worker, settings: Callable[[], Settings]
     ) -> None:
+        super().__init__(SavingStatus(str(project.project.path), project.project.reason))
         self._project = project.project
         self._classes = classes
         self._worker = worker
@@ -27,43 +31,32 @@ class Onlooker:
         self._has_other_model = self._is_begun_anew = self._is_handed_over = False
         self._opened: Opened | None = None
         self._at_first: tuple[object, ...] = ()
-        self.status = SavingStatus(str(project.project.path), project.project.reason)
 
+    @override
     def start(self, opened: Opened) -> None:
         """Notice from now on what is changed."""
         self._opened = opened
         self._at_first = self._now(opened)
 
-    def note_classes(self) -> None:
-        """The classes have changed."""
-
-    def save(self) -> None:
-        """Nothing can be saved."""
-
+    @override
     def note_model(self) -> None:
-        """The model is another one, though maybe of the same step."""
         self._has_other_model = True
 
-    def expect_clearing(self) -> None:
-        """The model is about to begin anew."""
-
+    @override
     def forget_model(self) -> None:
-        """The user began anew."""
         self._is_begun_anew = True
 
-    def hold(self) -> bool:
-        """Nothing is being saved."""
-        return True
-
+    @override
     def go_on(self) -> None:
-        """What was handed over was not written elsewhere."""
         self._is_handed_over = False
 
+    @override
     def close(self) -> bool:
         """Whether nothing was changed, or all of it handed over."""
         return self._is_handed_over or not self.unsaved
 
     @property
+    @override
     def unsaved(self) -> str:
         """What was changed here is saved nowhere: says so in one sentence; empty if nothing was."""
         opened = self._opened
@@ -77,12 +70,14 @@ class Onlooker:
         return ""
 
     @property
+    @override
     def fault(self) -> str:
         """The same, for nothing has to be looked at."""
         return self.unsaved
 
+    @override
     def present(self) -> Present:
-        """All there is in memory. Waits for the model; raises `InputError` if that takes too long."""
+        """Waits for the model; raises `InputError` if that takes too long."""
         opened = self._opened
         assert opened is not None  # noqa: S101 - `start` has set it
         present = present_of(opened, self._classes, self._settings(), is_begun_anew=self._is_begun_anew)

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import replace
 
+from typing_extensions import override
+
 from napari_sparseseg._types import Box
 from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import LiveEvents, SavingStatus, TileUpdate, tell
+from napari_sparseseg.live.keeper import Keeper
 from napari_sparseseg.live.kept import BUSY, model_of, present_of, project_classes, project_settings, with_model
 from napari_sparseseg.live.opened import Opened
 from napari_sparseseg.live.settings import Settings
@@ -33,7 +36,7 @@ HOLD_SECONDS = 45.0  # to wait until all is saved, twice for the model, before s
 _CLOSE_SECONDS = 15.0  # to wait for the end; one second less for the compute thread then
 
 
-class Saver:
+class Saver(Keeper):
     """Saves one image of a project until it is closed.
 
     What cannot be saved is told, kept, and tried again with each look: nothing is given up. Made on the thread that
@@ -48,6 +51,7 @@ class Saver:
         settings: Callable[[], Settings],
         events: LiveEvents,
     ) -> None:
+        super().__init__(SavingStatus(str(project.project.path)))
         self._image = project
         self._classes = classes
         self._worker = worker
@@ -77,10 +81,10 @@ class Saver:
         self._n_failures, self._retry_at = 0, 0.0
         self._opened: Opened | None = None
         self._status_lock = threading.Lock()
-        self.status = SavingStatus(str(project.project.path))
         self._told = self.status
         self._thread = threading.Thread(target=self._run, name="sparseseg saving", daemon=True)
 
+    @override
     def start(self, opened: Opened) -> None:
         """Begin to save what was opened."""
         self._opened = opened
@@ -91,35 +95,39 @@ class Saver:
         self._events.predictions_cleared.connect(self._note_clearing)
         self._thread.start()
 
+    @override
     def hear_journal(self, error: str) -> None:
-        """Strokes could not be written, or can be again (""); any thread."""
         self._journal_error = error
         self._publish()
 
+    @override
     def note_classes(self) -> None:
         """The classes have changed: noted before anything is painted with them."""
         with self._numbering:
             number = max(self._image.project.manifest.classes_number, self._classes_number) + 1
             self._image.note_classes(project_classes(self._classes), number)
 
+    @override
     def save(self) -> None:
-        """Save everything soon; returns at once."""
         self._wake(everything=True)
 
+    @override
     def note_model(self) -> None:
-        """The model is another one now, though maybe of the same step: the next save is to keep it."""
+        """The next save is to keep it."""
         self._n_models += 1
 
+    @override
     def expect_clearing(self) -> None:
-        """The model is about to begin anew: what the one before still predicts is not saved."""
+        """What the model before still predicts is not saved."""
         self._awaits_clearing = True
 
+    @override
     def forget_model(self) -> None:
-        """The user began anew: neither models nor a prediction that were saved come back."""
         self._has_forgotten = True
         self._has_new_tiles, self._tiles = False, set()
         self._wake(everything=False)
 
+    @override
     def hold(self) -> bool:
         """Save everything, then nothing until `go_on`; False if that takes too long, and then it is saved on.
 
@@ -133,6 +141,7 @@ class Saver:
             return self._is_held
 
     @property
+    @override
     def unsaved(self) -> str:
         """Why not all was on disk when it was last saved, in one sentence; empty if it was. May wait for a second."""
         journal = self._journal
@@ -143,10 +152,12 @@ class Saver:
         return BUSY if self._lacks_model else ""
 
     @property
+    @override
     def fault(self) -> str:
         """What is wrong, as far as that is known without looking; empty if nothing is."""
         return self._journal_error or self._error
 
+    @override
     def present(self) -> Present:
         """All there is in memory, after `hold`. Waits for the model, and does without only if nothing can be written.
 
@@ -161,12 +172,14 @@ class Saver:
         self._is_handed_over = True
         return present
 
+    @override
     def go_on(self) -> None:
         """Save again after `hold`."""
         with self._changed:
             self._is_held = self._is_handed_over = False
             self._changed.notify_all()
 
+    @override
     def close(self, timeout: float = _CLOSE_SECONDS) -> bool:
         """Save everything, end the thread and let go of the journal; whether all of it is on disk, or was handed over.
 

@@ -59,7 +59,7 @@ class SparseSegDock(QWidget):
         self._retiring = _soon(self, self._retire)
         self._fading = _soon(self, self._hide_messages)
         self._revealing = _soon(self, lambda: self._scroll.ensureWidgetVisible(self.found_panel.table))
-        self._saving = _soon(self, lambda: self._show_saving(self.session.live.saving))
+        self._saving = _soon(self, lambda: self._show_saving(self.session.live.keeping.status))
         self._build()
         self._actions = Actions(self.session, self)
         self._project_actions = ProjectActions(self.session, napari_viewer, self)
@@ -296,7 +296,7 @@ class SparseSegDock(QWidget):
         is_only_in_memory = image is not None and image.check().state is ImageState.IN_MEMORY
         is_writable = image is not None and not image.project.is_read_only
         self.project_panel.show_project(is_open=image is not None, is_only_in_memory=is_only_in_memory and is_writable)
-        self._show_saving(self.session.live.saving)
+        self._show_saving(self.session.live.keeping.status)
 
     def _show_saving(self, status: SavingStatus) -> None:
         """What is being written to the journal is looked at again soon: it takes some milliseconds."""
@@ -342,7 +342,7 @@ class SparseSegDock(QWidget):
         self._show_project()
 
     def _on_paint(self) -> None:
-        self._show_saving(self.session.live.saving)
+        self._show_saving(self.session.live.keeping.status)
         self._show_slices()
         self._show_undo()
 

@@ -26,9 +26,9 @@ def leaving(session: Session, widget: QWidget | None) -> Iterator[str]:
     """
     name = "The present image" if session.project is None else session.project.name
     try:
-        yield do_meanwhile(widget, f"{name} is being saved …", session.live.hold_saving)
+        yield do_meanwhile(widget, f"{name} is being saved …", session.live.keeping.hold)
     finally:
-        session.live.go_on_saving()
+        session.live.keeping.go_on()
 
 
 def what_is_lost(session: Session, problem: str) -> str:

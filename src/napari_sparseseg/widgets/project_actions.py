@@ -92,7 +92,7 @@ class ProjectActions(QObject):
                 copied.close()
             raise
         finally:  # what is open is saved on, be it where it was
-            live.go_on_saving()
+            live.keeping.go_on()
             if was_training:
                 live.start()
         if copy.missing:
@@ -127,10 +127,10 @@ class ProjectActions(QObject):
         """Ask for a state of the last day, and bring the annotation back as it was."""
         with self._guarded():
             project, _ = self._opened()
-            states = self._session.live.history(since=time.time() - _HISTORY_SECONDS)
+            states = self._session.live.keeping.history(since=time.time() - _HISTORY_SECONDS)
             state = ask_for_state(states, self._widget.window(), is_read_only=project.is_read_only)
             if state is not None:
-                self._session.live.restore(state)
+                self._session.live.keeping.restore(state)
 
     def export_provenance(self) -> None:
         """Ask for a file and write the record of provenance to it."""
@@ -171,7 +171,7 @@ class ProjectActions(QObject):
 
 def _write(live: LiveSegmenter, project: Project, image: ProjectImage, target: Path) -> Copied:
     """Copy the project with all that it holds by now, also what its disk has not taken."""
-    present = live.leave_project()
+    present = live.keeping.leave()
     if present is not None:
         return write_elsewhere(project, target, present)
     project.copy_to(target)

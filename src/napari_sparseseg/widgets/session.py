@@ -398,7 +398,7 @@ class Session(QObject):
         Not where a script closes the viewer: that has removed its layers by then, and cannot be kept from it.
         """
         viewer = self._viewer()
-        problem = self.live.unsaved if viewer is not None and len(viewer.layers) and self.has_paint else ""
+        problem = self.live.keeping.unsaved if viewer is not None and len(viewer.layers) and self.has_paint else ""
         return not problem or ask_to_close(problem)
 
     def close(self) -> None:
