@@ -102,6 +102,15 @@ def test_merged_they_are_one_and_painted_as_one_on_the_slice(desk):
     assert np.count_nonzero(codes) == np.count_nonzero(ids[3])
 
 
+def test_merged_they_are_one_where_the_background_has_the_highest_id(desk):
+    desk.classes.add()
+    desk.classes.set_background(desk.classes.add().class_id)
+    act(desk, "merge")
+    ids, codes, _ = desk.now
+    assert desk.found.count(0) == 1
+    assert (codes[3][ids[3] > 0] == 2).all()
+
+
 def test_split_they_are_two_and_painted_as_two_on_the_slice(desk):
     act(desk, "split")
     ids, codes, painted = desk.now

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import NO_OBJECT, UNPAINTED, Box, Plane, Region, Shape3D
+from napari_sparseseg._types import MAX_CLASSES, NO_OBJECT, UNPAINTED, Box, Plane, Region, Shape3D
 from napari_sparseseg.errors import InputError, NotFittedError
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import ObjectsChange
@@ -338,7 +338,7 @@ class FoundObjects:
 
     def _class_of(self, frame: int, box: Box, mask: Mask) -> int:
         """The class that most of some voxels have, but the background."""
-        counts = np.bincount(self._labels(frame, box)[mask], minlength=2)
+        counts = np.bincount(self._labels(frame, box)[mask], minlength=MAX_CLASSES + 1)
         counts[[UNPAINTED, self._classes.background or UNPAINTED]] = 0
         if not counts.any():
             others = [class_id for class_id in self._classes.ids if class_id != self._classes.background]
