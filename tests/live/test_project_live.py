@@ -442,6 +442,16 @@ class TestHistory:
         wait_for(lambda: len(live.keeping.history()) == 1)
         return live, project, membrane
 
+    def test_what_is_damaged_of_a_state_is_told(self, saved):
+        live, project, _ = saved
+        image = project.images[0]
+        (journal,) = (image.folder / "journal").iterdir()
+        content = bytearray(journal.read_bytes())
+        content[content.index(b"membrane")] ^= 1
+        journal.write_bytes(content)
+        live.keeping.restore(live.keeping.history()[0])
+        assert "could not be read" in live.notices[-1]
+
     def test_a_class_that_was_removed_comes_back_with_its_paint(self, saved, path):
         live, project, membrane = saved
         live.remove_class(3)

@@ -324,14 +324,14 @@ class TestHistory:
             assert image.history(since=time.time() + 10) == ()
             store = image.open().store
             for state, known in zip(states, then, strict=True):
-                assert contents(image.annotation_at(state)) == known
-            restore_annotation(store, image.annotation_at(states[1]))
+                assert contents(image.load_at(state).store) == known
+            restore_annotation(store, image.load_at(states[1]).store)
             again = contents(store)
             meant = AnnotationStore(SHAPE)
-            restore_annotation(meant, image.annotation_at(states[1]))
+            restore_annotation(meant, image.load_at(states[1]).store)
             assert again["complete"] == then[1]["complete"]
             assert [np.unique(store.codes[f] > 0).tolist() for f in (0, 1)] == [
-                np.unique(image.annotation_at(states[1]).codes[f] > 0).tolist() for f in (0, 1)
+                np.unique(image.load_at(states[1]).store.codes[f] > 0).tolist() for f in (0, 1)
             ]
         with Project.open(path) as project:
             assert contents(project.images[0].open().store) == again

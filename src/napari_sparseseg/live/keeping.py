@@ -109,7 +109,10 @@ class Keeping:
         work, project = self._work(), self._project
         if work is None or project is None:
             raise InputError("there is no project; only what is in one has a history")
-        old = project.annotation_at(saved)
+        loaded = project.load_at(saved)
+        for problem in loaded.problems:
+            tell(self._events.noticed, problem)
+        old = loaded.store
         project.note_save(len(work.store.strokes))
         missing = [class_id for class_id in old.named_classes() if class_id not in self._classes]
         if missing:

@@ -33,10 +33,18 @@ from napari_sparseseg.storage.project.loading import (
     OBJECTS,
     LoadedAnnotation,
     fold_folder,
+    is_base_of,
     load_annotation,
     objects_folder,
 )
-from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, LayerPlace, Position, ProjectClass
+from napari_sparseseg.storage.project.manifest import (
+    MAX_FOLDS,
+    Fold,
+    ImageEntry,
+    LayerPlace,
+    Position,
+    ProjectClass,
+)
 from napari_sparseseg.storage.project.objects import write_objects
 from napari_sparseseg.storage.project.predictions import read_prediction, stored_parts, write_prediction
 from napari_sparseseg.storage.project.reference import (
@@ -48,7 +56,7 @@ from napari_sparseseg.storage.project.reference import (
     find,
     origin_of,
 )
-from napari_sparseseg.storage.project.segments import SegmentJournal, read_segments, segment_numbers
+from napari_sparseseg.storage.project.segments import SegmentJournal, lacks_segments, read_segments, segment_numbers
 from napari_sparseseg.storage.project.whole import WholeFolder
 from napari_sparseseg.storage.project.zarrs import (
     GroupWriter,
@@ -200,7 +208,7 @@ class ProjectImage:
 
     def load(self) -> LoadedAnnotation:
         """Read the annotation from disk, to look at it."""
-        return load_annotation(self.folder, self.entry)
+        return self._loaded()
 
     def open(self, on_error: Callable[[str], object] | None = None) -> LoadedAnnotation:
         """Read annotation and objects from disk, and continue the journal, in which both are noted from now on.
@@ -215,7 +223,7 @@ class ProjectImage:
         if self.journal is not None and not self.journal.sync(timeout=_PATIENCE):
             reason = self.journal.error or "writing takes too long; try again later"
             raise ProjectError(f"{self.folder} cannot be opened again: {reason}")
-        loaded = load_annotation(self.folder, self.entry, with_objects=True)
+        loaded = self._loaded(with_objects=True)
         self.close()
         self._objects, self._folded_objects = loaded.objects, (0, None)
         self.n_unfolded = loaded.n_replayed
@@ -227,6 +235,13 @@ class ProjectImage:
             loaded.store.journal = self.journal
             if loaded.objects is not None:
                 loaded.objects.journal = self.journal
+        return loaded
+
+    def _loaded(self, until: Position | None = None, *, with_objects: bool = False) -> LoadedAnnotation:
+        self.project.refresh()
+        loaded = load_annotation(self.folder, self.entry, until, with_objects=with_objects)
+        if loaded.problems and self.project.refresh():  # another window has just replaced what was to be read
+            loaded = load_annotation(self.folder, self.entry, until, with_objects=with_objects)
         return loaded
 
     def note_classes(self, classes: Sequence[ProjectClass], number: int) -> None:
@@ -252,7 +267,7 @@ class ProjectImage:
         state = store.state()
         if not journal.sync_file(state.ticket, patience):
             return False
-        self._write_fold(state, journal.position_of(state.ticket))
+        self._write_fold(state, journal.position_of(state.ticket), is_base=journal.needs_fold)
         journal.note_fold()
         return True
 
@@ -264,9 +279,9 @@ class ProjectImage:
         self._objects, self._folded_objects = objects, (0, None)
         positions = [fold.position.segment for fold in self.entry.folds]
         last = max((*segment_numbers(self.folder / JOURNAL), *positions), default=0)
-        self._write_fold(state, Position(segment=last + 1))
+        self._write_fold(state, Position(segment=last + 1), is_base=True)
 
-    def _write_fold(self, state: StoreState, position: Position) -> None:
+    def _write_fold(self, state: StoreState, position: Position, *, is_base: bool) -> None:
         number = self._free_number(FOLDS)
         with self._cleaning():
             write_fold(self.project.disk, fold_folder(self.folder, number), state)
@@ -275,23 +290,34 @@ class ProjectImage:
                 position=position,
                 time=time.time(),
                 n_strokes=len(state.strokes),
-                objects=self._write_objects(),
+                objects=self._write_objects(anew=is_base),
+                is_base=is_base,
             )
             with self.project.writing():
-                kept = (*self.entry.folds, fold)[-_N_FOLDS:]
-                self.project.commit(self.project.manifest.with_image(self.number, folds=kept))
+                changed = self.project.manifest.with_image(self.number, folds=self._kept_with(fold))
+                self.project.commit(changed)
+                if is_base:  # no journal tells what the commit point before would lack, so that one names it, too
+                    self.project.commit(changed)
 
-    def _write_objects(self) -> int | None:
+    def _kept_with(self, fold: Fold) -> tuple[Fold, ...]:
+        """What is kept: a new fold, the one before, and all that hold what no journal does, of very many the newest."""
+        older, newest = self.entry.folds[: 1 - _N_FOLDS], (*self.entry.folds[1 - _N_FOLDS :], fold)
+        segments = segment_numbers(self.folder / JOURNAL)
+        bases = [known for known in older if is_base_of(known, segments)]
+        return (*bases[len(newest) - MAX_FOLDS :], *newest)
+
+    def _write_objects(self, *, anew: bool) -> int | None:
         """Write the objects that were found; their number, that of before if they are the same, None without.
 
-        What is done to them meanwhile is in the journal behind the annotation that was taken before, and replayed.
+        With `anew` they are written even then. What is done to them meanwhile is in the journal behind the annotation
+        that was taken before, and replayed.
         """
         objects = self._objects
         if objects is None or objects.is_empty:
             return None
         n_writes, number = objects.n_writes, self._folded_objects[1]
-        is_kept = number is not None and any(fold.objects == number for fold in self.entry.folds)
-        if not is_kept or n_writes != self._folded_objects[0]:
+        is_kept = not anew and any(fold.objects == number for fold in self.entry.folds)
+        if number is None or not is_kept or n_writes != self._folded_objects[0]:
             number = self._free_number(OBJECTS)
             write_objects(self.project.disk, objects_folder(self.folder, number), self.entry.shape, objects)
             self._folded_objects = n_writes, number
@@ -326,9 +352,22 @@ class ProjectImage:
         """States that can be restored, oldest first, from a time on (seconds since 1970)."""
         return tuple(self._saved_states(since))
 
-    def annotation_at(self, saved: SavedState) -> AnnotationStore:
-        """The annotation as it was then; `restore_annotation` makes it the current one."""
-        return load_annotation(self.folder, self.entry, saved.position).store
+    def load_at(self, saved: SavedState) -> LoadedAnnotation:
+        """Read the annotation as it was then; `restore_annotation` makes it the current one.
+
+        Raises `ProjectError` if a part of it is nowhere any more.
+        """
+        loaded = self._loaded(saved.position)
+        # an older version of the program has dropped folds that held what no file of the journal does
+        lacks_strokes = len(loaded.store.strokes) < saved.n_strokes and lacks_segments(
+            self.folder / JOURNAL, saved.position
+        )
+        if loaded.lacks_base or lacks_strokes:
+            raise ProjectError(
+                f"a state of {self.folder} cannot be brought back, since a part of its paint is missing from the "
+                "project; choose another state, or use a backup"
+            )
+        return loaded
 
     def _saved_states(self, since: float) -> Iterator[SavedState]:
         for record, position in read_segments(self.folder / JOURNAL, Position(), largest_record(self.entry.shape)):

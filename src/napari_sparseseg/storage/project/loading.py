@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from napari_sparseseg.storage.object_ids import ObjectIds
 from napari_sparseseg.storage.project.folds import read_fold
 from napari_sparseseg.storage.project.manifest import Fold, ImageEntry, Position, ProjectClass
 from napari_sparseseg.storage.project.objects import read_objects
-from napari_sparseseg.storage.project.segments import read_segments
+from napari_sparseseg.storage.project.segments import read_segments, segment_numbers
 from napari_sparseseg.storage.sparse import NoRoomError
 from napari_sparseseg.storage.strokes import AnnotationStore
 
@@ -32,7 +32,7 @@ class LoadedAnnotation:
     `objects` are those that were found in the image, None if they are not wanted. `classes` are the latest that the
     journal tells of, with their number (0: none), `highest_class` is the highest id of those that it tells to remove.
     `position` is where the journal ends, `n_replayed` how many records came after the fold. `problems` are sentences on
-    what was damaged.
+    what was damaged, `lacks_base` says that it was a fold that holds what no journal does.
     """
 
     store: AnnotationStore
@@ -43,6 +43,7 @@ class LoadedAnnotation:
     position: Position = field(default_factory=Position)
     n_replayed: int = 0
     problems: list[str] = field(default_factory=list)
+    lacks_base: bool = False
 
     def __post_init__(self) -> None:
         if self.objects is not None:
@@ -62,6 +63,18 @@ def fold_folder(image: Path, number: int) -> Path:
 def objects_folder(image: Path, number: int) -> Path:
     """Where the objects of a fold lie in the folder of its image."""
     return image / OBJECTS / f"{number:06}"
+
+
+def is_base_of(fold: Fold, segments: Collection[int]) -> bool:
+    """Whether a fold holds what no journal does, of which these files are there.
+
+    Where an older version has not said so, a fold is one if it is where a file of the journal would begin, and that is
+    the first one, or never was: others stand behind a file.
+    """
+    if fold.is_base is not None:
+        return fold.is_base
+    number = fold.position.segment
+    return fold.position.offset == 0 and (number not in segments or number == min(segments))
 
 
 def load_annotation(
@@ -102,6 +115,7 @@ def _needing_memory(image: Path, entry: ImageEntry) -> Iterator[None]:
 
 
 def _restore(loaded: LoadedAnnotation, image: Path, entry: ImageEntry, folds: Iterable[Fold]) -> Position:
+    segments = segment_numbers(image / JOURNAL)
     for fold in sorted(folds, key=lambda fold: fold.position, reverse=True):
         try:
             state = read_fold(fold_folder(image, fold.number), entry.shape)
@@ -114,6 +128,9 @@ def _restore(loaded: LoadedAnnotation, image: Path, entry: ImageEntry, folds: It
             raise
         except InputError as error:
             loaded.note(str(error))
+            if is_base_of(fold, segments):
+                loaded.lacks_base = True
+                loaded.note(f"paint that only {fold_folder(image, fold.number)} held may be missing; use a backup")
         else:
             return fold.position
     return Position()

@@ -21,6 +21,7 @@ from napari_sparseseg.storage.units import in_last_unit
 FORMAT = "napari-sparseseg project"
 VERSION = 1
 MANIFEST, PREVIOUS = "project.json", "project.previous.json"
+MAX_FOLDS = 100  # of an image
 _LARGEST = 2**24  # bytes
 _MAX_VOXELS = 2**42
 _N_TOLD = 8  # settings that a message names
@@ -49,13 +50,18 @@ class Position(_Entry):
 
 
 class Fold(_Entry):
-    """The annotation as it was at a position of the journal; `objects` numbers those found by then, None without."""
+    """The annotation as it was at a position of the journal; `objects` numbers those found by then, None without.
+
+    `is_base` says that it holds what no journal does, so that it is never dropped; None where an older version of the
+    program has not said so.
+    """
 
     number: Number
     position: Position
     time: _Time
     n_strokes: int = Field(ge=0)
     objects: Number | None = None
+    is_base: bool | None = None
 
 
 class ProjectClass(_Entry):
@@ -131,7 +137,7 @@ class ImageEntry(_Entry):
     reference: ImageReference = ImageReference()
     place: LayerPlace | None = None
     is_stored: bool = False
-    folds: tuple[Fold, ...] = Field((), max_length=100)
+    folds: tuple[Fold, ...] = Field((), max_length=MAX_FOLDS)
     prediction: Number | None = None
 
     @model_validator(mode="after")

@@ -368,6 +368,20 @@ class Project:
             self.commit(changed)
             return True
 
+    def refresh(self) -> bool:
+        """Know of the images what another window has written since, if this one only reads; whether it is new."""
+        if not self.is_read_only:
+            return False
+        try:
+            images = self._written().images[: len(self._images)]
+        except ProjectError:  # what is known is all there is
+            return False
+        with self._changing:
+            is_new = images != self._manifest.images and len(images) == len(self._images)
+            if is_new:
+                self._manifest = self._manifest.changed(images=images)
+        return is_new
+
     def take_classes(self, classes: Sequence[ProjectClass], number: int, highest_class: int = 0) -> None:
         """Take classes that are newer in a journal than in the manifest; they are written with the next commit."""
         with self._changing:
@@ -434,12 +448,13 @@ class Project:
                 raise ProjectError(f"{self.path} cannot be copied: {image.journal.error}; make room first")
         try:
             with self._changing:
+                manifest = self._written_or_unreadable()
                 copy_folder(self.disk, self.path, partial, without=UNCOPIED)
                 images = tuple(
                     entry.model_copy(update={"reference": entry.reference.seen_from(target)})
-                    for entry in self._manifest.images
+                    for entry in manifest.images
                 )
-                replace_file(self.disk, partial / MANIFEST, self._manifest.changed(images=images).encoded())
+                replace_file(self.disk, partial / MANIFEST, manifest.changed(images=images).encoded())
             self.disk.rename(partial, target)
             self.disk.sync_folder(target.parent)
         except OSError as error:
@@ -475,6 +490,21 @@ class Project:
         return methods_of(self)
 
     # --- inside ---
+
+    def _written(self) -> Manifest:
+        """What is written of the project: by another window, if this one only reads. Raises `ProjectError`."""
+        if not self.is_read_only:
+            return self._manifest
+        manifest, _ = _read_newest(self.path)
+        if manifest.id != self._manifest.id:
+            raise ProjectError(f"{self.path} is another project now; open it again")
+        return manifest
+
+    def _written_or_unreadable(self) -> Manifest:
+        try:
+            return self._written()
+        except ProjectError as error:
+            raise SourceError(None, str(error)) from error
 
     def _checkpoint_path(self, entry: ProjectCheckpoint) -> Path:
         return self.path / CHECKPOINTS / f"{entry.number:06}.safetensors"

@@ -29,6 +29,12 @@ def segment_path(folder: Path, number: int) -> Path:
     return folder / f"{number:0{_DIGITS}}{_ENDING}"
 
 
+def lacks_segments(folder: Path, until: Position) -> bool:
+    """Whether files are not there that there may have been before a position: those of the numbers up to its own."""
+    numbers = [number for number in segment_numbers(folder) if number <= until.segment]
+    return len(numbers) < until.segment
+
+
 def read_segments(
     folder: Path,
     start: Position,
