@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +127,74 @@ def test_what_is_in_memory_is_written_though_the_folder_is_gone(project, disk, t
         (image,) = copy.images
         assert image.entry.title == "second"
         check(image, loaded)
+
+
+def change_while_read(monkeypatch, part, change):
+    """Do something once, just before a file is read whose path has this part."""
+    read, done = Path.read_bytes, []
+
+    def change_first(path):
+        if part in path.as_posix() and not done:
+            done.append(path)
+            change(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", change_first)
+    return done
+
+
+@pytest.mark.parametrize("saves", ["prediction", "annotation"])
+@pytest.mark.parametrize("has_changes", [True, False])
+def test_a_copy_holds_all_though_another_window_saves_meanwhile(project, target, monkeypatch, saves, has_changes):
+    image = project.images[1]
+    store = image.open().store
+
+    def save(*_):
+        image.write_prediction(np.full(SHAPE, 2, np.uint8))
+        for _ in range(3):
+            paint(store, 3, 1)
+            assert image.fold(store)
+
+    save()
+    with Project.open(project.path, read_only=True) as reader:
+        loaded = reader.images[0].open()
+        saved = change_while_read(monkeypatch, f"images/1/{saves}/", save)
+        if has_changes:
+            paint(loaded.store, 1, 5)
+            present = Present(0, loaded.store.state(), loaded.objects, CLASSES, 4, SETTINGS)
+            assert write_elsewhere(reader, target, present) == (0, "")
+        else:
+            reader.copy_to(target)
+    assert saved
+    with Project.open(target) as copy:
+        again = copy.images[1].open()
+        assert not again.problems
+        assert contents(again.store) == contents(store)
+        assert (copy.images[1].prediction()[:] == 2).all()
+        assert contents(copy.images[0].open().store) == contents(loaded.store)
+
+
+@pytest.mark.parametrize("part", ["images/0/prediction/000001/zarr.json", "images/1/journal", "images/1"])
+def test_only_what_cannot_be_read_is_missing_from_a_copy(project, disk, target, monkeypatch, part):
+    project.images[0].write_prediction(np.ones(SHAPE, np.uint8))
+    older = contents(project.images[0].load().store)
+    refused, read, listed = project.path / part, Path.read_bytes, Path.iterdir
+
+    def refuse(path, do):
+        if path == refused:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return do(path)
+
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path, read))
+    monkeypatch.setattr(Path, "iterdir", lambda path: refuse(path, listed))
+    with pytest.raises(ProjectError, match="Permission denied"):
+        project.copy_to(target)
+    loaded, present = paint_on_a_full_disk(project, disk)
+    assert write_elsewhere(project, target, present) == (1, f"{part} cannot be read and is not there")
+    disk.full = None
+    with Project.open(target) as copy:
+        check(copy.images[1], loaded)
+        assert contents(copy.images[0].open().store) == older
 
 
 def test_a_model_that_was_dropped_is_not_in_the_copy(project, disk, target):

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -158,25 +159,54 @@ def write_folder(disk: Disk, path: Path, files: Mapping[str, bytes]) -> None:
         disk.sync_folder(folder)
 
 
-def copy_folder(disk: Disk, source: Path, target: Path, *, without: Collection[str] = ()) -> None:
+@dataclass(slots=True)
+class Copying:
+    """How far a folder was copied: files by what they were when they were read, and what could not be read."""
+
+    read: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    unread: dict[Path, SourceError] = field(default_factory=dict)
+
+
+def copy_folder(
+    disk: Disk, source: Path, target: Path, *, without: Collection[str] = (), copying: Copying | None = None
+) -> None:
     """Copy a folder so that the copy lasts, but for links, devices, what is half written or removed, and some names.
 
-    Raises `SourceError` if something cannot be read, OSError if it cannot be written.
+    Raises `SourceError` if something cannot be read, OSError if it cannot be written. With `copying` only if the folder
+    itself cannot be read: all else is left out and noted there, and what was copied before and is as it was then is not
+    copied again.
     """
     with _reading():
         paths = sorted(source.iterdir())
     disk.make_folder(target)
     for path in paths:
-        if path.is_symlink() or path.name in without or path.name.endswith((PARTIAL, DROPPED)):
+        if path.name in without or path.name.endswith((PARTIAL, DROPPED)):
             continue
-        if path.is_dir():
-            copy_folder(disk, path, target / path.name, without=without)
-        elif path.is_file():
-            with _reading():
-                content = path.read_bytes()
-            disk.write(target / path.name, content)
-            disk.sync(target / path.name)
+        try:
+            _copy_entry(disk, path, target / path.name, without, copying)
+        except SourceError as error:
+            if copying is None:
+                raise
+            copying.unread[path] = error
     disk.sync_folder(target)
+
+
+def _copy_entry(disk: Disk, path: Path, target: Path, without: Collection[str], copying: Copying | None) -> None:
+    with _reading():
+        is_folder, is_file = (not path.is_symlink() and is_one() for is_one in (path.is_dir, path.is_file))
+    if is_folder:
+        copy_folder(disk, path, target, without=without, copying=copying)
+    elif is_file:
+        with _reading():
+            there = path.stat()
+            known = there.st_size, there.st_mtime_ns
+            if copying is not None and copying.read.get(path) == known:
+                return
+            content = path.read_bytes()
+        disk.write(target, content)
+        disk.sync(target)
+        if copying is not None:
+            copying.read[path] = known
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,8 @@ from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.manifest import ProjectClass, ProjectSettings
 from napari_sparseseg.storage.project.project import Project, UnreadableProjectError
 from napari_sparseseg.storage.strokes import StoreState
+
+_N_TOLD = 8  # files that a message names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,18 +47,22 @@ class Copied(NamedTuple):
 def write_elsewhere(project: Project, target: Path, present: Present) -> Copied:
     """Copy a project, and put what is in memory in the place of what the files say; whole or not at all.
 
-    Where its folder cannot be read any more, a project of what is in memory alone is made. Raises `ProjectError` if
-    the target exists, and `ProjectError` or OSError if it cannot be written.
+    Files that cannot be read are left out. Where its folder cannot be read any more, a project of what is in memory
+    alone is made. Raises `ProjectError` if the target exists, and `ProjectError` or OSError if it cannot be written.
     """
     number, missing = present.number, ""
+    unread: tuple[str, ...] = ()
     try:
-        project.copy_to(target, only_what_is_written=True)
+        unread = project.copy_to(target, only_what_is_written=True)
     except UnreadableProjectError as error:
         number, missing = 0, f"its history, other images and earlier models are not there, for {error}"
         Project.create(target, disk=project.disk).close()
     try:
         with Project.open(target, disk=project.disk) as copy:
-            if missing:
+            if unread:
+                missing = _told(unread)
+                copy.make_folders()
+            elif missing:
                 _add_image(copy, project.images[present.number])
             _put(copy.images[number], present)
     except BaseException:
@@ -66,6 +72,11 @@ def write_elsewhere(project: Project, target: Path, present: Present) -> Copied:
     if present.lacks_model:
         missing = missing or "the model as it is now is not there, for learning and predicting are at something long"
     return Copied(number, missing)
+
+
+def _told(unread: Sequence[str]) -> str:
+    listed = ", ".join(unread[:_N_TOLD]) + (" and others" if len(unread) > _N_TOLD else "")
+    return f"{listed} cannot be read and {'is' if len(unread) == 1 else 'are'} not there"
 
 
 def _add_image(copy: Project, image: ProjectImage) -> None:

@@ -19,6 +19,7 @@ from napari_sparseseg.errors import InputError, InputTypeError, ProjectError, Pr
 from napari_sparseseg.storage._arrays import shape_of
 from napari_sparseseg.storage.durable import (
     PARTIAL,
+    Copying,
     Disk,
     RealDisk,
     SourceError,
@@ -48,6 +49,7 @@ from napari_sparseseg.storage.project.reference import refer_to
 SUFFIX = ".sparseseg"
 CHECKPOINTS = "checkpoints"
 _N_CHECKPOINTS = 2
+_N_COPIES = 3  # that are tried while another window writes
 _PATIENCE = 30.0  # seconds to wait for the journal
 _FILES = (MANIFEST, PREVIOUS, MANIFEST + PARTIAL, PREVIOUS + PARTIAL, *UNCOPIED)
 _PARTS = ("journal", "annotation", "prediction")
@@ -430,12 +432,13 @@ class Project:
             replace_file(self.disk, self.path / MANIFEST, manifest.encoded())
             self._manifest = manifest
 
-    def copy_to(self, path: str | os.PathLike[str], *, only_what_is_written: bool = False) -> None:
+    def copy_to(self, path: str | os.PathLike[str], *, only_what_is_written: bool = False) -> tuple[str, ...]:
         """Copy the project to another place, with all strokes so far; the copy appears whole or not at all.
 
         To move a project, copy it, close it, open the copy, and remove the old folder. Raises `ProjectError` if
-        something lies there or it cannot be written, and if there are strokes that cannot be written here, unless the
-        caller knows that and wants `only_what_is_written`.
+        something lies there or it cannot be written, and if there are strokes that cannot be written here or files that
+        cannot be read, unless the caller knows that and wants `only_what_is_written`: the names of such files are
+        returned then.
         """
         target = _checked_path(path)
         if target.is_relative_to(self.path):
@@ -448,8 +451,7 @@ class Project:
                 raise ProjectError(f"{self.path} cannot be copied: {image.journal.error}; make room first")
         try:
             with self._changing:
-                manifest = self._written_or_unreadable()
-                copy_folder(self.disk, self.path, partial, without=UNCOPIED)
+                manifest, unread = self._copy_files(partial, all_of_them=not only_what_is_written)
                 images = tuple(
                     entry.model_copy(update={"reference": entry.reference.seen_from(target)})
                     for entry in manifest.images
@@ -463,6 +465,7 @@ class Project:
             if isinstance(error, SourceError):
                 raise UnreadableProjectError(f"{self.path} cannot be read ({error.strerror or error})") from error
             raise ProjectError(f"{target} cannot be made ({error.strerror or error}); choose another place") from error
+        return tuple(path.relative_to(self.path).as_posix() for path in unread)
 
     def make_folders(self) -> None:
         """Make the project's folders again after somebody removed them; models and predictions are lost then."""
@@ -499,6 +502,24 @@ class Project:
         if manifest.id != self._manifest.id:
             raise ProjectError(f"{self.path} is another project now; open it again")
         return manifest
+
+    def _copy_files(self, target: Path, *, all_of_them: bool) -> tuple[Manifest, list[Path]]:
+        """Copy what is written, again if it changes meanwhile; the manifest that goes with it, and what is unreadable.
+
+        Raises `SourceError` if that must not be or is the manifest itself, OSError if the copy cannot be written.
+        """
+        copying = Copying()
+        for _ in range(_N_COPIES):
+            copying.unread.clear()
+            manifest = self._written_or_unreadable()
+            copy_folder(self.disk, self.path, target, without=UNCOPIED, copying=copying)
+            is_of_one_moment = all(map(os.path.lexists, copying.unread))
+            if is_of_one_moment and self._written_or_unreadable() == manifest:
+                break
+        for path, error in copying.unread.items():
+            if all_of_them or path == self.path / MANIFEST:
+                raise error
+        return manifest, list(copying.unread)
 
     def _written_or_unreadable(self) -> Manifest:
         try:
