@@ -183,7 +183,7 @@ class Desk:
         self.dock = SparseSegDock(viewer)
         viewer.window.add_dock_widget(self.dock, name="Sparse Segmentation", area="right")
         self.session = session_of(viewer)
-        self.session.told.connect(lambda text, _is_error: print(f"told: {text}", file=sys.stderr))
+        self.session.message_shown.connect(lambda text, _is_error: print(f"told: {text}", file=sys.stderr))
         self._hand = Hand(viewer)
         self._eye = (0, 0, 0)
 

@@ -79,7 +79,7 @@ def use_project(path: Path) -> None:
                 with damage(path):  # as whoever reads it does
                     prediction[0, 0]
             for saved in image.history():
-                image.annotation_at(saved)
+                image.load_at(saved)
             store = image.open().store
             read_all(store)
             store.annotate(Region(0, Box((0, 0, 0), (1, 1, 1))), 2)
