@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 from livekit import BACKGROUND_BOX, OBJECT_BOX, SHAPE, make_image, make_truth
 
 from napari_sparseseg import Box, InputError, LiveSegmenter, PaintConfig, Plane, Region
+from napari_sparseseg.live.events import SuggestionState
 from napari_sparseseg.storage.strokes import StrokeAuthor
 
 Z = 6
@@ -89,6 +91,29 @@ def test_refused_or_of_another_image_it_is_gone(live):
     assert live.suggestions.state.suggestion is None
     assert not live.suggestions.accept()
     assert before.any()
+    assert not live.codes.any()
+
+
+class Overtaken(Future):
+    """An answer that is taken in while something else happens."""
+
+    def __init__(self, function, happen):
+        super().__init__()
+        self._happen = happen
+        self.set_result(function())
+
+    def exception(self, timeout=None):
+        self._happen()
+        return super().exception(timeout)
+
+
+def test_an_answer_that_another_image_overtakes_is_not_accepted_there(live, monkeypatch):
+    open_it(live)
+    paint(live, (BACKGROUND_BOX, 1), (STROKE, 2))
+    monkeypatch.setattr(live.suggestions, "_compute", lambda function: Overtaken(function, lambda: open_it(live)))
+    live.suggestions.grow(PLANE)
+    assert live.suggestions.state == SuggestionState()
+    assert not live.suggestions.accept()
     assert not live.codes.any()
 
 

@@ -42,13 +42,15 @@ class Suggestions:
         self._painting = painting
         self._take = take
         self._compute = compute
-        self._state = SuggestionState()
+        # with the image that it is of: an answer may come while another image is opened
+        self._shown: tuple[Opened | None, SuggestionState] = (None, SuggestionState())
         self._asked: Future[Suggestion] | None = None
 
     @property
     def state(self) -> SuggestionState:
-        """What is suggested at the moment."""
-        return self._state
+        """What is suggested at the moment, for the image that is open."""
+        opened, state = self._shown
+        return state if opened is self._work() else SuggestionState()
 
     def grow(self, plane: Plane) -> None:
         """Suggest what the strokes on a slice belong to: they grow to the outlines of what they lie in.
@@ -68,7 +70,7 @@ class Suggestions:
 
     def accept(self) -> bool:
         """Make paint of what is suggested, but not over other paint; False if nothing is left of it."""
-        opened, suggestion = self._opened(), self._state.suggestion
+        opened, suggestion = self._opened(), self.state.suggestion
         self._show(opened, SuggestionState())
         if suggestion is None:
             return False
@@ -158,8 +160,9 @@ class Suggestions:
             self._show(opened, SuggestionState(future.result()))
 
     def _show(self, opened: Opened, state: SuggestionState) -> None:
-        if state != self._state:
-            self._state = state
+        is_new = state != self._shown[1]
+        self._shown = opened, state
+        if is_new:
             opened.switch.tell(opened.switch.events.suggestion_changed, state)
 
 
