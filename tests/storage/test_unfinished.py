@@ -142,6 +142,41 @@ def test_nobody_takes_a_lock_that_is_about_to_be_removed(unfinished, tmp_path, m
     assert not unfinished.folder.exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no lock that is held")
+def test_nobody_holds_a_lock_that_was_removed_while_it_was_taken(tmp_path, monkeypatch):
+    import fcntl
+
+    lock, removed = fcntl.flock, []
+
+    def lock_what_was_removed(handle, flags):
+        if not removed:
+            removed.append(tmp_path / "a.zarr.unfinished" / "lock")
+            removed[0].unlink()
+        lock(handle, flags)
+
+    monkeypatch.setattr(fcntl, "flock", lock_what_was_removed)
+    with pytest.raises(InputError, match="being predicted by another process"):
+        Unfinished(tmp_path / "a.zarr")
+    assert removed
+    Unfinished(tmp_path / "a.zarr").close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no lock that is held")
+def test_who_lets_the_folder_go_takes_no_lock_from_the_next_one(unfinished, tmp_path, monkeypatch):
+    held, remove = [], RealDisk.remove
+
+    def remove_and_let_another_in(disk, path):
+        remove(disk, path)
+        if path.name == "lock" and not held:
+            held.append(Unfinished(tmp_path / "a.zarr"))
+
+    monkeypatch.setattr(RealDisk, "remove", remove_and_let_another_in)
+    unfinished.close()
+    with pytest.raises(InputError, match="being predicted by another process"):
+        Unfinished(tmp_path / "a.zarr")
+    held[0].close()
+
+
 def test_nothing_is_left_where_nothing_was_begun(unfinished):
     unfinished.close()
     assert not unfinished.folder.exists()
