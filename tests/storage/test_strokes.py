@@ -416,6 +416,21 @@ class TestSets:
         store.redo()
         assert store.allowed(int(store.codes[0, 0, 0, 1]), (125, 126)) == {125}
 
+    def test_the_set_that_a_brush_is_about_to_paint_is_not_given_away(self):
+        store = AnnotationStore((1, 1, 1, 200))
+        classes = {"class_ids": range(1, 128), "background": None}
+        brush = store.code_for(any_of=[1, 2])
+        all_but_one = np.arange(1, 127, dtype=np.uint8).reshape(1, 1, 126)
+        store.correct(Region(0, Box((0, 0, 0), (1, 1, 126))), 0, all_but_one, **classes)
+        assert len(store.sets) == 127
+        before = state_of(store)
+        with pytest.raises(InputError, match="more than 127 different sets"):
+            store.correct(one_voxel(0, 0, 0, 130), 0, np.full((1, 1, 1), 127, np.uint8), **classes)
+        assert state_of(store) == before
+        assert store.allowed(brush, CLASSES) == {1, 2}
+        other = store.code_for(any_of=[1, 3])  # the brush paints this instead
+        assert store.allowed(other, CLASSES) == {1, 3}
+
     def test_more_sets_than_codes_are_refused_without_a_trace(self):
         store = AnnotationStore((1, 1, 1, 200))
         for i in range(127):

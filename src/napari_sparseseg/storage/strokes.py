@@ -122,6 +122,7 @@ class AnnotationStore:
         self._codes_view = self._voxels.codes.view()
         self._codes_view.flags.writeable = False
         self._palette = Palette()
+        self._chosen = UNPAINTED  # the code that was asked for last: a brush may be about to paint it
         self._table = StrokeTable()
         self._complete: set[Plane] = set()
         self._history = History(MAX_EDITS, MAX_HISTORY_BYTES)
@@ -532,14 +533,18 @@ class AnnotationStore:
     def code_for(self, *, any_of: Collection[int] | None = None, none_of: Collection[int] | None = None) -> int:
         """The code of a set of allowed or forbidden classes; made if there is none yet.
 
-        Raises `InputError` if all codes are taken by other sets.
+        Though it is not painted yet, it keeps its meaning until another one is asked for. Raises `InputError` if all
+        codes are taken by other sets.
         """
         if (any_of is None) == (none_of is None) or not (any_of or none_of):
             raise InputError("name the classes that are possible (any_of), or those that are not (none_of)")
         wanted = ClassSet(frozenset(any_of or none_of or ()), is_forbidding=any_of is None)
         for class_id in wanted.class_ids:
             check_class(class_id)
-        return self.code_for_set(wanted)
+        with self._lock:
+            self._chosen = UNPAINTED
+            self._chosen = self.code_for_set(wanted)
+            return self._chosen
 
     def code_for_set(self, wanted: ClassSet) -> int:
         """The same for a `ClassSet`, whose ids must be possible."""
@@ -674,11 +679,12 @@ class AnnotationStore:
             self._palette = palette
 
     def _codes_in_use(self) -> set[int]:
-        """Codes that are painted, or that undo and redo may paint again."""
+        """Codes that are painted, that undo and redo may paint again, or a brush."""
         arrays = [array for edit in self._history.edits for array in (edit.old_codes, edit.new_codes)]
         is_used = np.asarray(self._voxels.n_of_code.any(axis=0))
         for array in arrays:
             is_used[array] = True
+        is_used[self._chosen] = True
         return set(np.flatnonzero(is_used).tolist())
 
     def _write(
