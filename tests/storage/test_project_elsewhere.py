@@ -234,10 +234,22 @@ def test_nothing_is_put_where_something_lies(project, disk, target):
     assert target.is_dir()
 
 
-def test_a_project_is_not_copied_into_itself(project):
+@pytest.mark.parametrize("way", ["cells.sparseseg", "cells.sparseseg/images/..", "link"])
+def test_a_project_is_not_copied_into_itself(project, way):
+    (project.path.parent / "link").symlink_to(project.path, target_is_directory=True)
     with pytest.raises(ProjectError, match="in the project itself"):
-        project.copy_to(project.path / "copy.sparseseg")
+        project.copy_to(project.path.parent / way / "copy.sparseseg")
     assert not (project.path / "copy.sparseseg").exists()
+
+
+def test_a_project_is_copied_to_a_place_that_is_named_by_way_of_itself(project):
+    target = project.path / ".." / "copy.sparseseg"
+    project.copy_to(target)
+    with Project.open(target) as copy:
+        shutil.rmtree(project.path)
+        assert copy.path == project.path.with_name("copy.sparseseg")
+        paint(copy.images[0].open().store, 1, 3)
+        assert copy.images[0].journal.sync(timeout=30)
 
 
 def test_a_project_that_was_let_go_removes_nothing_that_another_one_has_written(tmp_path, array):

@@ -441,7 +441,7 @@ class Project:
         returned then.
         """
         target = _checked_path(path)
-        if target.is_relative_to(self.path):
+        if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(self.path)):
             raise ProjectError(f"{target} lies in the project itself; choose a place outside of {self.path}")
         if target.exists():
             raise ProjectError(f"{target} exists; choose another name")
@@ -565,6 +565,8 @@ def _checked_path(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise InputTypeError(f"path is of type {type(path).__name__}, but a str or pathlib.Path is needed")
     folder = Path(path).absolute()
+    if ".." in folder.parts:  # the way may lead through a project that is moved away
+        folder = Path(os.path.realpath(folder.parent), folder.name)
     if folder.suffix != SUFFIX:
         raise ProjectError(f"{folder} is not the name of a project; it must end in {SUFFIX}")
     return folder
