@@ -18,6 +18,7 @@ from qtpy.QtTest import QTest
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.live import kept
+from napari_sparseseg.live.keeping import Keeping
 from napari_sparseseg.storage import durable
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import Project
@@ -246,11 +247,16 @@ class TestSavingElsewhere:
 
 
 class TestClosing:
-    def test_the_window_stays_open_while_strokes_are_in_memory_only_unless_the_user_agrees(
-        self, make_dock: Any, fill: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> Mock:
+        """The question before a window closes."""
         asked = Mock(return_value=False)
         monkeypatch.setattr(session_module, "ask_to_close", asked)
+        return asked
+
+    def test_the_window_stays_open_while_strokes_are_in_memory_only_unless_the_user_agrees(
+        self, make_dock: Any, fill: Any, asked: Mock
+    ) -> None:
         dock = make_dock()
         live, path, window = dock.session.live, dock.session.project.path, dock.window()
         fill(path)
@@ -266,8 +272,45 @@ class TestClosing:
         codes = live.codes.copy()
         np.testing.assert_array_equal(annotation_in(path), codes)
         asked.reset_mock()
-        dock._viewer.close()  # nothing is asked where all is saved, or by a script
+        dock._viewer.close()  # nothing is asked where all is saved
         asked.assert_not_called()
+
+    def test_exit_asks_for_strokes_of_other_windows_and_refused_leaves_all_windows_as_they_were(
+        self, make_dock: Any, fill: Any, asked: Mock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exit_asked = Mock(return_value=False)
+        monkeypatch.setattr(session_module, "ask_to_exit", exit_asked)
+        dock, other = make_dock(), make_dock()
+        live, window, other_window = dock.session.live, dock.window(), other.window()
+        fill(dock.session.project.path)
+        paint(dock, LEFT, 1)
+        wait_until(lambda: "No space left" in live.keeping.status.error)
+        assert not other_window.close(quit_app=True)  # as File > Exit does
+        QTest.qWait(20)
+        assert "No space left" in exit_asked.call_args.args[0]
+        assert window.isVisible()
+        assert other_window.isVisible()
+        assert len(dock._viewer.layers) > 1
+        other._viewer.close()  # by now this window alone is meant
+        QTest.qWait(20)
+        assert window.isVisible()
+        assert live.codes.any()
+        exit_asked.assert_called_once()
+        fill(None)
+
+    def test_a_window_without_layers_asks_too_but_not_where_a_script_closes_it(
+        self, make_dock: Any, asked: Mock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dock = make_dock()
+        viewer = dock._viewer
+        paint(dock, LEFT, 1)
+        monkeypatch.setattr(Keeping, "unsaved", "cannot be written (No space left on device)")
+        viewer.layers.clear()
+        QTest.qWait(20)
+        assert not dock.window().close()
+        asked.assert_called_once()
+        viewer.close()
+        asked.assert_called_once()
 
 
 class TestAnotherImage:

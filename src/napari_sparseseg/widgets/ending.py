@@ -12,19 +12,29 @@ from typing_extensions import override
 
 from napari_sparseseg.widgets.questions import agrees
 
+# of napari's windows, which have nothing public that tells; without them each window is asked for by itself
+_CANVAS = "_qt_viewer"
+_EXITS = "_quit_app"
+
 
 class Ending(QObject):
     """Notices that a window closes, that it is deleted, or that the application ends.
 
-    `may_close` is asked first when a window is to close, and keeps it open if it says so.
+    `may_close` is asked first when the user closes the window, `may_exit` when napari is to end, which closes all
+    windows; either keeps all as it is if it says so. A script that closes the window cannot be kept from it.
     """
 
     ended = Signal()
     """Once, as soon as it is certain; the window may be there still, hidden."""
 
-    def __init__(self, parent: QObject | None = None, may_close: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        parent: QObject | None = None,
+        may_close: Callable[[], bool] = lambda: True,
+        may_exit: Callable[[], bool] = lambda: True,
+    ) -> None:
         super().__init__(parent)
-        self._may_close = may_close
+        self._may_close, self._may_exit = may_close, may_exit
         self._window: weakref.ref[QObject] | None = None
         self._is_over = False
         self.is_under_way = False
@@ -55,7 +65,7 @@ class Ending(QObject):
         if event is None or watched is None:
             return False
         if event.type() == QEvent.Type.Close:
-            if not self._is_over and not self._may_close():
+            if not self._is_over and not self._is_agreed_to(watched):
                 event.ignore()
                 return True
             # the user may still say no: what tells is whether the window is hidden afterwards
@@ -64,6 +74,18 @@ class Ending(QObject):
         elif event.type() == QEvent.Type.Hide and self.is_under_way:
             self._end()
         return False
+
+    def _is_agreed_to(self, window: Any) -> bool:
+        """Whether a window may close."""
+        canvas = getattr(window, _CANVAS, None)
+        if canvas is not None and canvas.isHidden():
+            return True  # `Viewer.close` was called, by a script or by Exit: it has removed the layers by now
+        if not getattr(window, _EXITS, False):
+            return self._may_close()
+        is_agreed = self._may_exit()
+        if not is_agreed:
+            setattr(window, _EXITS, False)  # else napari ends as soon as this window alone is closed
+        return is_agreed
 
     def _end_if_hidden(self) -> None:
         window: Any = None if self._window is None else self._window()
@@ -80,8 +102,16 @@ class Ending(QObject):
 
 def ask_to_close(problem: str) -> bool:
     """Whether the user agrees that the window closes though something is in memory only."""
-    text = f"Not all is saved: {problem}. What is in memory only will be lost."
-    return agrees(QApplication.activeWindow(), "Close the window?", text, "Close it", is_warning=True)
+    return agrees(QApplication.activeWindow(), "Close the window?", _loss(problem), "Close it", is_warning=True)
+
+
+def ask_to_exit(problem: str) -> bool:
+    """Whether the user agrees that napari ends though something is in memory only, in one of its windows."""
+    return agrees(QApplication.activeWindow(), "Exit napari?", _loss(problem), "Exit", is_warning=True)
+
+
+def _loss(problem: str) -> str:
+    return f"Not all is saved: {problem}. What is in memory only will be lost."
 
 
 def _is_alive(window: Any) -> bool:

@@ -24,7 +24,7 @@ from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets.bridge import LayerBridge
-from napari_sparseseg.widgets.ending import Ending, ask_to_close
+from napari_sparseseg.widgets.ending import Ending, ask_to_close, ask_to_exit
 from napari_sparseseg.widgets.home import (
     Earlier,
     find_earlier,
@@ -65,6 +65,12 @@ def session_of(viewer: Any) -> Session:
 def _close_all() -> None:
     for session in list(_sessions.values()):
         session.close()
+
+
+def _may_exit() -> bool:
+    """Whether napari may end, which closes all windows: if strokes are in memory only in any, the user is asked."""
+    problems = [problem for session in list(_sessions.values()) if (problem := session.loss)]
+    return not problems or ask_to_exit("; ".join(problems))
 
 
 class Session(QObject):
@@ -118,7 +124,7 @@ class Session(QObject):
         self.live = LiveSegmenter()
         self.relay = GuiRelay(self.live.events, self)
         self.bridge = LayerBridge(viewer, self.live, self.relay)
-        self._ending = Ending(self, self._may_close)
+        self._ending = Ending(self, self._may_close, _may_exit)
         self._ending.ended.connect(self.close)
         self._connect(viewer)
         # the last resort: no thread may outlive the viewer
@@ -392,13 +398,14 @@ class Session(QObject):
         """End the session when this window closes."""
         self._ending.watch(window)
 
-    def _may_close(self) -> bool:
-        """Whether the window may close: if strokes are in memory only, the user is asked.
+    @property
+    def loss(self) -> str:
+        """Why something painted is in memory only, and ends with the session; empty if nothing is."""
+        return self.live.keeping.unsaved if self.has_paint else ""
 
-        Not where a script closes the viewer: that has removed its layers by then, and cannot be kept from it.
-        """
-        viewer = self._viewer()
-        problem = self.live.keeping.unsaved if viewer is not None and len(viewer.layers) and self.has_paint else ""
+    def _may_close(self) -> bool:
+        """Whether the window may close: if strokes are in memory only, the user is asked."""
+        problem = self.loss
         return not problem or ask_to_close(problem)
 
     def close(self) -> None:
