@@ -209,11 +209,24 @@ def test_all_that_lies_in_the_folder_goes_with_it_once_the_result_is_complete(un
     make_result(unfinished.labels, "labels")
     unfinished.begin(MANIFEST)
     make_result(unfinished.folder / "0.ome.zarr", "of a time point")
-    make_result(unfinished.folder / "1.ome.zarr.dropped", "half removed")
-    for name in (".model.safetensors.0123.part", "manifest.json.partial", "image.partial.npy"):
+    for name in ("1.ome.zarr.dropped", "2.ome.zarr.unfinished", "probabilities-0f.zarr", "labels.zarr.dropped"):
+        make_result(unfinished.folder / name, "half removed")
+    make_result(unfinished.folder / ".0.ome.zarr.old", "replaced")
+    for name in (".model.safetensors.0123.part", "manifest.json.partial", "image.partial.npy", ".DS_Store"):
         (unfinished.folder / name).touch()
     unfinished.publish(None, tmp_path / "a.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_what_a_user_has_put_into_the_folder_stays(unfinished, tmp_path):
+    mine = ["mine.ome.zarr", "2024 mine.ome.zarr", "labels of mine.zarr", "a.partial", ".notes", "notes.txt"]
+    for name in mine:
+        (unfinished.folder / name).touch()
+    unfinished.clear()
+    make_result(unfinished.labels, "labels")
+    unfinished.begin(MANIFEST)
+    unfinished.publish(None, tmp_path / "a.zarr")
+    assert {path.name for path in unfinished.folder.iterdir()} == set(mine)
 
 
 def test_what_cannot_be_removed_once_the_result_is_complete_is_told(unfinished, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import time
 import uuid
@@ -37,8 +38,19 @@ _ENDING = ".unfinished"
 _MANIFEST, _FINISHED, _LOCK = "manifest.json", "finished.jsonl", "lock"
 _LABELS, _PROBABILITIES = "labels", "probabilities"
 _FILES = ("model.safetensors", "image.npy", "image.partial.npy")
-_MADE = (_MANIFEST, _FINISHED, *_FILES, "*.zarr*", f"*{PARTIAL}", ".*")
-"""What lies in the folder; the hidden ones are files half written. What a user has put there stays."""
+_ARRAY = rf"({_LABELS}|{_PROBABILITIES})(-[0-9a-f]+)?\.zarr"
+_PIECE = r"[0-9]+\.ome\.zarr"
+_MADE = re.compile(
+    rf"""
+    manifest\.json(\.partial)? | finished\.jsonl | image(\.partial)?\.npy
+    | model\.safetensors | \.model\.safetensors\.[0-9a-f]+\.part
+    | ({_ARRAY} | {_PIECE}(\.unfinished)?)(\.dropped)? | \.{_PIECE}\.(old|partial)
+    | \.DS_Store
+    """,
+    re.VERBOSE,
+)
+"""What lies in the folder: also results of time points, what is half written or removed, and what macOS leaves where
+somebody has looked. What a user has put there stays."""
 
 RESULT_NOTE = "zarr.json"
 """The file of a result with what is noted in it once it is complete, under `ATTRIBUTE`."""
@@ -130,7 +142,7 @@ class HeldFolder:
 
     def empty(self) -> None:
         """Remove all that any kind of run makes in it, now the target is complete; warns of what cannot be removed."""
-        made = {path for pattern in _MADE for path in self.folder.glob(pattern)}
+        made = [path for path in self.folder.glob("*") if _MADE.fullmatch(path.name)]
         failed: list[OSError] = []
         for path in sorted(made, key=lambda path: path.name != _MANIFEST):  # without it nothing counts
             try:
@@ -205,8 +217,8 @@ class Unfinished(HeldFolder):
         for name in (_MANIFEST, _FINISHED, *_FILES):  # the manifest first: without it nothing counts
             self._disk.remove(self.folder / name)
         self._disk.sync_folder(self.folder)
-        for name in (_LABELS, _PROBABILITIES):
-            for path in self.folder.glob(f"{name}*.zarr*"):
+        for path in list(self.folder.iterdir()):
+            if re.fullmatch(_ARRAY, path.name.removesuffix(DROPPED)):
                 with suppress(OSError):  # somebody may still write there; removed another time
                     self._disk.remove(path)
         self._run = uuid.uuid4().hex[:8]
