@@ -327,6 +327,7 @@ class TestAnotherImage:
     ) -> None:
         session = full.session
         old, codes = session.project.path, session.live.codes.copy()
+        wait_until(lambda: "No space left" in session.live.keeping.status.error)
         source = source_of([full._viewer.add_image(image[::-1], name="others")])
         full._actions.open_image(source)
         question = ask.call_args.args[2]
@@ -340,8 +341,40 @@ class TestAnotherImage:
         ask.return_value = True
         full._actions.open_image(source)
         assert "will be lost" not in ask.call_args.args[2]
+        assert ask.call_count == 2
         assert session.project.path != old
         np.testing.assert_array_equal(annotation_in(old), codes)
+
+    def test_what_shows_only_when_all_is_to_be_saved_is_asked_for_by_itself(
+        self, full: SparseSegDock, image: Any, ask: Mock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Keeping, "unsaved", "")
+        old = full.session.project.path
+        source = source_of([full._viewer.add_image(image[::-1], name="others")])
+        ask.side_effect = [True, False]
+        full._actions.open_image(source)
+        first, second = (call.args[2] for call in ask.call_args_list)
+        assert "brings paint, model and prediction back" in first
+        assert "will be lost" in second
+        assert full.session.project.path == old
+
+    def test_what_is_learnt_while_the_user_thinks_about_it_is_kept(self, make_dock: Any, image: Any, ask: Mock) -> None:
+        dock = make_dock()
+        live, old, steps = dock.session.live, dock.session.project.path, []
+
+        def answer(*_: Any) -> bool:
+            steps.append(live.status.step)
+            wait_until(lambda: live.status.step > steps[0] + 2, 60)
+            steps.append(live.status.step)
+            return True
+
+        learn(dock)
+        live.start()
+        ask.side_effect = answer
+        dock._actions.open_image(source_of([dock._viewer.add_image(image[::-1], name="others")]))
+        assert dock.session.project.path != old
+        with Project.open(old, read_only=True) as project:
+            assert project.manifest.checkpoints[-1].step >= steps[1]
 
     def test_opening_another_project_asks_too(
         self, full: SparseSegDock, fill: Any, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -44,18 +44,32 @@ class Actions(QObject):
     # --- image ---
 
     def open_image(self, source: ImageSource) -> None:
-        """Work on an image; asks if there is paint on another one, which is saved first."""
+        """Work on an image; asks if there is paint on another one, which is saved first.
+
+        Asks once more if that cannot be saved, for a reason that did not show before.
+        """
         session = self._session
-        with session.guarded(), leaving(session, self._widget) as problem:
-            kept = "The present one is saved, and Project > Open recent brings paint, model and prediction back."
-            if not session.has_paint or ask(
-                self._widget,
-                "Use another image?",
-                f"You have painted on “{session.source.name if session.source else 'an image'}”. Working on "
-                f"“{source.name}” starts a project of its own. {what_is_lost(session, problem) if problem else kept}",
-                "Use it",
-            ):
+        with session.guarded():
+            told = session.live.keeping.unsaved
+            # before all is held: what is learnt while the user thinks about it is to be saved too
+            if session.has_paint and not self._may_leave_for(source, told):
+                return
+            with leaving(session, self._widget) as problem:
+                is_news = problem not in ("", told)
+                if is_news and session.has_paint and not self._may_use_another(what_is_lost(session, problem)):
+                    return
                 session.open(source)
+
+    def _may_leave_for(self, source: ImageSource, problem: str) -> bool:
+        session = self._session
+        kept = "The present one is saved first, and Project > Open recent brings paint, model and prediction back."
+        return self._may_use_another(
+            f"You have painted on “{session.source.name if session.source else 'an image'}”. Working on "
+            f"“{source.name}” starts a project of its own. {what_is_lost(session, problem) if problem else kept}"
+        )
+
+    def _may_use_another(self, costs: str) -> bool:
+        return ask(self._widget, "Use another image?", costs, "Use it")
 
     # --- classes ---
 
