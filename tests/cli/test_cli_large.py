@@ -138,6 +138,29 @@ class TestOtherFormats:
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "l.tif"), expected)
         assert [path.name for path in tmp_path.iterdir()] == ["l.tif"]
 
+    @pytest.mark.parametrize(("name", "step"), [("l.ome.tif", "replace"), ("l.ome.zarr", "rename")])
+    def test_killed_while_the_output_is_replaced_nothing_is_left_by_the_next_run(
+        self, invoke, files, tmp_path, monkeypatch, name, step
+    ):
+        series, output, put = tmp_path / "series.tif", tmp_path / "out" / name, getattr(Path, step)
+        write_tiff(series, np.stack([tifffile.imread(files.image)] * 2), axes="TZYX")
+        output.parent.mkdir()
+
+        def kill(path, target):
+            if Path(target) == output:
+                raise KeyboardInterrupt
+            return put(path, target)
+
+        arguments = ["predict", files.model, series, "-o", output, "--memory", "3GB", "--overwrite"]
+        assert invoke(*arguments).exit_code == 0
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, step, kill)
+            patched.setattr("napari_sparseseg.storage.atomic._discard", lambda partial: None)  # killed, it does nothing
+            assert invoke(*arguments).exit_code == 130
+        done = invoke(*arguments)
+        assert done.exit_code == 0, done.output
+        assert [path.name for path in output.parent.iterdir()] == [name]
+
     def test_one_command_at_a_time_writes_an_output(self, invoke, files, tmp_path, monkeypatch):
         others = []
 

@@ -192,18 +192,21 @@ class Work:
         from napari_sparseseg.storage.unfinished import HeldFolder
 
         # where links lead to, since others may name the same output otherwise
-        with closing(HeldFolder(Path(os.path.realpath(output)))) as held:
+        target = Path(os.path.realpath(output))
+        with closing(HeldFolder(target)) as held:
             written = [output] if probabilities is None else [output, probabilities]
             for path in written:  # another process may have done so until now
                 check_labels(path, overwrite=self._overwrite, inputs=())
             done = [self._predict_piece(image, number, held.folder, probabilities) for number in image.times]
             note(f"Writing {output}")
-            self._write_pieces(image, output, [each.labels for each in done])
+            with held.written(target) as path:
+                self._write_pieces(image, path, [each.labels for each in done])
+                check_labels(output, overwrite=self._overwrite, inputs=())
             held.empty()
         return Done(image, written, [each.n_voxels for each in done], time.perf_counter() - started)
 
     def _write_pieces(self, image: Image, output: Path, pieces: Sequence[Path]) -> None:
-        """Write the output from the OME-Zarrs of its time points."""
+        """Write the output, where nothing lies, from the OME-Zarrs of its time points."""
         import zarr
 
         from napari_sparseseg.storage.formats import write_labels
@@ -211,9 +214,9 @@ class Work:
 
         frames = [zarr.open_array(piece / "0", mode="r") for piece in pieces]
         if image.file.time_axis is None:
-            write_labels(output, frames[0], **image.place(), overwrite=self._overwrite)
+            write_labels(output, frames[0], **image.place())
         else:
-            write_series(output, frames, len(frames), dtype=frames[0].dtype, **image.place(), overwrite=self._overwrite)
+            write_series(output, frames, len(frames), dtype=frames[0].dtype, **image.place())
 
     def _predict_piece(self, image: Image, number: int, folder: Path, probabilities: Path | None) -> Prediction:
         """Segment one time point into an OME-Zarr in the folder of pieces."""

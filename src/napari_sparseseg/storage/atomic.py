@@ -54,8 +54,7 @@ def written_whole(
             sync_all(partial)
             # somebody else may have written meanwhile
             check_free(target, overwrite=overwrite, is_kind=is_kind, kind=kind)
-            _replace(target, partial, target.with_name(f".{target.name}.{token}.old"))
-            _sync_entry(target.parent)
+            put_in_place(partial, target, aside=target.with_name(f".{target.name}.{token}.old"))
     finally:
         _discard(partial)
 
@@ -116,6 +115,12 @@ def sync_all(path: Path) -> None:
         for name in names:
             _sync_entry(Path(folder, name))
         _sync_entry(Path(folder))
+
+
+def put_in_place(new: Path, target: Path, *, aside: Path) -> None:
+    """Give a file or folder, which lasts, the name of another one; a folder lies `aside` until that is done."""
+    _replace(target, new, aside)
+    _sync_entry(target.parent)
 
 
 def _replace(target: Path, new: Path, aside: Path) -> None:

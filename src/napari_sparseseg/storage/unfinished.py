@@ -17,7 +17,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from napari_sparseseg._types import Spacing
 from napari_sparseseg.errors import InputError, InputWarning
-from napari_sparseseg.storage.atomic import sync_all
+from napari_sparseseg.storage.atomic import put_in_place, sync_all, writable
 from napari_sparseseg.storage.durable import DROPPED, PARTIAL, RealDisk, drop_folder, replace_file
 from napari_sparseseg.storage.sharded import Frame
 
@@ -37,6 +37,7 @@ _ATTEMPTS, _PAUSE = 10, 0.01  # seconds
 _ENDING = ".unfinished"
 _MANIFEST, _FINISHED, _LOCK = "manifest.json", "finished.jsonl", "lock"
 _LABELS, _PROBABILITIES = "labels", "probabilities"
+_WRITTEN, _REPLACED = "written", "replaced"
 _FILES = ("model.safetensors", "image.npy", "image.partial.npy")
 _ARRAY = rf"({_LABELS}|{_PROBABILITIES})(-[0-9a-f]+)?\.zarr"
 _PIECE = r"[0-9]+\.ome\.zarr"
@@ -44,7 +45,7 @@ _MADE = re.compile(
     rf"""
     manifest\.json(\.partial)? | finished\.jsonl | image(\.partial)?\.npy
     | model\.safetensors | \.model\.safetensors\.[0-9a-f]+\.part
-    | ({_ARRAY} | {_PIECE}(\.unfinished)?)(\.dropped)? | \.{_PIECE}\.(old|partial)
+    | ({_ARRAY} | {_PIECE}(\.unfinished)? | {_WRITTEN} | {_REPLACED})(\.dropped)? | \.{_PIECE}\.(old|partial)
     | \.DS_Store
     """,
     re.VERBOSE,
@@ -139,6 +140,22 @@ class HeldFolder:
             return
         with suppress(InputError), closing(HeldFolder(target)) as held:
             held.empty()
+
+    @contextmanager
+    def written(self, target: Path) -> Iterator[Path]:
+        """Give a path to write a target at, which takes its place once the body is through; whatever is there goes.
+
+        What a process that is killed leaves of it lies in this folder, and goes with it.
+        """
+        folder, aside = self.folder / _WRITTEN, self.folder / _REPLACED
+        with writable(target):
+            self._disk.remove(folder)
+            folder.mkdir()
+        yield folder / target.name
+        with writable(target):
+            if target.exists():
+                self._disk.remove(aside)
+            put_in_place(folder / target.name, target, aside=aside)
 
     def empty(self) -> None:
         """Remove all that any kind of run makes in it, now the target is complete; warns of what cannot be removed."""
