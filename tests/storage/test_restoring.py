@@ -56,6 +56,26 @@ def test_classes_objects_and_authors_are_as_they_were_and_all_of_it_can_be_undon
     assert all_said(store)[0] == before
 
 
+def test_no_set_takes_the_code_of_another_and_those_that_nothing_is_painted_with_need_none():
+    store, old = AnnotationStore((1, 1, 1, 200)), AnnotationStore((1, 1, 1, 200))
+    erased = np.arange(1, 101, dtype=np.uint8).reshape(1, 1, 100)
+    store.correct(Region(0, Box((0, 0, 0), (1, 1, 100))), 0, erased, class_ids=range(1, 128), background=None)
+    for x in range(27):
+        old.code_for(none_of=[x + 1, 127])
+        old.annotate(Region(0, Box((0, 0, x), (1, 1, x + 1))), old.code_for(any_of=[x + 1, x + 2]))
+    restore_annotation(store, old)
+    assert all_said(store) == all_said(old)
+    while store.undo():
+        pass
+    store.redo()
+    for x in range(27, 54):
+        old.annotate(Region(0, Box((0, 0, x), (1, 1, x + 1))), old.code_for(any_of=[x + 1, x + 2]))
+    before = all_said(store)
+    with pytest.raises(InputError, match="more than 127 different sets"):
+        restore_annotation(store, old)
+    assert all_said(store) == before
+
+
 def test_what_changed_is_told_and_nothing_else():
     store, old = AnnotationStore((3, 2, 40, 300)), AnnotationStore((3, 2, 40, 300))
     same, more = Box((0, 5, 5), (1, 9, 9)), Box((1, 30, 290), (2, 40, 300))

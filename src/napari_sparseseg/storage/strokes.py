@@ -194,11 +194,15 @@ class AnnotationStore:
 
     def named_classes(self) -> tuple[int, ...]:
         """Ids of the painted classes, and of those that painted sets allow, forbid or say are present, ascending."""
-        is_painted, named = np.asarray(self._voxels.n_of_code.any(axis=0)), set(self.painted_classes())
-        for code, known in self.sets.items():
-            if is_painted[code]:
-                named |= known.class_ids | known.present
+        named = set(self.painted_classes())
+        for known in self.painted_sets().values():
+            named |= known.class_ids | known.present
         return tuple(sorted(named))
+
+    def painted_sets(self) -> dict[int, ClassSet]:
+        """The sets of classes that are painted, by their codes."""
+        is_painted = np.asarray(self._voxels.n_of_code.any(axis=0))
+        return {code: known for code, known in self.sets.items() if is_painted[code]}
 
     @property
     def next_object_id(self) -> int:
@@ -543,16 +547,19 @@ class AnnotationStore:
             check_class(class_id)
         with self._lock:
             self._chosen = UNPAINTED
-            self._chosen = self.code_for_set(wanted)
+            [self._chosen] = self.codes_for_sets([wanted])
             return self._chosen
 
-    def code_for_set(self, wanted: ClassSet) -> int:
-        """The same for a `ClassSet`, whose ids must be possible."""
-        if not wanted.is_forbidding and len(wanted.class_ids) == 1:
-            return next(iter(wanted.class_ids))
+    def codes_for_sets(self, wanted: Sequence[ClassSet]) -> list[int]:
+        """The codes of several sets, whose ids must be possible; made as by `code_for`, none in place of another."""
+
+        def is_class(known: ClassSet) -> bool:
+            return not known.is_forbidding and len(known.class_ids) == 1
+
         with self._lock:
-            self._take(self._palette.with_sets([wanted], self._codes_in_use))
-            return self._palette.code_of(wanted)
+            sets = [known for known in wanted if not is_class(known)]
+            self._take(self._palette.with_sets(sets, self._codes_in_use))
+            return [next(iter(k.class_ids)) if is_class(k) else self._palette.code_of(k) for k in wanted]
 
     def remove_class(self, class_id: int, *, class_ids: Collection[int] | None = None) -> tuple[PaintEdit, ...]:
         """Make a class's voxels unpainted and drop it from all sets; returns where codes changed.

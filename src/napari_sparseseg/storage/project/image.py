@@ -477,13 +477,13 @@ def _opened_pixels(folder: Path | str, options: tuple[tuple[int, ...], np.dtype[
 def restore_annotation(store: AnnotationStore, old: AnnotationStore) -> list[tuple[int, Box]]:
     """Make an annotation like `old`, by edits that are journalled and can be undone; returns the boxes that changed.
 
-    Each comes with its frame. Raises `InputError` if the annotations are of different images.
+    Each comes with its frame. Raises `InputError` if the annotations are of different images, or hold more sets of
+    classes than there are codes.
     """
     if store.shape != old.shape:
         raise InputError(f"the annotations are of other images: shapes {old.shape} and {store.shape}")
-    table = np.arange(256, dtype=np.uint8)
-    for code, known in old.sets.items():
-        table[code] = store.code_for_set(known)
+    table, sets = np.arange(256, dtype=np.uint8), old.painted_sets()
+    table[list(sets)] = store.codes_for_sets(list(sets.values()))
     changed: list[PaintEdit] = []
     for frame in sorted({*store.frames_with_paint(), *old.frames_with_paint()}):
         for box in _joined({*store.painted_boxes(frame), *old.painted_boxes(frame)}):
