@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from synthetic import make_annotation
 
+from napari_sparseseg._types import Annotation, Statement
 from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.metrics import dice, mean_dice
 
@@ -43,3 +44,27 @@ def test_dice_counts_overlap_twice():
 def test_the_mean_leaves_out_background_and_absent_classes():
     assert mean_dice({1: 0.1, 2: 0.6, 3: float("nan"), 4: 0.8}, without=1) == pytest.approx(0.7)
     assert np.isnan(mean_dice({1: 0.1, 2: float("nan")}, without=1))
+
+
+@pytest.mark.parametrize(
+    ("present", "objects"),
+    [
+        ([{2}, {2, 3}], (2,)),
+        ([{2}, {3}], (2, 3)),
+        ([{2, 3}, {3, 4}], (3,)),
+        ([{2, 3}], (2, 3)),
+        ([{2, 3}, {4, 5}], ()),
+        ([set(), {2, 3}], (2, 3)),
+    ],
+)
+def test_ids_where_several_classes_are_there_are_of_what_they_have_in_common_if_nothing_else_tells(present, objects):
+    n = len(present)
+    annotation = Annotation(
+        (1, 1, n),
+        np.stack([np.zeros(n), np.zeros(n), np.arange(n)], axis=1).astype(np.int32),
+        np.arange(128, 128 + n, dtype=np.uint8),
+        np.ones(n, np.float32),
+        objects=np.ones(n, np.int32),
+        stated={128 + place: Statement(frozenset(found)) for place, found in enumerate(present)},
+    )
+    assert ClassTable((1, 2, 3, 4, 5), 1, overlapping=True).with_objects_of([annotation]).objects == objects

@@ -68,14 +68,21 @@ class ClassTable:
         return replace(self, ids=tuple(sorted({*self.ids, *ids})))
 
     def with_objects_of(self, annotations: Iterable[Annotation]) -> ClassTable:
-        """The table whose `objects` are the classes that carry ids in this paint; several classes at once tell none."""
-        found = {class_id for a in annotations for code in a.object_codes() for class_id in _class_of(a, code)}
+        """The table whose `objects` are the classes that carry ids in this paint.
+
+        Where several are there at once, as nuclei in cells, it is not known of which of them an id is: voxels of one
+        class tell. If there are none, it is the classes that all voxels with ids have in common.
+        """
+        carrying = [_classes_at(a, code) for a in annotations for code in a.object_codes()]
+        found = frozenset[int]().union(*(each for each in carrying if len(each) == 1))
+        if not found:
+            several = [each for each in carrying if each]
+            found = frozenset.intersection(*several) if several else found
         return replace(self, objects=tuple(sorted(found)))
 
 
-def _class_of(annotation: Annotation, code: int) -> frozenset[int]:
-    """The one class that a code stands for, or none."""
+def _classes_at(annotation: Annotation, code: int) -> frozenset[int]:
+    """The classes that a code says are there."""
     if code in annotation.stated:
-        present = annotation.stated[code].present
-        return present if len(present) == 1 else frozenset()
+        return annotation.stated[code].present
     return frozenset() if code in annotation.allowed else frozenset((code,))
