@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,28 @@ class TestSavingElsewhere:
         save_as(dock, tmp_path / "mine.sparseseg")
         wait_until(lambda: live.status.has_model)
         assert not old.exists()
+
+    def test_nothing_is_learnt_that_the_copy_does_not_hold(
+        self, make_dock: Any, save_as: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dock = make_dock()
+        live, copy_to, steps = dock.session.live, Project.copy_to, []
+
+        def copy_slowly(project: Project, path: Path) -> None:
+            steps.append(live.status.step)
+            time.sleep(0.5)
+            copy_to(project, path)
+            steps.append(live.status.step)
+
+        monkeypatch.setattr(Project, "copy_to", copy_slowly)
+        learn(dock)
+        live.start()
+        wait_until(lambda: live.status.step > 5, 60)
+        save_as(dock, tmp_path / "mine.sparseseg")
+        assert steps[0] == steps[1]
+        assert live.status.is_training
+        with Project.open(tmp_path / "mine.sparseseg", read_only=True) as project:
+            assert project.manifest.checkpoints[-1].step >= steps[0]
 
     def test_what_was_changed_for_reading_only_goes_along(self, make_dock: Any, save_as: Any, tmp_path: Path) -> None:
         dock = make_dock()

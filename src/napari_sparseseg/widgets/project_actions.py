@@ -83,6 +83,8 @@ class ProjectActions(QObject):
         was_training = live.status.is_training
         copied: Project | None = None
         try:
+            if was_training:
+                live.pause()  # what would be learnt from now on would not be in the copy
             text = f"The project is copied to {target} …"
             copy = do_meanwhile(self._widget, text, lambda: _write(live, project, image, target))
             copied = Project.open(target)
