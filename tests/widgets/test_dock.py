@@ -942,6 +942,8 @@ class TestProjects:
         removed._project_actions.save_as()
         assert session.project.path == target
         assert not session.live.status.is_live
+        paint(removed, box=RIGHT, class_id=1)
+        assert not session.live.status.is_training
         viewer.open(tmp_path / "cells.tif")
         qtbot.waitUntil(lambda: session.source.is_of(viewer.layers["cells"]))
         assert session.live.status.is_live

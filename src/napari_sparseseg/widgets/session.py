@@ -156,6 +156,8 @@ class Session(QObject):
         self.relay.drop_answers()
         if self._is_on_screen(source):  # else it is still the one that was removed, in a project of another name
             self._predict_again()
+        elif self._is_image_gone:
+            self.live.pause()
         before, self.project = self.project, taken.project if taken else None
         if before is not self.project:
             _finish(before, is_unused=self._is_new and not was_used)
