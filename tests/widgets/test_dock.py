@@ -37,7 +37,7 @@ from napari_sparseseg.live.events import (
     SuggestedSlice,
 )
 from napari_sparseseg.storage.project.project import Project
-from napari_sparseseg.widgets import actions, commands, image_panel, project_actions, settings_panel
+from napari_sparseseg.widgets import actions, commands, home, image_panel, project_actions, settings_panel
 from napari_sparseseg.widgets.actions import frame_paths, with_ending
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.session import find_session
@@ -886,6 +886,18 @@ class TestProjects:
         assert dock.session.live.project.journal.sync(timeout=5)
         assert dock.session.project.path.is_relative_to(tmp_path)
         assert dock.session.has_paint
+
+    def test_an_open_one_is_known_however_its_path_is_written(self, viewer: Any, open_dock: Any) -> None:
+        add_image(viewer)
+        dock = open_dock(viewer)
+        paint(dock)
+        path = dock.session.project.path
+        other_way = path.parent / ".." / path.parent.name / path.name
+        dock._project_actions.open(other_way)
+        assert messages()[-1].endswith("is open here already.")
+        assert not dock.session.bridge.is_read_only
+        home.note_recent(other_way, "cells")
+        assert len(home.recents()) == 1
 
     @pytest.fixture
     def with_file(self, viewer: Any, open_dock: Any, tmp_path: Path, npe2pm: Any) -> SparseSegDock:

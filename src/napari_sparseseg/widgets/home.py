@@ -74,6 +74,14 @@ def unused_path(folder: Path, name: str) -> Path:
     return path
 
 
+def is_same_folder(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same folder, however they are written, and maybe by a link."""
+    try:
+        return one.absolute() == other.absolute() or one.samefile(other)
+    except OSError:  # one of them leads nowhere
+        return False
+
+
 def new_project(name: str) -> Project:
     """Make a project in the user's folder. Raises `ProjectError` if that cannot be."""
     folder = home() / "projects"
@@ -104,7 +112,7 @@ def recents() -> tuple[Recent, ...]:
 
 def note_recent(path: Path, image: str) -> None:
     """Remember that a project was opened now. Raises OSError if that cannot be written."""
-    others = [recent for recent in recents() if recent.path != path]
+    others = [recent for recent in recents() if not is_same_folder(recent.path, path)]
     _write_recents([Recent(path, image, time.time()), *others][:_MOST_RECENTS])
 
 

@@ -14,7 +14,7 @@ from napari_sparseseg.errors import InputError, ProjectError
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.project.reference import ImageState
-from napari_sparseseg.widgets.home import painted_at
+from napari_sparseseg.widgets.home import is_same_folder, painted_at
 from napari_sparseseg.widgets.leaving import leaving, what_is_lost
 from napari_sparseseg.widgets.questions import agrees
 from napari_sparseseg.widgets.restoring import (
@@ -56,7 +56,8 @@ def open_project(
     Raises `InputError`, or OSError if the project cannot be written.
     """
     opened = session.live.project
-    if opened is not None and session.project is opened.project and opened.project.path == Path(path).absolute():
+    is_open = opened is not None and session.project is opened.project
+    if opened is not None and is_open and is_same_folder(opened.project.path, Path(path)):
         if session.is_image_on_screen:
             session.tell(f"“{opened.project.name}” is open here already")
         else:
