@@ -94,7 +94,7 @@ def test_workers_that_do_not_see_the_output_say_so(client, segmenter, tmp_path, 
         segmenter.predict_to(make_image(), tmp_path / "a.zarr", client=client)
 
 
-def test_a_scheduler_that_is_lost_is_told(segmenter, tmp_path, monkeypatch):
+def test_a_scheduler_that_is_lost_is_told(client, segmenter, tmp_path, monkeypatch):
     cancelled = FutureCancelledError("key", "scheduler-connection-lost", None)
 
     class Lost(Future):
@@ -103,7 +103,7 @@ def test_a_scheduler_that_is_lost_is_told(segmenter, tmp_path, monkeypatch):
 
     monkeypatch.setattr("distributed.client.Future", Lost)
     with pytest.raises(InputError, match=r"scheduler was lost.* predict again: shards that are finished are kept"):
-        segmenter.predict_to(make_image(), tmp_path / "a.zarr", workers=2)
+        segmenter.predict_to(make_image(), tmp_path / "a.zarr", client=client)
 
 
 def test_errors_of_workers_come_back(client, segmenter, tmp_path):

@@ -59,7 +59,7 @@ class TestPage:
         assert digest(tmp_path / "labels.ome.zarr" / "0") == digest(whole.labels / "0")
 
     def test_example(self, whole, tmp_path, monkeypatch, capsys):
-        arguments = ["cells.safetensors", "big.ome.zarr", "labels.ome.zarr", "--local", "2"]
+        arguments = ["cells.safetensors", "big.ome.zarr", "labels.ome.zarr", "--local", "1"]
         monkeypatch.setattr(sys, "argv", ["predict_on_cluster.py", *arguments])
         runpy.run_path(str(REPOSITORY / "examples" / "predict_on_cluster.py"), run_name="__main__")
         assert digest(tmp_path / "labels.ome.zarr" / "0") == digest(whole.labels / "0")
@@ -73,7 +73,7 @@ class TestPage:
             (commands / name).write_text(script)
             (commands / name).chmod(0o755)
         monkeypatch.setenv("PATH", str(commands), prepend=os.pathsep)
-        arguments = ["cells.safetensors", "big.ome.zarr", "labels.ome.zarr", "--slurm", "2", "--partition", "long"]
+        arguments = ["cells.safetensors", "big.ome.zarr", "labels.ome.zarr", "--slurm", "1", "--partition", "long"]
         monkeypatch.setattr(sys, "argv", ["predict_on_cluster.py", *arguments, "--memory", "4GB"])
         local = {"interface": "lo", "scheduler-options": {"dashboard_address": "127.0.0.1:0"}}
         with dask.config.set({f"jobqueue.slurm.{name}": value for name, value in local.items()}):
