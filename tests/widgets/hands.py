@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -23,6 +24,23 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 from vispy.app.canvas import MouseEvent
+
+_REST = 0.002  # seconds
+
+
+def wait(milliseconds: float) -> None:
+    """Let the window live for a while, as Qt's own function does, which vispy replaces by one that never rests.
+
+    That one takes the time from the thread that a test waits for.
+    """
+    end = time.monotonic() + milliseconds / 1000
+    QApplication.processEvents()
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _REST))
+        QApplication.processEvents()
+
+
+QTest.qWait = staticmethod(wait)
 
 _BUTTONS = {"": None, "LeftButton": 1, "RightButton": 2}
 _KEYS = {"Return": "Enter"}
