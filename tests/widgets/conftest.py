@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hands import Hands, ModelHands, WindowHands
 from napari.components import ViewerModel
 from napari.settings import NapariSettings
 from napari.utils.notifications import notification_manager
+from npe2 import PluginManifest
 
 from napari_sparseseg._types import Box, Plane, Region, Shape3D
 from napari_sparseseg.config import PaintConfig
@@ -295,6 +297,26 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@cache
+def installed_plugins() -> tuple[Any, ...]:
+    """What napari finds of the plugins that are installed."""
+    return tuple(PluginManifest.discover())
+
+
+@pytest.fixture
+def own_napari(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Napari's settings as they come, which nobody saves, and its plugins, which are not read anew for each window."""
+    monkeypatch.setattr("napari.settings._SETTINGS", NapariSettings(config_path=None))
+    plugins = installed_plugins()
+    monkeypatch.setattr(PluginManifest, "discover", lambda *_, **_options: iter(plugins))
+
+
+@pytest.fixture
+def make_napari_viewer(own_napari: None, make_napari_viewer: Any) -> Any:
+    """Napari's own, which neither reads nor writes the user's settings."""
+    return make_napari_viewer
+
+
 @pytest.fixture
 def make_live() -> type[FakeLive]:
     """A live segmenter whose predictions the test makes."""
@@ -308,9 +330,7 @@ def needs_window(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def make_viewer(
-    request: pytest.FixtureRequest, needs_window: bool, qtbot: Any, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], Any]:
+def make_viewer(request: pytest.FixtureRequest, needs_window: bool, qtbot: Any, own_napari: None) -> Callable[[], Any]:
     """``make_viewer()``: a viewer, with a window if the test needs one."""
     if needs_window:
         make_napari_viewer = request.getfixturevalue("make_napari_viewer")
@@ -321,8 +341,7 @@ def make_viewer(
         viewer.canvas.size = (600, 800)
         return viewer
 
-    # settings as they come, which nobody saves, and no messages of other tests, as napari's fixture for windows does
-    monkeypatch.setattr("napari.settings._SETTINGS", NapariSettings(config_path=None))
+    # no messages of other tests, as napari's fixture for windows does
     notification_manager.records.clear()
     return make
 
