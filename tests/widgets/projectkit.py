@@ -1,4 +1,4 @@
-"""What the tests of projects share: the image that they paint on, and how they wait."""
+"""What the tests of projects share: the image they paint on, a model that learns it in a moment, and how they wait."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtTest import QTest
 
 from napari_sparseseg._types import Box
+from napari_sparseseg.config import ModelConfig, TrainingConfig
 
 SHAPE = (6, 48, 48)
 LEFT, RIGHT = Box((3, 4, 4), (4, 20, 20)), Box((3, 28, 28), (4, 44, 44))
+SMALL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
+QUICK = TrainingConfig(warm_start_steps=20, patch_voxels=2048, check_every=5)
 PLUGIN = ("napari-sparseseg", "Sparse Segmentation")
 
 

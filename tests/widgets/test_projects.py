@@ -14,7 +14,9 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import tifffile
-from projectkit import LEFT, PLUGIN, RIGHT, SHAPE, cells, messages, wait_until
+from napari.components import ViewerModel
+from napari.layers._source import layer_source
+from projectkit import LEFT, PLUGIN, QUICK, RIGHT, SHAPE, SMALL, cells, messages, wait_until
 from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
@@ -29,7 +31,7 @@ from napari_sparseseg.storage.strokes import AnnotationStore
 from napari_sparseseg.widgets import extras, history, home, opening, project_actions
 from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.layers import FoundLayer
-from napari_sparseseg.widgets.session import find_session
+from napari_sparseseg.widgets.session import find_session, session_of
 from napari_sparseseg.widgets.sources import source_of
 
 
@@ -113,27 +115,46 @@ def picture(viewer: Any, name: str) -> None:
         viewer.window.screenshot(str(Path(folder) / f"{name}.png"), canvas_only=False, flash=False)
 
 
+def paint_project(session: Any, stage: Any) -> tuple[Path, Any]:
+    """Paint in the project of a session, and name and colour a class: its folder, and the annotation."""
+    session.live.rename_class(2, "nucleus")
+    session.live.recolor_class(2, (0.0, 1.0, 0.5))
+    paint_by_mouse(stage)
+    codes, path = session.live.codes.copy(), session.project.path
+    assert (codes == 2).sum() > 30
+    return path, codes
+
+
 @pytest.fixture
-def left(open_viewer: Any, hands: Any, image_file: Path) -> tuple[Path, Any]:
-    """A project that was painted in and closed: its folder, and the annotation."""
+def left_in_window(open_viewer: Any, hands: Any, image_file: Path) -> tuple[Path, Any]:
+    """A project that was painted in and closed with its window: its folder, and the annotation."""
     viewer = open_viewer()
     viewer.open(image_file)
     dock = open_dock(viewer)
-    dock.session.live.rename_class(2, "nucleus")
-    dock.session.live.recolor_class(2, (0.0, 1.0, 0.5))
-    paint_by_mouse(hands(viewer))
-    codes, path = dock.session.live.codes.copy(), dock.session.project.path
-    assert (codes == 2).sum() > 30
+    left = paint_project(dock.session, hands(viewer))
     viewer.close()
     QTest.qWait(20)
-    return path, codes
+    return left
+
+
+@pytest.fixture
+def left(make_napari_viewer: Any, hands: Any, image: Any, image_file: Path) -> tuple[Path, Any]:
+    """The same, but its viewer never had a window, which takes seconds."""
+    viewer = ViewerModel()
+    with layer_source(path=str(image_file)):
+        layer = viewer.add_image(image, name="cells")
+    session = session_of(viewer)
+    session.open(source_of([layer]))
+    left = paint_project(session, hands(viewer))
+    session.close()
+    return left
 
 
 class TestComingBack:
     def test_a_dropped_project_brings_strokes_pins_classes_and_image(
-        self, open_viewer: Any, left: Any, image_file: Path, own_home: Path
+        self, open_viewer: Any, left_in_window: Any, image_file: Path, own_home: Path
     ) -> None:
-        path, codes = left
+        path, codes = left_in_window
         assert path.is_relative_to(own_home)
         viewer = open_viewer()
         drop(viewer, path)
@@ -227,6 +248,7 @@ class TestComingBack:
         viewer = open_viewer()
         viewer.open(image_file)
         dock = open_dock(viewer)
+        dock.session.configure(model=SMALL, training=QUICK)
         live = dock.session.live
         paint_by_mouse(hands(viewer))
         QTest.mouseClick(dock.train_panel._train, Qt.MouseButton.LeftButton)
@@ -254,6 +276,7 @@ class TestComingBack:
         viewer = open_viewer()
         viewer.open(image_file)
         dock = open_dock(viewer)
+        dock.session.configure(model=SMALL, training=QUICK)
         live, panel = dock.session.live, dock.result_panel
         assert not panel._whole.isEnabled()
         paint_by_mouse(hands(viewer))
