@@ -771,10 +771,9 @@ class TestClosing:
     @pytest.mark.parametrize("end", ["window.close()", "QApplication.quit()", "raise SystemExit"])
     def test_the_process_ends_cleanly_while_training(self, end: str) -> None:
         script = f"""
-            import threading, sys
+            import threading, sys, time
             import napari, numpy as np
             from qtpy.QtCore import QTimer
-            from qtpy.QtTest import QTest
             from qtpy.QtWidgets import QApplication
             from napari_sparseseg._types import Box, Region
             from napari_sparseseg.config import ModelConfig, TrainingConfig
@@ -784,11 +783,13 @@ class TestClosing:
             _, dock = viewer.window.add_plugin_dock_widget("napari-sparseseg")
             live, window = dock.session.live, viewer.window._qt_window
             model = ModelConfig(width=4, depth=2, scales=(1.0, 2.0), head_width=32)
-            dock.session.configure(model=model, training=TrainingConfig(warm_start_steps=20))
+            training = TrainingConfig(warm_start_steps=20, patch_voxels=2048)
+            dock.session.configure(model=model, training=training)
             for class_id, start in ((1, 4), (2, 28)):
                 live.annotate(Region(0, Box((4, start, start), (5, start + 12, start + 12))), class_id)
             for _ in range(600):
-                QTest.qWait(50)
+                QApplication.processEvents()
+                time.sleep(0.05)
                 if live.status.has_model:
                     break
             assert live.status.is_training
