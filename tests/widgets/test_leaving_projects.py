@@ -18,6 +18,7 @@ from qtpy.QtTest import QTest
 
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import ModelConfig, TrainingConfig
+from napari_sparseseg.errors import InputError
 from napari_sparseseg.live import kept
 from napari_sparseseg.live.keeping import Keeping
 from napari_sparseseg.storage import durable
@@ -418,6 +419,23 @@ class TestAnotherImage:
         full._project_actions.open(old)
         assert full.session.project.path == old
         assert asked.call_count == 2  # the last time all was saved
+
+    def test_a_project_that_is_not_opened_in_the_end_leaves_no_image_behind(
+        self, full: SparseSegDock, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session, layers = full.session, list(full._viewer.layers)
+        old = session.project.path
+        with Project.create(tmp_path / "other.sparseseg") as project:
+            project.add_image(image[::-1], shape=(1, *SHAPE)).store_pixels(image[::-1])
+        monkeypatch.setattr(opening, "ask_to_leave", Mock(return_value=False))
+        full._project_actions.open(project.path)
+        opening.ask_to_leave.assert_called_once()
+        assert list(full._viewer.layers) == layers
+        monkeypatch.setattr(Keeping, "hold", Mock(side_effect=InputError("try again in a minute")))
+        full._project_actions.open(project.path)
+        assert "Try again in a minute." in messages()
+        assert list(full._viewer.layers) == layers
+        assert session.project.path == old
 
     def test_a_model_that_cannot_be_saved_yet_is_waited_for_in_a_dialog(
         self, make_dock: Any, image: Any, ask: Mock

@@ -36,10 +36,14 @@ Answer = Literal["choose", "use", "paint", "cancel"]
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The image of a project, None to show its paint alone; `is_other` if the project must note where it is now."""
+    """The image of a project, None to show its paint alone; `is_other` if the project must note where it is now.
+
+    `added` are the layers that were added to the viewer for it.
+    """
 
     source: ImageSource | None
     is_other: bool = False
+    added: Sequence[Any] = ()
 
 
 def open_project(
@@ -78,23 +82,32 @@ def open_project(
 
 
 def _go_on(session: Session, viewer: Any, image: ProjectImage, found: _Found | None) -> None:
-    """Work on the image of a project, or show its paint alone, as it was found."""
-    project = image.project
+    """Work on the image of a project, or show its paint alone, as it was found; None if it was not."""
     if found is None:
         return
     if found.source is None:
         show_paint(viewer, image)
-        session.tell(f"The paint of {project.name} is shown as ordinary layers. Open it again to go on with it")
+        session.tell(f"The paint of {image.project.name} is shown as ordinary layers. Open it again to go on with it")
         return
-    if found.is_other and not project.is_read_only:
-        image.refer(reference_to(found.source, project), place_of(found.source))
-    if image is session.live.project and session.take_back(found.source):
+    try:
+        _work_on(session, image, found.source, is_other=found.is_other)
+    finally:
+        if session.source is None or not any(session.source.is_of(layer) for layer in found.added):
+            _remove(viewer, found.added)
+
+
+def _work_on(session: Session, image: ProjectImage, source: ImageSource, *, is_other: bool) -> None:
+    """Work on the image of a project, unless the user would not leave the one before."""
+    project = image.project
+    if is_other and not project.is_read_only:
+        image.refer(reference_to(source, project), place_of(source))
+    if image is session.live.project and session.take_back(source):
         session.bridge.set_mode(session.bridge.mode)  # which brings back what else was removed
         return
     with leaving(session, QApplication.activeWindow()) as problem:
         if problem and session.has_paint and not ask_to_leave(what_is_lost(session, problem)):
             return
-        session.open(found.source, image)
+        session.open(source, image)
     painted = session.live.painted_slices()
     if painted:
         session.bridge.go_to(painted[0].plane)
@@ -119,7 +132,7 @@ def _find(viewer: Any, image: ProjectImage) -> _Found | None:
         problem = check.message
         source = recognised(image, layers) if layers else None
         if source is not None:
-            return _Found(source, is_other=check.state is ImageState.MOVED)
+            return _Found(source, check.state is ImageState.MOVED, layers)
         if layers:
             problem = f"“{image.entry.title}” is not as it was when it was painted on"
     except InputError as error:
@@ -135,7 +148,7 @@ def _ask(viewer: Any, image: ProjectImage, layers: Sequence[Any], problem: str) 
             if answer == "use":
                 source = source_for(image, layers)
                 _check_shape(image, source)
-                return _Found(source, is_other=True)
+                return _Found(source, is_other=True, added=layers)
             _remove(viewer, layers)
             layers = []
             if answer != "choose":
@@ -146,7 +159,7 @@ def _ask(viewer: Any, image: ProjectImage, layers: Sequence[Any], problem: str) 
             layers = open_file(viewer, path)
             known = recognised(image, layers)
             if known is not None:
-                return _Found(known, is_other=True)
+                return _Found(known, is_other=True, added=layers)
             problem = f"{path} is not the image that was painted on, or has changed"
         except InputError as error:
             problem = str(error)
