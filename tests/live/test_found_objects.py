@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from napari_sparseseg._types import Box, Plane, Region
+from napari_sparseseg._types import Box, Plane, Region, Statement
+from napari_sparseseg.config import PaintConfig
+from napari_sparseseg.engine.classes import ClassTable
 from napari_sparseseg.engine.objects.measure import measure
 from napari_sparseseg.errors import InputError, NotFittedError
 from napari_sparseseg.live.classes import ClassList
@@ -22,11 +24,12 @@ from napari_sparseseg.live.found_objects import FoundObjects
 from napari_sparseseg.live.image import LiveImage
 from napari_sparseseg.live.object_table import ObjectFilter, ObjectTables
 from napari_sparseseg.live.opened import Opened
+from napari_sparseseg.live.shown import labels_left_possible, with_paint
 from napari_sparseseg.live.switchboard import Switchboard
 from napari_sparseseg.storage import sparse
 from napari_sparseseg.storage.object_ids import Change, ObjectIds
 from napari_sparseseg.storage.project.project import Project
-from napari_sparseseg.storage.strokes import AnnotationStore
+from napari_sparseseg.storage.strokes import AnnotationStore, StrokeKind
 from napari_sparseseg.storage.volume import ArrayVolume
 
 SHAPE = (6, 16, 20)
@@ -49,15 +52,21 @@ class Desk:
         self.opened.objects.take((1, *SHAPE), 0, WHOLE, self.ids)
         self.boxes, self.asked = [], []
         self.events.objects_changed.connect(lambda change: self.boxes.append(change.box))
-        self.classes = ClassList()
+        self.classes, self.painting = ClassList(), PaintConfig()
         self.found = FoundObjects(
             lambda: self.opened,
             self.classes,
-            lambda _, box: self.labels[box.slices],
+            lambda: self.painting,
+            self.shown,
             bool,
             self.switch.wish,
             self.compute,
         )
+
+    def shown(self, frame, box):
+        """The labels, with the paint."""
+        possible = labels_left_possible(self.store, self.classes, is_overlapping=self.painting.overlapping)
+        return with_paint(self.labels[box.slices].copy(), self.store.codes[(frame, *box.slices)], possible)
 
     def compute(self, function):
         """As the compute thread would, when the test lets it."""
@@ -326,6 +335,142 @@ def test_what_cannot_be_is_said_and_changes_nothing(desk, wrong, message):
         wrong(desk.found)
     np.testing.assert_equal(desk.now, before)
     assert not desk.boxes
+
+
+CELL, NUCLEUS = 2, 3
+AROUND = Box((3, 1, 1), (4, 14, 18))
+
+
+class TestWhereClassesOverlap:
+    """A correction speaks of the class of the objects, here nuclei, which lie in painted cells; of no other."""
+
+    @pytest.fixture
+    def desk(self, desk):
+        desk.painting = PaintConfig(overlapping=True)
+        desk.classes.add("nucleus")
+        desk.labels[desk.labels == 2] = NUCLEUS
+        say(desk, AROUND, CELL)
+        return desk
+
+    @pytest.mark.parametrize(("name", "is_present"), [("merge", 1), ("split", 1), ("delete", 0), ("fill", 1)])
+    def test_what_was_painted_of_others_stays(self, desk, name, is_present):
+        act(desk, name)
+        changed = {(3, 6, 6)} if name == "fill" else {(3, 4, 4), (3, 6, 6), (3, 11, 9)}
+        for place in changed:
+            present, absent = ({CELL, NUCLEUS}, {1}) if is_present else ({CELL}, {NUCLEUS, 1})
+            assert said_at(desk, place) == Statement(frozenset(present), frozenset(absent))
+        assert said_at(desk, (3, 2, 2)) == Statement(frozenset({CELL}), frozenset({1}))
+        codes = desk.now[1]
+        assert not codes[[0, 1, 2, 4, 5]].any(), "other slices"
+        assert (codes > 0).sum() == AROUND.n_voxels
+        if name in ("delete", "fill"):
+            kind = StrokeKind.CORRECTION if is_present else StrokeKind.REJECTION
+            assert desk.store.strokes[-1].kind is kind
+
+    @pytest.mark.parametrize("name", ["merge", "split", "delete", "fill"])
+    def test_it_is_undone_and_made_again_in_one_step(self, desk, name):
+        if name == "fill":
+            desk.ids[3, 6, 6] = 0
+            desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)
+        before = desk.now
+        act_once(desk, name)
+        after = desk.now
+        assert (after[1] != before[1]).any()
+        assert desk.found.undo()
+        np.testing.assert_equal(desk.now, before)
+        assert desk.found.redo()
+        np.testing.assert_equal(desk.now, after)
+        assert not desk.found.can_redo
+
+    @pytest.mark.parametrize(("name", "n_objects"), [("merge", 1), ("split", 2)])
+    def test_it_is_learnt_which_voxels_are_one_object(self, desk, name, n_objects):
+        desk.labels[:] = NUCLEUS
+        say(desk, Box((3, 3, 3), (4, 5, 17)), CELL, is_present=False)
+        act(desk, name)
+        ids = desk.now[0]
+        learnt = desk.store.snapshot(0, classes=desk.classes.ids, background=1, overlapping=True)
+        found = ids[tuple(learnt.coordinates.T)]
+        own = (found == 1) if name == "merge" else (found == 1) | (found == 3)
+        assert len(np.unique(learnt.objects[own])) == n_objects
+        assert (learnt.objects > 0).tolist() == own.tolist()
+        pairs = np.unique(np.stack([found[own], learnt.objects[own]]), axis=1)
+        assert pairs.shape[1] == n_objects, "an id for each object"
+        table = ClassTable(desk.classes.ids, 1, overlapping=True)
+        assert table.with_objects_of([learnt]).objects == (NUCLEUS,)
+        present, absent = table.stated_by(learnt)
+        assert present[:, NUCLEUS - 1].tolist() == own.tolist()
+        assert not absent[:, NUCLEUS - 1].any()
+
+    def test_a_deleted_one_is_learnt_as_absent_of_its_class_only(self, desk):
+        act(desk, "delete")
+        learnt = desk.store.snapshot(0, classes=desk.classes.ids, background=1, overlapping=True)
+        present, absent = ClassTable(desk.classes.ids, 1, overlapping=True).stated_by(learnt)
+        gone = desk.ids[tuple(learnt.coordinates.T)] == 1
+        assert absent[:, NUCLEUS - 1].tolist() == gone.tolist()
+        assert present[:, CELL - 1].all()
+
+    def test_where_it_was_said_that_the_class_is_not_that_stays(self, desk):
+        box = Box((3, 5, 5), (4, 7, 7))
+        say(desk, box, NUCLEUS, is_present=False)
+        act(desk, "merge")
+        assert said_at(desk, (3, 6, 6)) == Statement(frozenset({CELL}), frozenset({NUCLEUS, 1}))
+        assert not desk.store.objects(0, box).any()
+        assert NUCLEUS in said_at(desk, (3, 7, 7)).present
+
+    def test_painted_objects_of_another_class_keep_their_voxels(self, desk):
+        store, classes = desk.store, {"class_ids": desk.classes.ids, "background": 1}
+        store.say(Region(0, Box((2, 1, 1), (4, 14, 18))), CELL, is_present=True, object_id=40, **classes)
+        desk.opened.objects.classes = (CELL, NUCLEUS)
+        act(desk, "merge")
+        assert np.unique(desk.now[2]).tolist() == [0, 40]
+        assert said_at(desk, (3, 6, 6)).present == {CELL, NUCLEUS}
+        assert said_at(desk, (2, 6, 6)).present == {CELL}
+        store.say(Region(0, Box((2, 5, 11), (3, 7, 14))), NUCLEUS, is_present=True, object_id=50, **classes)
+        act_once(desk, "split")
+        painted = desk.now[2]
+        assert (painted[2, 5:7, 11:14] > 50).all(), "it was painted as one of these"
+        assert (painted[2:4, 1, 1] == 40).all()
+
+    def test_the_class_is_one_of_those_that_were_looked_for(self, desk):
+        desk.labels[desk.labels == NUCLEUS] = CELL  # which is the likelier one, though both are there
+        desk.opened.objects.classes = (NUCLEUS,)
+        act(desk, "delete")
+        assert said_at(desk, (3, 6, 6)) == Statement(frozenset({CELL}), frozenset({NUCLEUS, 1}))
+
+    def test_if_it_is_not_known_what_was_looked_for_it_is_one_of_those_painted_as_objects(self, desk):
+        desk.labels[desk.labels == NUCLEUS] = CELL
+        classes = {"class_ids": desk.classes.ids, "background": 1}
+        desk.store.say(Region(0, Box((0, 0, 0), (1, 3, 3))), NUCLEUS, is_present=True, object_id=4, **classes)
+        act(desk, "delete")
+        assert said_at(desk, (3, 6, 6)) == Statement(frozenset({CELL}), frozenset({NUCLEUS, 1}))
+
+    def test_where_nothing_tells_the_class_it_goes_and_nothing_is_painted(self, desk):
+        desk.store.undo()
+        desk.labels[:] = 0
+        before = desk.now
+        with pytest.raises(InputError, match="no class is predicted"):
+            act(desk, "merge")
+        act(desk, "delete")
+        assert not (desk.now[0] == 1).any()
+        np.testing.assert_equal(desk.now[1:], before[1:])
+        assert desk.found.undo()
+        np.testing.assert_equal(desk.now, before)
+
+    def test_objects_of_what_is_painted_only_are_of_that_class(self, desk):
+        desk.store.undo()
+        desk.labels[:] = 1
+        say(desk, Box((3, 3, 3), (4, 12, 10)), NUCLEUS)
+        act(desk, "merge")
+        assert said_at(desk, (3, 6, 14)) == Statement(frozenset({NUCLEUS}), frozenset({1}))
+
+
+def say(desk, box, class_id, *, is_present=True):
+    desk.store.say(Region(0, box), class_id, is_present=is_present, class_ids=desk.classes.ids, background=1)
+
+
+def said_at(desk, place):
+    code = int(desk.store.codes[(0, *place)])
+    return desk.store.meanings([code], desk.classes.ids, 1)[code]
 
 
 ids_arrays = npst.arrays(np.uint32, (2, 4, 5), elements=st.integers(0, 4))

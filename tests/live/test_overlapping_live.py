@@ -85,6 +85,22 @@ def test_erasing_on_the_prediction_rules_out_what_was_shown(live):
     assert not live.labels(0, box).any()
 
 
+def test_an_object_is_deleted_within_a_painted_one(live):
+    live.auto_start = False
+    live.heard.wait_for_state(LiveState.WAITING)  # then nothing is predicted or cleared any more
+    ids, place = nested()[0][1].astype(np.uint32), Box((5, 18, 18), (6, 22, 22))
+    live._work.objects.take((1, *SHAPE), 0, Box.whole(SHAPE), ids)
+    live._work.labels[0][ids > 0] = INNER
+    live.annotate(on_slice(5, nested()[0][0, 5]), OUTER)
+    live.found.delete(Plane(0, 0, 5), (5, 20, 20))
+    assert not live.found.ids(0, place).any()
+    assert (live.labels(0, place) == OUTER).all()
+    assert live.allowed(int(live.codes[0, 5, 20, 20])) == {OUTER}
+    assert live.undo()
+    assert live.found.ids(0, place).all()
+    assert (live.codes[0, 5, 18:22, 18:22] == OUTER).all()
+
+
 def test_it_waits_until_it_is_known_where_a_class_is_not(live):
     live.annotate(Region(0, Box((4, 10, 10), (5, 20, 20))), OUTER)
     live.start()
@@ -175,6 +191,7 @@ def test_the_table_of_objects_counts_the_labels_that_are_shown(make_live):
     rest(live)
     live.found.find_all()
     live.heard.wait_until(lambda: not live.found.is_empty, "for objects")
+    assert live._work.objects.classes == (OUTER,)
     live.say(Region(0, Box.whole(SHAPE)), OUTER, is_present=False)
     live.found.keep_table(0)
     live.heard.wait_until(lambda: tables, "for the table")

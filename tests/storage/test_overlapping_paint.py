@@ -80,6 +80,28 @@ class TestSaying:
         store.say(region, 2, is_present=True, class_ids=IDS, background=BACKGROUND, shown=shown)
         assert [stroke.kind for stroke in store.strokes] == [StrokeKind.CONFIRMATION, StrokeKind.CORRECTION]
 
+    def test_several_objects_are_said_at_once_and_what_was_said_of_others_stays(self):
+        journal = ListJournal()
+        store, ids = AnnotationStore(SHAPE, journal=journal, clock=lambda: 7.0), np.array([[[5, 5, 6]]], np.int32)
+        paint(store, 0, 0, 2, 2, True)
+        before = state_of(store)
+        region = Region(0, Box((0, 0, 0), (1, 1, 3)))
+        assert store.say_objects(region, 3, ids, class_ids=IDS, background=BACKGROUND) is not None
+        assert [said_at(store, 0, 0, x).present for x in range(3)] == [{2, 3}, {2, 3}, {3}]
+        np.testing.assert_array_equal(store.objects(0, region.box), ids)
+        assert [(each.object_id, each.n_voxels) for each in store.strokes[1:]] == [(5, 2), (6, 1)]
+        assert store.classes_of_objects(IDS) == {3}
+        assert store.say_objects(region, 3, ids, class_ids=IDS, background=BACKGROUND) is None
+        after, other = state_of(store), AnnotationStore(SHAPE, clock=lambda: 7.0)
+        for record in journal.records:
+            assert other.replay(record)
+        assert state_of(other) == after
+        store.undo()
+        assert state_of(store)[:4] == before[:4]
+        assert store.classes_of_objects(IDS) == set()
+        store.redo()
+        assert state_of(store) == after
+
     @pytest.mark.parametrize("class_id", [128, -1, 1.5])
     def test_impossible_classes_are_refused(self, class_id):
         store = AnnotationStore(SHAPE)

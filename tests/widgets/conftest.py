@@ -72,6 +72,7 @@ class FakeLive:
         self.found = FoundObjects(
             lambda: self.opened,
             ClassList(),
+            PaintConfig,
             self.labels,
             self._tell,
             self.switch.wish,

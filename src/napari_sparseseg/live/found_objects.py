@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_sparseseg._types import MAX_CLASSES, NO_OBJECT, UNPAINTED, Box, Plane, Region, Shape3D
+from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.errors import InputError, NotFittedError
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.live.events import ObjectsChange
@@ -53,13 +54,15 @@ class FoundObjects:
     """The objects that were found in the image; called from one thread, that of the GUI, like `LiveSegmenter`.
 
     A correction changes the objects and says so in the annotation, on the slice where it was made: the model learns
-    from it. `LiveSegmenter.undo` takes both back. Voxels are (z, y, x).
+    from it. Where classes may overlap, it says so of the object's class, and nothing of the others.
+    `LiveSegmenter.undo` takes both back. Voxels are (z, y, x).
     """
 
     def __init__(
         self,
         work: Callable[[], Opened | None],
         classes: ClassList,
+        painting: Callable[[], PaintConfig],
         labels: Callable[[int, Box], npt.NDArray[np.uint8]],
         take: Callable[[PaintEdit | None], bool],
         wish: Callable[..., None],
@@ -67,6 +70,7 @@ class FoundObjects:
     ) -> None:
         self._work = work
         self._classes = classes
+        self._painting = painting
         self._labels = labels
         self._take = take
         self._wish = wish
@@ -203,8 +207,8 @@ class FoundObjects:
         elif draft.gained is not None:
             if ids[draft.gained].any():
                 raise _changed(one)
-            class_id = self._class_of(plane.frame, box, draft.mask)
-            self._correct(opened, plane, box, class_id, Move(draft.gained, NO_OBJECT, one))
+            class_id = self._class_of(opened, plane.frame, box, draft.mask)
+            self._correct(opened, plane, box, class_id, Move(draft.gained, NO_OBJECT, one), is_present=True)
 
     def _begin(self, frame: int, voxel: Shape3D, find: Callable[[], Draft]) -> Future[Draft]:
         box = self._opened().objects.box_of(frame, [self._object_at(frame, voxel)])
@@ -254,12 +258,16 @@ class FoundObjects:
         return find
 
     def delete(self, plane: Plane, voxel: Shape3D) -> None:
-        """Remove an object: what is predicted there is the background, or without one not what was predicted."""
+        """Remove an object: what is predicted there is the background, or without one not what was predicted.
+
+        Where classes may overlap, the object's class is not there, if it is known.
+        """
         opened = self._opened()
         object_id = self._object_at(plane.frame, voxel)
         box, ids = self._of(opened, plane.frame, object_id)
         move = Move(ids == object_id, object_id, NO_OBJECT)
-        self._correct(opened, plane, box, self._classes.background or UNPAINTED, move)
+        class_id = self._likeliest_class(opened, plane.frame, box, move.mask) if self._painting().overlapping else None
+        self._correct(opened, plane, box, class_id, move, is_present=False)
 
     # --- history ---
 
@@ -336,24 +344,40 @@ class FoundObjects:
             raise InputError(f"object {object_ids[0]} is not there any more; find objects again")
         return box, opened.objects.read(frame, box)
 
-    def _class_of(self, frame: int, box: Box, mask: Mask) -> int:
-        """The class that most of some voxels have, but the background."""
-        counts = np.bincount(self._labels(frame, box)[mask], minlength=MAX_CLASSES + 1)
-        counts[[UNPAINTED, self._classes.background or UNPAINTED]] = 0
-        if not counts.any():
-            others = [class_id for class_id in self._classes.ids if class_id != self._classes.background]
-            if len(others) == 1:  # of a project that was opened just now nothing may be predicted yet
-                return others[0]
+    def _class_of(self, opened: Opened, frame: int, box: Box, mask: Mask) -> int:
+        """The class of an object. Raises `InputError` if nothing tells it."""
+        found = self._likeliest_class(opened, frame, box, mask)
+        if found is None:
             raise InputError("no class is predicted in this object any more; find objects again")
-        return int(counts.argmax())
+        return found
+
+    def _likeliest_class(self, opened: Opened, frame: int, box: Box, mask: Mask) -> int | None:
+        """The class that most voxels of an object have, but the background; None if none has any.
+
+        Where classes may overlap, paint of another one does not tell that this one is not there.
+        """
+        possible = [class_id for class_id in self._classes.ids if class_id != self._classes.background]
+        shown = self._labels(frame, box)[mask]
+        votes = [shown]
+        if self._painting().overlapping:
+            of_objects = opened.objects.classes or opened.store.classes_of_objects(possible)
+            possible = [class_id for class_id in possible if class_id in of_objects] or possible
+            votes = [opened.labels[(frame, *box.slices)][mask], shown]
+        for labels in votes:
+            counts = np.bincount(labels, minlength=MAX_CLASSES + 1)[possible]
+            if counts.any():
+                return possible[int(counts.argmax())]
+        # of a project that was opened just now nothing may be predicted yet
+        return possible[0] if len(possible) == 1 else None
 
     def _say(self, opened: Opened, plane: Plane, box: Box, ids: Ids, parts: tuple[int, ...], move: Move) -> None:
         """Move voxels, so that `ids` are those of the box and each of `parts` is one object; paint that on the slice.
 
         What was painted as an object there, on any slice, belongs to these objects from now on; paint of another class
-        stays.
+        stays. Where classes may overlap, that holds for what was painted as an object of this class, and paint that
+        says that it is not there stays.
         """
-        class_id = self._class_of(plane.frame, box, np.isin(ids, parts))
+        class_id = self._class_of(opened, plane.frame, box, np.isin(ids, parts))
         self._put(opened, plane.frame, box, move, self._paint(opened, plane, box, ids, parts, class_id))
 
     def _paint(
@@ -361,36 +385,64 @@ class FoundObjects:
     ) -> PaintEdit | None:
         """Paint each of `parts` as an object of its own, where `_say` says; None if nothing changed by it."""
         store, frame = opened.store, plane.frame
-        is_meant = store.objects(frame, box) != NO_OBJECT
-        if box.start[plane.axis] <= plane.index < box.stop[plane.axis]:
-            is_meant[box_across(box, plane.axis, plane.index).relative_to(box.start).slices] = True
+        is_meant = _on_slice(box, plane) | (store.objects(frame, box) != NO_OBJECT)
         if not is_meant.any():
             return None
         within = bounds_of(is_meant)  # mostly a slice, and the object may fill the volume
         box, ids = box_within(box, within), ids[within]
-        codes, painted = store.codes[(frame, *box.slices)].copy(), store.objects(frame, box)
-        is_class = (codes != UNPAINTED) & (codes < FIRST_SET)
-        can_be = (is_meant[within] & (~is_class | (codes == class_id))) | (painted != NO_OBJECT)
-        mask = np.isin(ids, parts) & can_be
-        wanted = np.where(is_class, codes, class_id).astype(np.uint8)
         names = np.zeros(box.shape, np.int32)
         for number, part in enumerate(parts):
             names[ids == part] = store.next_object_id + number
-        return store.annotate_objects(Region(frame, box, mask), wanted, names, plane) if mask.any() else None
+        if self._painting().overlapping:
+            return self._say_objects(opened, plane, box, names, class_id)
+        codes, painted = store.codes[(frame, *box.slices)].copy(), store.objects(frame, box)
+        is_class = (codes != UNPAINTED) & (codes < FIRST_SET)
+        can_be = (is_meant[within] & (~is_class | (codes == class_id))) | (painted != NO_OBJECT)
+        region = Region(frame, box, (names != NO_OBJECT) & can_be)
+        wanted = np.where(is_class, codes, class_id).astype(np.uint8)
+        return store.annotate_objects(region, wanted, names, plane)
 
-    def _correct(self, opened: Opened, plane: Plane, box: Box, class_id: int, move: Move) -> None:
-        """Move voxels, and paint a class over what was predicted where they meet the slice."""
+    def _say_objects(
+        self, opened: Opened, plane: Plane, box: Box, names: npt.NDArray[np.int32], class_id: int
+    ) -> PaintEdit | None:
+        """Say that a class that may overlap others is there, in objects of these names (0: none), where `_say` says."""
+        store, frame = opened.store, plane.frame
+        class_ids, background = self._classes.ids, self._classes.background
+        codes, painted = store.codes[(frame, *box.slices)].copy(), store.objects(frame, box)
+        said = store.meanings(np.unique(codes).tolist(), class_ids, background)
+        is_present = np.isin(codes, [code for code, each in said.items() if class_id in each.present])
+        is_absent = np.isin(codes, [code for code, each in said.items() if class_id in each.absent])
+        can_be = ~is_absent & (_on_slice(box, plane) | ((painted != NO_OBJECT) & is_present))
+        region = Region(frame, box, (names != NO_OBJECT) & can_be)
+        is_of_others = (painted != NO_OBJECT) & ~is_present  # such as the cell around a nucleus
+        names = np.where(is_of_others, painted, names)
+        return store.say_objects(region, class_id, names, plane, class_ids=class_ids, background=background)
+
+    def _correct(
+        self, opened: Opened, plane: Plane, box: Box, class_id: int | None, move: Move, *, is_present: bool
+    ) -> None:
+        """Move voxels, and paint where they meet the slice: that the class is there, or, over what is shown, that not.
+
+        Where classes may overlap, it is said of this class only, and nothing where it is None.
+        """
         edit = None
         if box.start[plane.axis] <= plane.index < box.stop[plane.axis]:
             part = box_across(box, plane.axis, plane.index)
-            edit = opened.store.correct(
-                Region(plane.frame, part, move.mask[part.relative_to(box.start).slices]),
-                class_id,
-                self._labels(plane.frame, part),
-                plane,
-                class_ids=self._classes.ids,
-                background=self._classes.background,
-            )
+            region = Region(plane.frame, part, move.mask[part.relative_to(box.start).slices])
+            shown, ids, background = self._labels(plane.frame, part), self._classes.ids, self._classes.background
+            if not self._painting().overlapping:
+                wanted = (class_id if is_present else background) or UNPAINTED
+                edit = opened.store.correct(region, wanted, shown, plane, class_ids=ids, background=background)
+            elif class_id is not None:
+                edit = opened.store.say(
+                    region,
+                    class_id,
+                    is_present=is_present,
+                    class_ids=ids,
+                    background=background,
+                    plane=plane,
+                    shown=shown,
+                )
         self._put(opened, plane.frame, box, move, edit)
 
     def _put(self, opened: Opened, frame: int, box: Box, move: Move, edit: PaintEdit | None) -> None:
@@ -403,6 +455,14 @@ class FoundObjects:
     def _tell(self, opened: Opened, change: Change) -> None:
         opened.switch.tell(opened.switch.events.objects_changed, ObjectsChange(change.frame, change.box))
         self._wish()
+
+
+def _on_slice(box: Box, plane: Plane) -> Mask:
+    """Which voxels of a box lie on a slice."""
+    found = np.zeros(box.shape, np.bool_)
+    if box.start[plane.axis] <= plane.index < box.stop[plane.axis]:
+        found[box_across(box, plane.axis, plane.index).relative_to(box.start).slices] = True
+    return found
 
 
 def _changed(object_id: int) -> InputError:

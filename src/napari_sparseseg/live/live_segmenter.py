@@ -126,7 +126,13 @@ class LiveSegmenter:
         self._was_paused = False
         self._n_updates = 0
         self.found = FoundObjects(
-            lambda: self._work, self._classes, self.labels, self._take, self._wish, self._worker.compute
+            lambda: self._work,
+            self._classes,
+            lambda: self._settings.paint,
+            self.labels,
+            self._take,
+            self._wish,
+            self._worker.compute,
         )
         self.suggestions = Suggestions(
             lambda: self._work, self._classes, lambda: self._settings.paint, self._take, self._worker.compute

@@ -47,6 +47,11 @@ class ObjectSearch:
             uses_pairs=uses_pairs,
         )
 
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """The classes that make objects, ascending."""
+        return tuple(self._classes.ids[channel] for channel in self._classes.object_channels)
+
     def work(self) -> Iterator[float]:
         """The share that is done, after each short piece of work; `found` is complete at the end."""
         return self._finder.find(self.found)

@@ -59,6 +59,8 @@ class ObjectIds:
 
     def __init__(self) -> None:
         self.journal: Journal | None = None
+        self.classes: tuple[int, ...] = ()
+        """Those that objects were looked for of, when that was done last; empty if it is not known."""
         self._lock = RLock()
         self._begin()
 

@@ -221,6 +221,17 @@ class AnnotationStore:
             objects = self._table.objects.take(self._voxels.read_painted(frame).ids)
         return tuple(np.unique(objects[objects != NO_OBJECT]).tolist())
 
+    def classes_of_objects(self, class_ids: Collection[int]) -> frozenset[int]:
+        """Those of `class_ids` that are painted as objects, where nothing else is; classes may overlap."""
+        found: set[int] = set()
+        with self._lock:
+            if self._table.objects.any():
+                for frame in self.frames_with_paint():
+                    painted = self._voxels.read_painted(frame)
+                    found |= set(np.unique(painted.codes[self._table.objects.take(painted.ids) != NO_OBJECT]).tolist())
+            said = [self._palette.statement(code, class_ids).present for code in found - {UNPAINTED}]
+        return frozenset(class_id for present in said if len(present) == 1 for class_id in present)
+
     def frames_with_paint(self) -> tuple[int, ...]:
         """Frames in which something is painted or a slice is complete, ascending."""
         with self._lock:
@@ -399,15 +410,8 @@ class AnnotationStore:
             box, mask = checked_region(region, plane, self._shape)
             classes = np.broadcast_to(checked_classes(class_id, box), box.shape)
             within = (classes != UNPAINTED) if mask is None else (classes != UNPAINTED) & mask
-
-            def said(code: int, of_class: int) -> int | ClassSet:
-                return self._palette.saying(
-                    code, of_class, is_present=is_present, class_ids=class_ids, background=background
-                )
-
             before = self._voxels.codes[region.frame][box.slices]
-            wanted, palette = self._palette.recoded(before, classes, within, said, self._codes_in_use)
-            self._take(palette)
+            wanted = self._said(before, classes, within, class_ids, background, is_present=is_present)
             changed = (before != wanted) & within
             if object_id != NO_OBJECT:
                 self._check_object(object_id, np.zeros(1, np.uint8))
@@ -439,15 +443,31 @@ class AnnotationStore:
                 self.objects(region.frame, box) != objects
             )
             changed &= (wanted != UNPAINTED) if mask is None else (wanted != UNPAINTED) & mask
-            ids, found = np.unique(objects[changed], return_inverse=True)
-            if len(ids) > MAX_MARK:
-                raise InputError(f"{len(ids)} objects were painted at once; paint at most {MAX_MARK}")
-            for object_id in ids.tolist():
-                self._check_object(object_id, wanted)
-            numbers = np.zeros(box.shape, np.uint8)
-            numbers[changed] = found
-            heads = [StrokeHead(StrokeKind.CONFIRMATION, plane, object_id=object_id) for object_id in ids.tolist()]
-            return self._write(region.frame, box, changed, wanted, numbers, heads)
+            return self._write_objects(region.frame, box, changed, wanted, objects, plane, may_overlap=False)
+
+    def say_objects(
+        self,
+        region: Region,
+        class_id: int,
+        objects: Objects,
+        plane: Plane | None = None,
+        *,
+        class_ids: Collection[int],
+        background: int | None,
+    ) -> PaintEdit | None:
+        """Say that an overlapping class is present in the voxels of a region, as one edit; an object each of several.
+
+        What was said about other classes stays. Otherwise as `annotate_objects`.
+        """
+        with self._lock:
+            box, mask = checked_region(region, plane, self._shape)
+            check_class(class_id)
+            within = np.ones(box.shape, np.bool_) if mask is None else mask
+            before = self._voxels.codes[region.frame][box.slices]
+            classes = np.full(box.shape, class_id, np.uint8)
+            wanted = self._said(before, classes, within, class_ids, background, is_present=True)
+            changed = within & ((before != wanted) | (self.objects(region.frame, box) != objects))
+            return self._write_objects(region.frame, box, changed, wanted, objects, plane, may_overlap=True)
 
     def bring_back(self, frame: int, box: Box, codes: Codes, old: AnnotationStore) -> list[PaintEdit]:
         """Make a box as it is in an `old` store: `codes`, of its shape, and the objects and authors they belong to.
@@ -685,6 +705,27 @@ class AnnotationStore:
             self._note(record_of_palette(palette))
             self._palette = palette
 
+    def _said(
+        self,
+        before: Codes,
+        classes: Codes,
+        within: Mask,
+        class_ids: Collection[int],
+        background: int | None,
+        *,
+        is_present: bool,
+    ) -> Codes:
+        """Codes after an overlapping class, one for each voxel, was said to be present, or absent, within a mask."""
+
+        def said(code: int, of_class: int) -> int | ClassSet:
+            return self._palette.saying(
+                code, of_class, is_present=is_present, class_ids=class_ids, background=background
+            )
+
+        wanted, palette = self._palette.recoded(before, classes, within, said, self._codes_in_use)
+        self._take(palette)
+        return wanted
+
     def _codes_in_use(self) -> set[int]:
         """Codes that are painted, that undo and redo may paint again, or a brush."""
         arrays = [array for edit in self._history.edits for array in (edit.old_codes, edit.new_codes)]
@@ -693,6 +734,28 @@ class AnnotationStore:
             is_used[array] = True
         is_used[self._chosen] = True
         return set(np.flatnonzero(is_used).tolist())
+
+    def _write_objects(
+        self,
+        frame: int,
+        box: Box,
+        changed: Mask,
+        codes: Codes,
+        objects: Objects,
+        plane: Plane | None,
+        *,
+        may_overlap: bool,
+    ) -> PaintEdit | None:
+        """Make an edit of the `changed` voxels of a box, with a stroke for each of the objects that they belong to."""
+        ids, found = np.unique(objects[changed], return_inverse=True)
+        if len(ids) > MAX_MARK:
+            raise InputError(f"{len(ids)} objects were painted at once; paint at most {MAX_MARK}")
+        for object_id in ids.tolist():
+            self._check_object(object_id, np.zeros(1, np.uint8) if may_overlap else codes)
+        numbers = np.zeros(box.shape, np.uint8)
+        numbers[changed] = found
+        heads = [StrokeHead(StrokeKind.CONFIRMATION, plane, object_id=object_id) for object_id in ids.tolist()]
+        return self._write(frame, box, changed, codes, numbers, heads)
 
     def _write(
         self,
