@@ -20,7 +20,7 @@ import pytest
 import tifffile
 import torch
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QEvent, QObject, QPoint, Qt
+from qtpy.QtCore import QEvent, QObject, QPoint, Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QApplication, QComboBox, QMenu, QScrollArea, QSlider
 from typing_extensions import override
@@ -36,6 +36,7 @@ from napari_sparseseg.live.events import (
     ObjectsChange,
     SuggestedSlice,
 )
+from napari_sparseseg.live.keeping import Keeping
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets import actions, commands, home, image_panel, project_actions, settings_panel
 from napari_sparseseg.widgets.actions import frame_paths, with_ending
@@ -655,6 +656,29 @@ class TestLayers:
         QTest.qWait(20)
         with pytest.raises(InputError, match="open an image first"):
             dock.session.set_complete(True)
+
+    def test_one_that_arrives_while_another_is_being_opened_is_left_alone(
+        self, viewer: Any, open_dock: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dock, may_end, opened = open_dock(viewer), threading.Event(), []
+        dock.session.source_changed.connect(lambda source: opened.append(source.name))
+
+        def hold(_keeping: Keeping) -> str:
+            assert may_end.wait(20)
+            return ""
+
+        def interfere() -> None:
+            add_image(viewer, "second")
+            dock._actions.open_image(source_of([viewer.layers["second"]]))
+            QTimer.singleShot(20, may_end.set)  # after what that has started
+
+        monkeypatch.setattr(Keeping, "hold", hold)
+        QTimer.singleShot(300, interfere)
+        add_image(viewer, "first")
+        dock._open_by_itself()
+        QTest.qWait(300)
+        assert opened == ["first"]
+        assert "Another image is being opened" in messages()[-1]
 
     def test_an_image_that_was_removed_unpainted_makes_room_for_the_next(self, viewer: Any, open_dock: Any) -> None:
         layer = add_image(viewer)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from projectkit import LEFT, PLUGIN, RIGHT, SHAPE, cells, messages, wait_until
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QProgressDialog
 
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import ModelConfig, TrainingConfig
@@ -27,6 +28,7 @@ from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets import actions, opening, project_actions
 from napari_sparseseg.widgets import session as session_module
 from napari_sparseseg.widgets.dock import SparseSegDock
+from napari_sparseseg.widgets.leaving import do_meanwhile
 from napari_sparseseg.widgets.sources import source_of
 
 SMALL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
@@ -457,3 +459,16 @@ class TestAnotherImage:
         assert "will be lost" not in ask.call_args.args[2]
         with Project.open(old, read_only=True) as project:
             assert project.manifest.checkpoints[-1].number == n_saved + 1
+
+
+def test_waiting_goes_on_quietly_though_no_dialog_can_be_shown(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end, shown = threading.Event(), Mock(side_effect=lambda: shown.call_count == 5 and may_end.set())
+    monkeypatch.setattr(QProgressDialog, "exec", lambda _: shown())  # as where the application ends
+
+    def function() -> str:
+        assert may_end.wait(20)
+        time.sleep(0.2)
+        return "done"
+
+    assert do_meanwhile(None, "It is done …", function) == "done"
+    assert shown.call_count < 50

@@ -49,7 +49,7 @@ class Actions(QObject):
         Asks once more if that cannot be saved, for a reason that did not show before.
         """
         session = self._session
-        with session.guarded():
+        with session.guarded(), session.opening():
             told = session.live.keeping.unsaved
             # before all is held: what is learnt while the user thinks about it is to be saved too
             if session.has_paint and not self._may_leave_for(source, told):

@@ -38,6 +38,7 @@ from napari_sparseseg.widgets.unsure_panel import UnsurePanel
 WIDTH = 350
 _MESSAGE_MS = 15_000
 _SAVING_MS = 200
+_OPENING_MS = 200
 _LAYOUT_MS = 50
 _READ_ONLY = "The project can be looked at only; Project > Save as… makes a copy, and goes on there."
 _NO_BACKGROUND = "Say first which class is the background (the round button beside its name)."
@@ -325,6 +326,9 @@ class SparseSegDock(QWidget):
     def _open_by_itself(self) -> None:
         """With nothing in use, the chosen image is taken, unless it is so large that it is better to choose first."""
         if self.session.source is not None or self.image_panel.is_large:
+            return
+        if self.session.is_opening:  # another one, which may fail
+            self._opening.start(_OPENING_MS)
             return
         try:
             source = self.image_panel.wished_source()

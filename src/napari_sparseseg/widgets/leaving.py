@@ -55,5 +55,6 @@ def do_meanwhile(widget: QWidget | None, text: str, function: Callable[[], T]) -
             looking.start(_LOOK_MS)
             while not future.done():  # Escape ends the dialog, but not what it waits for
                 dialog.exec()
+                wait([future], _LOOK_MS / 1000)  # where the application ends, a dialog is over at once
             dialog.deleteLater()
         return future.result()

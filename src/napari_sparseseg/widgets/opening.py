@@ -59,9 +59,14 @@ def open_project(
 
     Raises `InputError`, or OSError if the project cannot be written.
     """
+    with session.opening():
+        _open(session, viewer, Path(path), number, source)
+
+
+def _open(session: Session, viewer: Any, path: Path, number: int | None, source: ImageSource | None) -> None:
     opened = session.live.project
     is_open = opened is not None and session.project is opened.project
-    if opened is not None and is_open and is_same_folder(opened.project.path, Path(path)):
+    if opened is not None and is_open and is_same_folder(opened.project.path, path):
         if session.is_image_on_screen:
             session.tell(f"“{opened.project.name}” is open here already")
         else:

@@ -69,7 +69,8 @@ class ProjectActions(QObject):
             project, image = self._opened()
             asked = ask_for_output(self._widget, "Save project as", project.path.name, f"Project (*{SUFFIX})")
             if asked:
-                self._go_on_at(Path(asked if asked.endswith(SUFFIX) else asked + SUFFIX), project, image)
+                with self._session.opening():
+                    self._go_on_at(Path(asked if asked.endswith(SUFFIX) else asked + SUFFIX), project, image)
 
     def _go_on_at(self, target: Path, project: Project, image: ProjectImage) -> None:
         session, live, source = self._session, self._session.live, self._session.source

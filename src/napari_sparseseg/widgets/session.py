@@ -110,7 +110,7 @@ class Session(QObject):
         self._showing = QTimer(self)
         self._showing.setSingleShot(True)
         self._showing.timeout.connect(self._show_next_map)
-        self._is_closed = False
+        self._is_closed = self.is_opening = False
         self.project: Project | None = None
         self.offer: Earlier | None = None
         self._is_new = False  # made by itself, and nothing painted in it yet
@@ -132,12 +132,28 @@ class Session(QObject):
 
     # --- image ---
 
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Another image is opened within, and meanwhile no other one, whoever wishes that.
+
+        Raises `InputError` if one is being opened already.
+        """
+        if self.is_opening:
+            raise InputError("another image is being opened; try again once it is there")
+        self.is_opening = True
+        try:
+            yield
+        finally:
+            self.is_opening = False
+
     def open(self, source: ImageSource, image: ProjectImage | None = None) -> None:
         """Work on another image, of a project or, without one, of a new project; the one before is saved and closed.
 
         Raises `InputError`; then what was open stays open. Whatever is raised, the project is in use if it is `project`
         by then, and must not be closed.
         """
+        if self._is_closed:  # while what was open was being saved
+            raise InputError("the viewer is closed, so nothing can be opened in it any more")
         is_new = image is None
         taken = image or self._new_image(source)
         was_used = self._is_used
