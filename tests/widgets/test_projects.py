@@ -17,7 +17,7 @@ import tifffile
 from napari.components import ViewerModel
 from napari.layers._source import layer_source
 from projectkit import LEFT, PLUGIN, QUICK, RIGHT, SHAPE, SMALL, cells, messages, wait_until
-from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
+from qtpy.QtCore import QEvent, QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel, QMenu, QProgressDialog, QPushButton
@@ -50,6 +50,34 @@ def image_file(tmp_path: Path, image: Any) -> Path:
 @pytest.fixture
 def open_viewer(make_napari_viewer: Any) -> Iterator[Callable[[], Any]]:
     yield lambda: make_napari_viewer(show=True)
+    gc.collect()
+
+
+@pytest.fixture
+def make_dock(
+    make_viewer: Callable[[], Any], image: Any, image_file: Path
+) -> Iterator[Callable[[], tuple[Any, SparseSegDock]]]:
+    """``make_dock()``: a viewer without a window that shows the image of the file, and its dock."""
+    without_window: list[SparseSegDock] = []
+
+    def make() -> tuple[Any, SparseSegDock]:
+        viewer = make_viewer()
+        with layer_source(path=str(image_file)):
+            viewer.add_image(image, name="cells")
+        if hasattr(viewer, "window"):
+            return viewer, open_dock(viewer)
+        dock = SparseSegDock(viewer)
+        without_window.append(dock)
+        QTest.qWait(20)
+        return viewer, dock
+
+    yield make
+    for dock in without_window:
+        dock.session.close()
+        dock.close()
+        dock.deleteLater()
+    without_window.clear()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     gc.collect()
 
 
@@ -138,7 +166,7 @@ def left_in_window(open_viewer: Any, hands: Any, image_file: Path) -> tuple[Path
 
 
 @pytest.fixture
-def left(make_napari_viewer: Any, hands: Any, image: Any, image_file: Path) -> tuple[Path, Any]:
+def left(own_napari: None, qapp: Any, hands: Any, image: Any, image_file: Path) -> tuple[Path, Any]:
     """The same, but its viewer never had a window, which takes seconds."""
     viewer = ViewerModel()
     with layer_source(path=str(image_file)):
@@ -412,10 +440,8 @@ def test_hints_and_state_are_read_at_the_width_at_which_the_dock_opens(open_view
 class TestLayersThatAreSwitchedOn:
     """They are there with the next image, too."""
 
-    def test_they_come_once_the_image_is_on_screen(self, open_viewer: Any, image: Any, image_file: Path) -> None:
-        viewer = open_viewer()
-        viewer.open(image_file)
-        dock = open_dock(viewer)
+    def test_they_come_once_the_image_is_on_screen(self, make_dock: Any, image: Any, image_file: Path) -> None:
+        viewer, dock = make_dock()
         for box in (dock.result_panel._uncertainty, dock.result_panel._novelty, dock.result_panel._freshness):
             box.click()
         sources = [source_of([viewer.add_image(image[:n], name=f"other{n}")]) for n in (3, 4, 5)]
@@ -501,11 +527,9 @@ class TestLayersThatCannotBeShown:
         self.check_saved(dock, hands(viewer), left[0])
 
     def test_work_goes_on_where_it_was_saved_though_classes_overlap_by_now(
-        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, make_dock: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        viewer = open_viewer()
-        viewer.open(image_file)
-        dock = open_dock(viewer)
+        viewer, dock = make_dock()
         paint_by_mouse(hands(viewer))
         dock.result_panel._ambiguity.click()
         dock.settings_panel.forms["paint"].field("overlapping").click()
@@ -666,11 +690,9 @@ class TestImage:
 
 class TestMenu:
     def test_save_as_moves_and_goes_on_there(
-        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, make_dock: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        viewer = open_viewer()
-        viewer.open(image_file)
-        dock = open_dock(viewer)
+        viewer, dock = make_dock()
         stage = hands(viewer)
         paint_by_mouse(stage)
         before, codes = dock.session.project.path, dock.session.live.codes.copy()
@@ -693,11 +715,9 @@ class TestMenu:
         assert [recent.path for recent in home.recents()] == [target]
 
     def test_a_place_that_is_taken_changes_nothing(
-        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, make_dock: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        viewer = open_viewer()
-        viewer.open(image_file)
-        dock = open_dock(viewer)
+        viewer, dock = make_dock()
         paint_by_mouse(hands(viewer))
         before, codes = dock.session.project.path, dock.session.live.codes.copy()
         (tmp_path / "taken.sparseseg").mkdir()
@@ -711,11 +731,9 @@ class TestMenu:
         assert dock.session.live.project.journal.sync(timeout=5)
 
     def test_training_goes_on_if_the_project_cannot_be_copied(
-        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, make_dock: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        viewer = open_viewer()
-        viewer.open(image_file)
-        dock = open_dock(viewer)
+        viewer, dock = make_dock()
         paint_by_mouse(hands(viewer))
         QTest.mouseClick(dock.train_panel._train, Qt.MouseButton.LeftButton)
         (tmp_path / "taken.sparseseg").mkdir()
@@ -758,11 +776,9 @@ class TestMenu:
         np.testing.assert_array_equal(dock.session.live.codes, codes)
 
     def test_an_earlier_state_is_restored(
-        self, open_viewer: Any, hands: Any, image_file: Path, monkeypatch: pytest.MonkeyPatch
+        self, make_dock: Any, hands: Any, image_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        viewer = open_viewer()
-        viewer.open(image_file)
-        dock = open_dock(viewer)
+        viewer, dock = make_dock()
         live = dock.session.live
         paint_by_mouse(hands(viewer))
         codes = live.codes.copy()
@@ -798,11 +814,9 @@ class TestMenu:
         assert (live.codes != codes).any()  # as it was before, chosen as the newest
 
     def test_provenance_and_methods(
-        self, open_viewer: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, make_dock: Any, hands: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        viewer = open_viewer()
-        viewer.open(image_file)
-        dock = open_dock(viewer)
+        viewer, dock = make_dock()
         paint_by_mouse(hands(viewer))
         monkeypatch.setattr(project_actions, "ask_for_output", lambda *_: str(tmp_path / "record.json"))
         dock.project_panel._provenance.trigger()
@@ -814,11 +828,9 @@ class TestMenu:
 
 class TestFaults:
     def test_a_fault_is_told_once_and_shown_until_it_is_over(
-        self, open_viewer: Any, hands: Any, image_file: Path
+        self, make_dock: Any, hands: Any, image_file: Path
     ) -> None:
-        viewer = open_viewer()
-        viewer.open(image_file)
-        dock = open_dock(viewer)
+        viewer, dock = make_dock()
         fault = SavingStatus(str(dock.session.project.path), error="the disk is full; everything is kept in memory")
         for _ in range(3):
             dock.session.live.events.saving_changed.emit(fault)
@@ -831,10 +843,8 @@ class TestFaults:
         assert messages()[-1] == "Everything is saved again."
         assert state_text(dock).startswith("Saved")
 
-    def test_a_notice_is_told_once(self, open_viewer: Any, image_file: Path) -> None:
-        viewer = open_viewer()
-        viewer.open(image_file)
-        dock = open_dock(viewer)
+    def test_a_notice_is_told_once(self, make_dock: Any, image_file: Path) -> None:
+        _, dock = make_dock()
         for _ in range(2):
             dock.session.live.events.noticed.emit("The loss exploded; the last good model is back")
             dock.session.relay.flush()
