@@ -536,6 +536,19 @@ def test_back_at_an_image_its_layers_are_there_once(set_stage):
     np.testing.assert_array_equal(stage.annotation.data, store.codes[0])
 
 
+def test_the_viewer_is_never_empty_while_an_image_is_opened(set_stage):
+    stage = set_stage()
+    stage.live.predict(OBJECT)
+    stage.settle()
+    stage.viewer.layers.remove("cells")
+    n_left = []
+    stage.viewer.layers.events.removed.connect(lambda: n_left.append(len(stage.viewer.layers)))
+    stage.bridge.open(stage.source)
+    assert n_left  # napari may crash where a layer is added to a viewer from which the last one has just been removed
+    assert min(n_left) > 0
+    assert names(stage) == ["cells prediction", "cells annotation"]
+
+
 def test_opening_the_same_image_again_goes_on(set_stage):
     stage = set_stage()
     stage.tools("paint", OTHER)

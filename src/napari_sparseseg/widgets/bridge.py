@@ -100,14 +100,16 @@ class LayerBridge(QObject):
         if viewer is None:
             return
         _put_aside(before)
-        remove_left_over(viewer, axis_map(source), self._live.codes)
-        remove_gone(viewer)
         self._connect(viewer)
         self._pair, self._tools = self._new_pair(viewer, source)
         self.unsure.open(self._pair, self._tools)
         self._show_classes(self._live.classes)
         self._pair.sync_all()
         self.restore_layers()
+        # only now: napari may crash where a layer is added to a viewer from which the last one has just been removed
+        remove_left_over(viewer, axis_map(source), self._live.codes)
+        remove_gone(viewer)
+        self._pair.name_layers()
         self.objects.open(self._pair)
         self.found.open(self._pair, self)
         self.spot.open(self._pair)

@@ -111,6 +111,12 @@ class LayerPair(QObject):
         if goes_beneath:
             viewer.layers.move(len(viewer.layers) - 1, viewer.layers.index(self.annotation.layer))
 
+    def name_layers(self) -> None:
+        """Give the layers their names, as far as these are free now."""
+        for painted in self.both:
+            if painted.layer is not None:
+                painted.layer.name = painted.name
+
     def forget(self) -> None:
         """Leave the layers in the viewer as ordinary ones."""
         for painted in self.both:
