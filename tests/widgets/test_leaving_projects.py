@@ -219,6 +219,16 @@ class TestSavingElsewhere:
         with Project.open(tmp_path / "mine.sparseseg", read_only=True) as project:
             assert project.manifest.checkpoints[-1].step >= steps[0]
 
+    def test_training_that_was_paused_stays_so(self, make_dock: Any, save_as: Any, tmp_path: Path) -> None:
+        dock = make_dock()
+        learn(dock)
+        live = dock.session.live
+        live.auto_start = True
+        live.pause()
+        save_as(dock, tmp_path / "mine.sparseseg")
+        paint(dock, Box((3, 4, 4), (4, 20, 10)), 2)
+        assert not live.status.is_training
+
     def test_what_was_changed_for_reading_only_goes_along(self, make_dock: Any, save_as: Any, tmp_path: Path) -> None:
         dock = make_dock()
         paint(dock, LEFT, 1)

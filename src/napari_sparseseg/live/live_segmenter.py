@@ -508,6 +508,11 @@ class LiveSegmenter:
         self._wish(is_training=False, once=0)
         self.keeping.save()
 
+    @property
+    def was_paused(self) -> bool:
+        """Whether training does not start by itself, since it was paused; opening an image ends that."""
+        return self._was_paused
+
     def update_once(self) -> None:
         """Learn what was painted in a short burst, predict everything once, then rest."""
         self._opened()

@@ -81,7 +81,7 @@ class ProjectActions(QObject):
         # voxels that are read from the old folder when they are needed must stay there
         is_read_there = image.entry.is_stored and not isinstance(source.array, np.ndarray)
         is_moving = project.path.is_relative_to(home()) and not project.is_read_only and not is_read_there
-        was_training = live.status.is_training
+        was_training, was_paused = live.status.is_training, live.was_paused
         copied: Project | None = None
         try:
             if was_training:
@@ -98,6 +98,8 @@ class ProjectActions(QObject):
             live.keeping.go_on()
             if was_training:
                 live.start()
+            elif was_paused:
+                live.pause()
         if copy.missing:
             session.tell(f"All paint was saved to {target}, and work goes on there; but {copy.missing}", True)
             return
