@@ -13,12 +13,12 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from projectkit import LEFT, PLUGIN, RIGHT, SHAPE, cells, messages, wait_until
+from projectkit import LEFT, PLUGIN, QUICK, RIGHT, SHAPE, SMALL, cells, messages, wait_until
+from qtpy.QtCore import QEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QProgressDialog
+from qtpy.QtWidgets import QApplication, QProgressDialog
 
 from napari_sparseseg._types import Box, Plane, Region
-from napari_sparseseg.config import ModelConfig, TrainingConfig
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.live import kept
 from napari_sparseseg.live.keeping import Keeping
@@ -31,9 +31,6 @@ from napari_sparseseg.widgets.dock import SparseSegDock
 from napari_sparseseg.widgets.leaving import do_meanwhile
 from napari_sparseseg.widgets.sources import source_of
 
-SMALL = ModelConfig(width=4, depth=2, scales=(1.0, 2.0, 4.0), head_width=32)
-QUICK = TrainingConfig(warm_start_steps=20, patch_voxels=2048, check_every=5)
-
 
 @pytest.fixture
 def image() -> Any:
@@ -41,19 +38,30 @@ def image() -> Any:
 
 
 @pytest.fixture
-def make_dock(make_napari_viewer: Any, image: Any) -> Iterator[Callable[[], SparseSegDock]]:
-    """Docks of new viewers that show the image."""
+def make_dock(make_viewer: Callable[[], Any], image: Any) -> Iterator[Callable[[], SparseSegDock]]:
+    """Docks of new viewers that show the image, in a window where the test is marked to need one."""
+    without_window: list[tuple[Any, SparseSegDock]] = []
 
     def make() -> SparseSegDock:
-        viewer = make_napari_viewer(show=True)
+        viewer = make_viewer()
         viewer.add_image(image, name="cells")
-        _, dock = viewer.window.add_plugin_dock_widget(*PLUGIN)
+        if hasattr(viewer, "window"):
+            _, dock = viewer.window.add_plugin_dock_widget(*PLUGIN)
+        else:
+            dock = SparseSegDock(viewer)
+            without_window.append((viewer, dock))
         dock.session.configure(model=SMALL, training=QUICK)
         dock.session.live.auto_start = False
         QTest.qWait(20)
         return dock
 
     yield make
+    for _, dock in without_window:
+        dock.session.close()
+        dock.close()
+        dock.deleteLater()
+    without_window.clear()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     gc.collect()
 
 
@@ -282,6 +290,7 @@ class TestSavingElsewhere:
         assert not old.exists()
 
 
+@pytest.mark.window
 class TestClosing:
     @pytest.fixture
     def asked(self, monkeypatch: pytest.MonkeyPatch) -> Mock:
