@@ -77,7 +77,7 @@ def test_train_and_predict_on_real_files(
 
 
 def test_train_and_predict_without_files(run_script: Callable[..., None], tmp_path: Path) -> None:
-    run_script("train_and_predict.py", "--seconds", 2)
+    run_script("train_and_predict.py", "--seconds", 1)
     assert open_image(tmp_path / "example-output" / "labels.tif").array.shape == (48, 128, 128)
 
 
@@ -88,7 +88,7 @@ def test_image_without_annotation_is_refused(run_script: Callable[..., None]) ->
 
 def test_sweep_over_a_real_volume(run_script: Callable[..., None], shared_data: Path, tmp_path: Path) -> None:
     volume = shared_data / "msd_hippocampus_00.npz"
-    run_script("sweep_painted_slices.py", "--volume", volume, "--slices", 1, 3, "--seeds", 2, "--seconds", 1)
+    run_script("sweep_painted_slices.py", "--volume", volume, "--slices", 1, 3, "--seeds", 2, "--seconds", 0.5)
     rows = rows_of(tmp_path / "sweep-output" / "sweep.csv")
     assert [(row["painted_slices"], row["seed"]) for row in rows] == [("1", "0"), ("1", "1"), ("3", "0"), ("3", "1")]
     assert all(0 <= float(row["mean_dice"]) <= 1 for row in rows)
@@ -102,7 +102,7 @@ def test_sweep_over_the_generated_tissue(run_script: Callable[..., None], tmp_pa
 
 
 def test_quickstart_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("QUICKSTART_SECONDS", "2")
+    monkeypatch.setenv("QUICKSTART_SECONDS", "1")
     notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
