@@ -329,7 +329,8 @@ class PredictionConfig(_Config):
         1 << 21,
         ge=4096,
         title="Tile size",
-        description="Voxels computed at once. Smaller needs less memory; halved by itself when memory runs out.",
+        description="Voxels computed at once. Fewer need less memory and more time; halved by itself when memory runs "
+        "out.",
     )
     intensity: Literal["image", "training"] = Field(
         "image",

@@ -56,13 +56,21 @@ def test_tiles_of_a_part_are_parts_of_the_tiles_of_the_whole(region, tile_shape)
 
 @settings(deadline=None, max_examples=60)
 @given(tilings())
-def test_tiles_are_as_large_as_they_may_be_and_no_larger(drawn):
+def test_tiles_are_as_large_as_they_may_be_and_seldom_larger(drawn):
     shape, stride, halo, max_voxels = drawn
     tile_shape = tile_shape_for(shape, stride, halo, max_voxels)
     assert all(t % s == 0 and t > 0 for t, s in zip(tile_shape, stride, strict=True))
     frame = frame_of(shape, stride)
     inputs = [tile_input(tile, frame, stride, halo).n_voxels for tile in tile_grid(whole(shape), tile_shape)]
-    assert max(inputs) <= max_voxels or tile_shape == stride
+    least = [max(s, -(-2 * h // s) * s) for h, s in zip(halo, stride, strict=True)]
+    is_smallest = all(t <= n for t, n in zip(tile_shape, least, strict=True))
+    assert max(inputs) <= max_voxels or is_smallest
+    assert all(t >= min(n, f) for t, n, f in zip(tile_shape, least, frame.shape, strict=True))
+
+
+def test_no_tile_is_smaller_than_its_surroundings():
+    assert tile_shape_for((128, 512, 512), (2, 4, 4), (6, 16, 16), 4096) == (12, 32, 32)
+    assert tile_shape_for((6, 512, 512), (2, 4, 4), (6, 16, 16), 4096) == (6, 32, 32)
 
 
 @settings(deadline=None, max_examples=60)

@@ -22,16 +22,22 @@ def tile_input(tile: Box, frame: Box, stride: Shape3D, halo: Shape3D) -> Box:
 
 
 def tile_shape_for(shape: Shape3D, stride: Shape3D, halo: Shape3D, max_voxels: int) -> Shape3D:
-    """Largest tile, in multiples of `stride`, whose input with halo has at most `max_voxels` (if any has)."""
+    """Largest tile, in multiples of `stride`, whose input with halo has at most `max_voxels`.
+
+    It is at least as wide as the halo on both sides of it: smaller ones would spare some megabytes, and compute each
+    voxel tens or hundreds of times.
+    """
     frame = frame_of(shape, stride)
     edges = list(frame.shape)
+    least = [max(s, -(-2 * h // s) * s) for h, s in zip(halo, stride, strict=True)]
     while True:
         tile = Box.whole((edges[0], edges[1], edges[2]))
         inner = tile_input(tile.shifted(_middle(frame, tile, stride)), frame, stride, halo)
-        axis = max(range(3), key=lambda a: edges[a] // stride[a])
-        if inner.n_voxels <= max_voxels or edges[axis] <= stride[axis]:
+        wider = [axis for axis in range(3) if edges[axis] > least[axis]]
+        if inner.n_voxels <= max_voxels or not wider:
             return tile.shape
-        edges[axis] = -(-edges[axis] // (2 * stride[axis])) * stride[axis]
+        axis = max(wider, key=lambda a: edges[a] // stride[a])
+        edges[axis] = max(least[axis], -(-edges[axis] // (2 * stride[axis])) * stride[axis])
 
 
 def tile_grid(region: Box, tile_shape: Shape3D) -> Iterator[Box]:
