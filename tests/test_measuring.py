@@ -143,6 +143,7 @@ def test_arrays_may_be_lazy_and_empty():
         ((np.zeros((3, 4), int), np.zeros((4, 3))), InputError, "image has spatial shape"),
         ((np.zeros((3, 4), int), None, np.zeros((3, 5), int)), InputError, "labels has spatial shape"),
         ((np.zeros((3, 4), int), None, None, (1, 2, 3, 4)), InputError, "4 numbers"),
+        ((np.arange(12).reshape(3, 4) - 1,), InputError, "objects holds -1; ids of objects cannot be negative"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, error, text):

@@ -57,7 +57,7 @@ def measure_objects(
     Raises
     ------
     InputError, InputTypeError
-        For arrays that do not fit together, or are no whole numbers.
+        For arrays that do not fit together, or are no whole numbers, and for ids that are negative.
 
     """
     volume = _whole_numbers(objects, "objects")
@@ -72,6 +72,11 @@ def measure_objects(
                 "must be of the same voxels"
             )
     table = measure(volume, checked_spacing(spacing, n_axes=len(volume.spatial_shape)), *others)
+    if (lowest := table["id"].min()) < 0:
+        raise InputError(
+            f"objects holds {lowest}; ids of objects cannot be negative: 0 is no object and ids start at 1, so replace "
+            "it"
+        )
     keep = passes(table, min_size, max_size, without_border=without_border)
     return table[keep].reset_index(drop=True)
 
