@@ -151,6 +151,12 @@ def test_what_cannot_be_measured_is_refused(arguments, error, text):
         measure_objects(*arguments)
 
 
+def test_bounds_between_which_no_size_lies_are_refused():
+    with pytest.raises(InputError, match="min_size=5 is above max_size=2"):
+        measure_objects(TestFilters.OBJECTS, min_size=5, max_size=2)
+    assert len(measure_objects(TestFilters.OBJECTS, min_size=8, max_size=8)) == 1
+
+
 @given(data=st.data())
 @settings(deadline=None, max_examples=50)
 def test_some_objects_are_measured_alone_as_among_all(data):

@@ -57,9 +57,12 @@ def measure_objects(
     Raises
     ------
     InputError, InputTypeError
-        For arrays that do not fit together, or are no whole numbers, and for ids that are negative.
+        For arrays that do not fit together, or are no whole numbers, for ids that are negative, and for a smallest size
+        above the largest.
 
     """
+    if min_size is not None and max_size is not None and min_size > max_size:
+        raise InputError(f"min_size={min_size} is above max_size={max_size}, so no object would be left; swap them")
     volume = _whole_numbers(objects, "objects")
     others = [
         None if image is None else ArrayVolume(image, channel_axis),

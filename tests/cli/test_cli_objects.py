@@ -109,6 +109,7 @@ def test_objects_of_a_series_are_told_by_their_time(invoke, files, tmp_path):
         (["--set", "objects.neck=2"], "neck"),
         (["--set", "objects.method=affinities"], "has learnt none"),
         (["--min-size", "-1"], "greater than or equal to 0"),
+        (["--min-size", "5", "--max-size", "2"], "smallest size, 5, is above the largest, 2"),
         (["--table", "."], "is a folder"),
     ],
 )

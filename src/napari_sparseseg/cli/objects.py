@@ -93,6 +93,11 @@ def objects(
     values = _options.parse_settings(settings or [])
     for group in set(values) - {"objects", "prediction"}:
         raise typer.BadParameter(f"{group}.{next(iter(values[group]))} changes nothing here", param_hint="--set")
+    if min_size is not None and max_size is not None and min_size > max_size:
+        raise typer.BadParameter(
+            f"the smallest size, {min_size:g}, is above the largest, {max_size:g}, so no object would be left",
+            param_hint="--min-size",
+        )
     sizes = _options.parse_spacing(spacing)
     from napari_sparseseg.cli._images import Image, open_model, warn_of_other_voxels
     from napari_sparseseg.cli._outputs import check_file, check_holds_time, check_labels
