@@ -351,6 +351,14 @@ class TestEvaluate:
         assert lines[2].split()[:5] == ["2", "0.000", "0.000", "-", "-"]
         assert lines[3].startswith("Mean without 2")
 
+    @pytest.mark.parametrize("has_model", [True, False])
+    def test_a_background_that_no_class_is_is_refused(self, invoke, files, tmp_path, has_model):
+        scored = [files.model, files.image] if has_model else [files.truth]
+        result = invoke("evaluate", *scored, files.truth, "--background", 7, "--csv", tmp_path / "s.csv")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "background 7 is not among the classes 1, 2" in result.stderr
+        assert not list(tmp_path.iterdir())
+
     def test_the_mean_is_of_the_objects_where_they_alone_have_a_truth(self, invoke, files, tmp_path):
         labels = SparseSegmenter.load(files.model).predict(tifffile.imread(files.image))
         known = write_tiff(tmp_path / "t.tif", np.where(labels == 2, 2, 0).astype(np.uint8))

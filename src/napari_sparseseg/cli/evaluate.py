@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,11 +83,13 @@ def evaluate(
 
         segmenter = open_model(Path(model[0]), device=device)
         scores = list(_score_model(segmenter, image, truth, axes=axes, spacing=sizes, level=number))
+        _check_background(background, scores, segmenter.classes_.tolist())
         background = segmenter.background_ if background is None else background
     elif level is not None:
         raise typer.BadParameter("labels are scored as they are, a level is chosen with a model", param_hint="--level")
     else:
         scores = list(_score_labels(image, truth, axes=axes, spacing=sizes))
+        _check_background(background, scores)
     _print_scores(scores, background)
     if csv is not None:
         _write_scores(csv, scores, overwrite=overwrite)
@@ -188,6 +190,18 @@ def _scores(labels: npt.NDArray[Any], truth: npt.NDArray[Any], image: Image, tim
             unit=unit,
             truth_voxels=int(np.count_nonzero(wanted == class_id)),
             labels_voxels=int(np.count_nonzero(found == class_id)),
+        )
+
+
+def _check_background(background: int | None, scores: Sequence[_Score], learnt: Collection[int] = ()) -> None:
+    """Refuse to leave out of the mean a class that neither the model nor what was scored has."""
+    from napari_sparseseg.errors import InputError
+
+    known = sorted({*learnt, *(score.class_id for score in scores)})
+    if background is not None and scores and background not in known:
+        raise InputError(
+            f"--background {background} is not among the classes {', '.join(map(str, known))}; name one of these, or "
+            "leave it out"
         )
 
 
