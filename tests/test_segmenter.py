@@ -990,6 +990,20 @@ class TestBadInput:
         with pytest.raises(InputError, match=said):
             segmenter.score(IMAGE, truth)
 
+    def test_a_truth_with_nothing_to_score_is_refused(self, segmenter):
+        with pytest.raises(InputError, match="the truth is 0 everywhere, so there is nothing to score"):
+            segmenter.score(IMAGE, 0 * TRUTH)
+        with pytest.raises(
+            InputError, match="the truth holds the classes 6, 7, none of which the model has learnt: 1, 2"
+        ):
+            segmenter.score(IMAGE, TRUTH + 5)
+
+    def test_a_class_of_the_truth_that_was_not_learnt_is_warned_of(self, segmenter):
+        truth = TRUTH.copy()
+        truth[0, :2, :2] = 9
+        with pytest.warns(InputWarning, match="the truth holds the class 9, which the model has not learnt"):
+            assert segmenter.score(IMAGE, truth) > 0.8
+
     def test_after_a_fit_that_failed_nothing_is_fitted(self):
         image, truth = make_image((60, 12, 14))
         image[1] = np.nan  # between the planes that are looked at first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_sparseseg._types import MAX_CODE, Annotation
-from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg.errors import InputError, InputTypeError, InputWarning
 from napari_sparseseg.storage._arrays import plain_int
 from napari_sparseseg.storage.annotation import (
     background_beside,
@@ -180,6 +181,25 @@ def check_suggestion(volume: ArrayVolume, n: Any, method: Any, axes: Any) -> Non
         raise InputError(f"axes={axes!r} are no orientations; pass some of 0 (z), 1 (y) and 2 (x), or None for all")
 
 
+def check_truth(truth: Annotation, learnt: Collection[int]) -> None:
+    """Raise `InputError` unless a truth names some class of a model; warn of those that the model has not learnt."""
+    found = set(truth.classes())
+    if not found:
+        raise InputError("the truth is 0 everywhere, so there is nothing to score; is it the right array?")
+    others = _listed(found.difference(learnt))
+    if found.isdisjoint(learnt):
+        raise InputError(
+            f"the truth holds the {others}, none of which the model has learnt: {', '.join(map(str, sorted(learnt)))}; "
+            "give it the same ids as the paint"
+        )
+    if others:
+        warnings.warn(
+            f"the truth holds the {others}, which the model has not learnt and so cannot find",
+            InputWarning,
+            stacklevel=3,
+        )
+
+
 def checked_background(background: Any) -> int | None:
     """A class id, or None: the lowest painted one, or a free one where unpainted voxels stand for the background."""
     if background is None:
@@ -212,6 +232,11 @@ def _named(given: Any, name: str) -> Iterator[tuple[Any, str]]:
         return
     for number, item in enumerate(given):
         yield item, getattr(item, "source_name", None) or f"{name} {number}"
+
+
+def _listed(classes: Collection[int]) -> str:
+    """`class 3`, `classes 3, 5`; empty without any."""
+    return f"class{'es' if len(classes) > 1 else ''} {', '.join(map(str, sorted(classes)))}" if classes else ""
 
 
 def _check_number(name: str, value: Any) -> None:

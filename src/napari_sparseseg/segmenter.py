@@ -15,6 +15,7 @@ from napari_sparseseg._inputs import (
     check_budget,
     check_fits,
     check_suggestion,
+    check_truth,
     checked_background,
     open_volumes,
     overlapping_of,
@@ -463,10 +464,15 @@ class SparseSegmenter:
         """Mean Dice, 0..1, over the classes but the background; voxels where `truth` is 0 are left out.
 
         Where classes may overlap, each is scored where `truth` says something of it, in the same forms as in `fit`.
+
+        Raises as `predict`, and `InputError` for a truth that is 0 everywhere or names no class of the model; warns of
+        classes that the model has not learnt.
         """
         prediction = self._prediction(image)
-        overlapping = prediction.fitted.classes.overlapping
-        return prediction.score(read_annotation(truth, prediction.volume, overlapping=overlapping, name="truth"))
+        classes = prediction.fitted.classes
+        known = read_annotation(truth, prediction.volume, overlapping=classes.overlapping, name="truth")
+        check_truth(known, classes.ids)
+        return prediction.score(known)
 
     def save(self, path: str | os.PathLike[str], *, training_state: bool = False) -> None:
         """Write the model to one file (safetensors with a JSON header), replacing an older one.
