@@ -112,3 +112,39 @@ def test_many_formats_at_once_into_a_folder(real, tmp_path):
     first, *others = (np.load(tmp_path / "out" / f"{name}_labels.npy") for name in "abcd")
     for other in others:
         np.testing.assert_array_equal(first, other)
+
+
+def write_turned(path, voxels):
+    """A NIfTI image that runs to the left and back, far from the origin."""
+    affine = np.array([[-0.5, 0, 0, 90], [0, -0.5, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(voxels.T, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    nibabel.save(image, path)
+    return nibabel.load(path)
+
+
+def placed(path):
+    """Where nibabel sees the voxels, and the codes of the header."""
+    image = nibabel.load(path)
+    return image.affine.tolist(), int(image.header["qform_code"]), int(image.header["sform_code"])
+
+
+@pytest.mark.parametrize("command", ["predict", "objects"])
+def test_labels_lie_where_the_header_of_the_image_says(invoke, files, tmp_path, command):
+    image, out = tmp_path / "image.nii.gz", tmp_path / "labels.nii.gz"
+    write_turned(image, tifffile.imread(files.image))
+    done = invoke(command, files.model, image, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert placed(out) == placed(image)
+
+
+def test_another_voxel_size_leaves_the_place_unknown(invoke, files, tmp_path):
+    image, out = tmp_path / "image.nii.gz", tmp_path / "labels.nii.gz"
+    write_turned(image, tifffile.imread(files.image))
+    assert invoke("predict", files.model, image, "-o", out, "--spacing", "1000,500,500").exit_code == 0
+    assert placed(out) == placed(image)  # typed, but the same
+    assert invoke("predict", files.model, image, "-o", out, "--overwrite", "--spacing", "9,5,5").exit_code == 0
+    assert placed(out)[1:] == (0, 0)
+    assert nibabel.load(out).header.get_zooms() == pytest.approx([0.005, 0.005, 0.009])

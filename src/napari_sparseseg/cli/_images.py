@@ -26,10 +26,11 @@ from napari_sparseseg.storage.volume import ArrayVolume
 if TYPE_CHECKING:
     from napari_sparseseg._types import ArrayLike
     from napari_sparseseg.segmenter import SparseSegmenter
-    from napari_sparseseg.storage.formats import ImageFile
+    from napari_sparseseg.storage.formats import Geometry, ImageFile
 
 _UNIT = "micrometer"
 _ALIKE = 1.1  # ratio of voxel sizes up to which nobody is warned
+_SAME = 1e-4  # part of a voxel size by which the rounded one that users type may differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,15 @@ class Image:
         if spacing is None and self.file is not self.finest:
             spacing = tuple(map(float, reduction(spatial_shape(self.finest), spatial_shape(self.file))))
         return {"spacing": spacing, "offset": self.offset, "unit": self.unit}
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """Orientation and position for labels in the image's format; None if its header has another voxel size."""
+        sizes, _, unit = _in_micrometres(self.file)
+        if unit != self.unit or (sizes is None) != (self.spacing is None):
+            return None
+        is_same = np.allclose(sizes or (), self.spacing or (), rtol=_SAME, atol=0)
+        return self.file.geometry if is_same else None
 
     def check_paint(self, annotation: ImageFile) -> None:
         """Raise `InputError` unless the shape of an annotation is that of this level, or of the finest."""

@@ -106,7 +106,7 @@ class Work:
         if is_series:
             write_series(output, frames, len(image.times), **image.place(), overwrite=self._overwrite)
         else:
-            write_labels(output, next(frames), **image.place(), overwrite=self._overwrite)
+            write_labels(output, next(frames), **image.place(), geometry=image.geometry, overwrite=self._overwrite)
         if probabilities is not None and likely is not None:
             write_map(probabilities, likely, image, overwrite=self._overwrite)
         HeldFolder.remove_left(Path(os.path.realpath(output)))  # of a run piece by piece
@@ -214,7 +214,7 @@ class Work:
 
         frames = [zarr.open_array(piece / "0", mode="r") for piece in pieces]
         if image.file.time_axis is None:
-            write_labels(output, frames[0], **image.place())
+            write_labels(output, frames[0], **image.place(), geometry=image.geometry)
         else:
             write_series(output, frames, len(frames), dtype=frames[0].dtype, **image.place())
 

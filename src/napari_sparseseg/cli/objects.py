@@ -141,7 +141,7 @@ class _Search:
             if self.is_series:
                 write_series(output, frames, len(self.image.times), dtype="uint32", **form)
             else:
-                write_labels(output, next(frames), **form)
+                write_labels(output, next(frames), geometry=self.image.geometry, **form)
 
     def write_table(self, path: Path, *, overwrite: bool) -> None:
         """Write what was measured; in a series each row begins with the number of its time point."""

@@ -14,6 +14,7 @@ from napari_sparseseg._types import ArrayLike, Spacing
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._arrays import plain_int
 from napari_sparseseg.storage.formats._axes import named_axes, reading_order
+from napari_sparseseg.storage.formats._geometry import Geometry
 from napari_sparseseg.storage.formats._lazy import LazyArray, Source
 from napari_sparseseg.storage.units import Steps
 
@@ -27,7 +28,8 @@ class ImageFile:
     voxel size along the spatial axes in `unit` (an UDUNITS name, or None if the file gives lengths without a unit);
     None if the file does not tell it for each of them. `offset` is the position of the first voxel along the same
     axes, 0 where nothing is told: a coarser level begins half a voxel later than the finest. `class_names` are those
-    that a file of labels carries.
+    that a file of labels carries. `geometry` is the orientation and position of these axes that a header of NIfTI or
+    NRRD tells, for labels of the same format.
     """
 
     path: Path | str
@@ -40,6 +42,7 @@ class ImageFile:
     n_levels: int = 1
     class_names: Mapping[int, str] = field(default_factory=dict)
     offset: tuple[float, ...] = ()
+    geometry: Geometry | None = None
 
     @property
     def channel_axis(self) -> int | None:
@@ -93,7 +96,7 @@ class Opened:
 
     `axes` holds one letter for each axis of `array`, "?" where the file does not say; `steps` the distance between
     neighbours along each axis in `unit`, None where that is not known; `offset` the position of the first voxel.
-    `files` are those in which voxels lie besides the one that was opened.
+    `geometry` is along the same axes. `files` are those in which voxels lie besides the one that was opened.
     """
 
     array: Any
@@ -106,6 +109,7 @@ class Opened:
     class_names: Mapping[int, str] = field(default_factory=dict)
     offset: Steps | None = None
     files: tuple[Path, ...] = ()
+    geometry: Geometry | None = None
 
 
 Reader = Callable[[Path | str, ReadOptions], Opened]
@@ -133,6 +137,7 @@ def presented(opened: Opened, path: Path | str, reader: Reader, options: ReadOpt
         n_levels=opened.n_levels,
         class_names=opened.class_names,
         offset=_offset(letters, order, opened.offset if spacing else None),
+        geometry=opened.geometry and opened.geometry.along([i for i in order if letters[i] in "ZYX"]),
     )
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.formats._geometry import Geometry
 from napari_sparseseg.storage.volume import ArrayVolume
 
 _SLAB_VOXELS = 2**25
@@ -18,13 +19,17 @@ _SLAB_VOXELS = 2**25
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Integer labels (Z, Y, X) or (Y, X), read slab by slab, with the voxel size along these axes in `unit`."""
+    """Integer labels (Z, Y, X) or (Y, X), read slab by slab, with the voxel size along these axes in `unit`.
+
+    `geometry`, of the image, comes before both in the format that it is of.
+    """
 
     volume: ArrayVolume
     dtype: np.dtype[Any]
     chunk_depth: int
     spacing: tuple[float, ...] | None
     unit: str | None
+    geometry: Geometry | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

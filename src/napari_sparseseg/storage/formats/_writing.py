@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import checked_spacing, chunk_depth
 from napari_sparseseg.storage.atomic import check_folder, checked_target, is_zarr, written_whole
 from napari_sparseseg.storage.formats._errors import optional
+from napari_sparseseg.storage.formats._geometry import Geometry
 from napari_sparseseg.storage.formats._stack import Stack
 from napari_sparseseg.storage.volume import ArrayVolume
 
@@ -88,6 +89,7 @@ def write_labels(
     spacing: Sequence[float] | None = None,
     offset: Sequence[float] | None = None,
     unit: str | None = "micrometer",
+    geometry: Geometry | None = None,
     class_names: Mapping[int, str] | None = None,
     colors: Mapping[int, Sequence[float]] | None = None,
     overwrite: bool = False,
@@ -107,6 +109,9 @@ def write_labels(
         Position of the first voxel along the same axes, which OME-Zarr alone keeps.
     unit
         UDUNITS name of a unit of length; plays no part without `spacing`.
+    geometry
+        That of the image that the labels belong to, `ImageFile.geometry`. Labels in its format, NIfTI or NRRD, get
+        its orientation, position and voxel size instead of `spacing`; without it they have an unknown orientation.
     class_names, colors
         Name, and RGB or RGBA colour (integers 0..255 or floats 0..1), of class ids.
     overwrite
@@ -115,8 +120,8 @@ def write_labels(
     Raises
     ------
     InputError
-        See `check_output`; and for unusable spacings, names and colours, labels that the format cannot hold, and a
-        disk that is full.
+        See `check_output`; and for unusable spacings, a geometry of another shape, names and colours, labels that the
+        format cannot hold, and a disk that is full.
     InputTypeError
         If the labels are no integers.
     """
@@ -127,7 +132,8 @@ def write_labels(
         options: dict[str, Any] = {"class_names": class_names, "colors": colors, "overwrite": overwrite}
         ome.write_labels(target, labels, spacing=spacing, offset=offset, unit=unit, **options)
         return
-    stack = _stack(labels, spacing, unit, is_wide=kind.is_wide)
+    stack = replace(_stack(labels, spacing, unit, is_wide=kind.is_wide), geometry=geometry)
+    _check_geometry(stack)
     write = _writer(kind)
     with (
         written_whole(target, overwrite=overwrite, is_kind=kind.is_kind, kind=kind.name) as partial,
@@ -174,3 +180,11 @@ def _stack(labels: ArrayLike, spacing: Sequence[float] | None, unit: str | None,
         spacing=None if spacing is None else voxel[-n_axes:],
         unit=unit,
     )
+
+
+def _check_geometry(stack: Stack) -> None:
+    if stack.geometry is not None and stack.geometry.shape != stack.shape:
+        raise InputError(
+            f"the geometry is that of an image of shape {stack.geometry.shape}, but the labels have {stack.shape}; "
+            "leave it out for a part of the image"
+        )

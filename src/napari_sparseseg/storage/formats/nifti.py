@@ -13,6 +13,7 @@ import numpy.typing as npt
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, check_claim
 from napari_sparseseg.storage.formats._errors import optional
+from napari_sparseseg.storage.formats._geometry import Affine, Geometry
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
 from napari_sparseseg.storage.formats._stack import Stack
@@ -47,7 +48,31 @@ def open_nifti(path: Path | str, _options: ReadOptions) -> Opened:
     array = _whole(image, path) if str(path).lower().endswith(".gz") else _in_place(image, path)
     unit = _UNITS.get(header.get_xyzt_units()[0]) if hasattr(header, "get_xyzt_units") else None
     steps = tuple(float(zoom) for zoom in header.get_zooms())[::-1]
-    return Opened(array, _AXES[-len(array.shape) :], "NIfTI", steps=steps, unit=unit)
+    geometry = _geometry(nibabel, header, tuple(array.shape))
+    return Opened(array, _AXES[-len(array.shape) :], "NIfTI", steps=steps, unit=unit, geometry=geometry)
+
+
+def _geometry(nibabel: Any, header: Any, shape: tuple[int, ...]) -> Geometry | None:
+    """Both affines of the header with their codes; None if these say that it knows no space."""
+    codes = {name: int(header[f"{name}_code"]) for name in ("qform", "sform")}
+    if not any(codes.values()):
+        return None
+    try:
+        with np.errstate(invalid="ignore"):  # of sizes that are not finite
+            qform = header.get_qform()
+    except (ValueError, nibabel.spatialimages.HeaderDataError):  # no rotation, but the sform may be fine
+        codes["qform"], qform = 0, np.diag([*header["pixdim"][1:4], 1.0])
+    # without a code a qform still holds the voxel size, and a sform nothing
+    matrices = {"qform": qform} | ({"sform": header.get_sform()} if codes["sform"] else {})
+    affines = {name: _affine(matrix, codes[name], len(shape)) for name, matrix in matrices.items()}
+    return Geometry("NIfTI", shape, affines, (header.get_xyzt_units()[0],))
+
+
+def _affine(matrix: npt.NDArray[Any], code: int, n_axes: int) -> Affine:
+    *rows, origin = (tuple(map(float, column)) for column in matrix[:3, [2, 1, 0, 3]].T)
+    n_outside, n_spatial = max(n_axes - 3, 0), min(n_axes, 3)
+    hidden = tuple(row for row in rows[:-n_spatial] if any(row))
+    return Affine(code, (*[None] * n_outside, *rows[-n_spatial:]), origin, hidden)
 
 
 def _loaded(nibabel: Any, path: Path | str) -> Any:
@@ -91,7 +116,9 @@ def _dtype(image: Any) -> np.dtype[Any]:
 
 
 def write_nifti(file: BinaryIO, path: Path, stack: Stack) -> None:
-    """Write labels with their voxel size in millimetres; compressed if `path` ends with .gz.
+    """Write labels with the geometry of a NIfTI image, else with their voxel size in millimetres and no orientation.
+
+    They are compressed if `path` ends with .gz.
 
     Raises `InputError` for a unit that cannot be told in millimetres.
     """
@@ -117,13 +144,31 @@ def _header(path: Path, stack: Stack) -> Any:
     header.set_data_dtype(stack.dtype)
     header.set_data_shape(stack.shape[::-1])
     header.set_data_offset(_DATA_OFFSETS[int(header["sizeof_hdr"])])
-    zooms = _millimetres(stack, path)
-    affine = np.diag([*zooms, 1.0])
-    header.set_sform(affine, code="scanner")
-    header.set_qform(affine, code="scanner")
-    header.set_zooms(zooms[: len(stack.shape)])
+    if stack.geometry is not None and stack.geometry.format == "NIfTI":
+        _set_geometry(header, stack.geometry)
+        return header
+    # no affine: any would claim that left and right are known
+    header.set_zooms(_millimetres(stack, path)[: len(stack.shape)])
     header.set_xyzt_units(xyz="mm" if stack.spacing and stack.unit else "unknown")
     return header
+
+
+def _set_geometry(header: Any, geometry: Geometry) -> None:
+    header.set_qform(_matrix(geometry.affines["qform"]), code=geometry.affines["qform"].space)
+    if "sform" in geometry.affines:
+        header.set_sform(_matrix(geometry.affines["sform"]), code=geometry.affines["sform"].space)
+    header.set_xyzt_units(xyz=geometry.units[0])
+
+
+def _matrix(affine: Affine) -> npt.NDArray[np.float64]:
+    columns = [np.array(row) for row in (*affine.directions[::-1], *affine.others) if row is not None][:3]
+    if len(columns) == 2:
+        normal = np.cross(columns[0], columns[1])
+        columns.append(normal / (np.linalg.norm(normal) or 1.0))
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.transpose(columns)
+    matrix[:3, 3] = affine.origin
+    return matrix
 
 
 def _millimetres(stack: Stack, path: Path) -> list[float]:

@@ -16,6 +16,7 @@ from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.formats._axes import UNKNOWN
 from napari_sparseseg.storage.formats._bounds import HEADER_LIMIT, beside, check_claim, unpacked
 from napari_sparseseg.storage.formats._errors import optional, shown
+from napari_sparseseg.storage.formats._geometry import Affine, Geometry
 from napari_sparseseg.storage.formats._image import Opened, ReadOptions
 from napari_sparseseg.storage.formats._lazy import LoadedOnce
 from napari_sparseseg.storage.formats._stack import Stack
@@ -53,6 +54,13 @@ _PACKINGS = {
     **dict.fromkeys(("ASCII", "ascii", "text", "txt"), "text"),
 }
 _SPATIAL_KINDS = ("domain", "space")
+_SPACES = {  # with the number of their dimensions
+    **dict.fromkeys(("right-anterior-superior", "ras", "left-anterior-superior", "las"), 3),
+    **dict.fromkeys(("left-posterior-superior", "lps", "scanner-xyz", "3d-right-handed", "3d-left-handed"), 3),
+    **dict.fromkeys(("right-anterior-superior-time", "rast", "left-anterior-superior-time", "last"), 4),
+    **dict.fromkeys(("left-posterior-superior-time", "lpst", "scanner-xyz-time"), 4),
+    **dict.fromkeys(("3d-right-handed-time", "3d-left-handed-time"), 4),
+}
 _KINDS = {"time": "T", "list": "C", "vector": "C", "RGB-color": "C", "RGBA-color": "C", "none": "C", "???": UNKNOWN}
 
 
@@ -70,7 +78,9 @@ def open_nrrd(path: Path | str, _options: ReadOptions) -> Opened:
     array = _array(path, header, shape, dtype, offset)
     steps, unit = _steps(header, len(shape))
     files = (beside(path, name),) if (name := _data_file(header)) is not None else ()
-    return Opened(array, _axes(header, len(shape)), "NRRD", steps=steps, unit=unit, files=files)
+    geometry = _geometry(header, shape)
+    axes = _axes(header, len(shape))
+    return Opened(array, axes, "NRRD", steps=steps, unit=unit, files=files, geometry=geometry)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -182,8 +192,26 @@ def _length(row: Sequence[float] | None) -> float | None:
     return math.sqrt(math.fsum(float(part) ** 2 for part in row))
 
 
+def _geometry(header: Mapping[str, Any], shape: tuple[int, ...]) -> Geometry | None:
+    """Directions, origin and name of the space; None without directions, or where these do not fit together."""
+    rows = header.get("space directions")
+    if rows is None or len(rows) != len(shape):
+        return None
+    directions = tuple(None if _length(row) is None else tuple(map(float, row)) for row in rows)[::-1]
+    n_dimensions = max((len(row) for row in directions if row is not None), default=0)
+    name = str(header.get("space", ""))
+    space = name if _SPACES.get(name.lower()) == n_dimensions else n_dimensions
+    origin = header.get("space origin")
+    vectors = [row for row in (*directions, origin) if row is not None]
+    units = tuple(str(unit) for unit in header.get("space units", ()))
+    if any(len(row) != n_dimensions for row in vectors) or len(units) not in (0, n_dimensions):
+        return None
+    place = None if origin is None or _length(origin) is None else tuple(map(float, origin))
+    return Geometry("NRRD", shape, {"space": Affine(space, directions, place)}, units)
+
+
 def write_nrrd(file: BinaryIO, _path: Path, stack: Stack) -> None:
-    """Write labels, packed with gzip, which all readers know."""
+    """Write labels with the geometry of a NRRD image, else in a space without name; packed with gzip."""
     file.write(_header(stack).encode("ascii"))
     packer = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     file.writelines(packer.compress(slab.tobytes()) for slab in stack.slabs())
@@ -200,11 +228,29 @@ def _header(stack: Stack) -> str:
         "endian": "little",
         "encoding": "gzip",
     }
-    if stack.spacing is not None:
-        rows = np.diag(stack.spacing[::-1]).tolist()
-        # the number of dimensions of space must come before everything that rests on it
+    # the space must come before everything that rests on it
+    if stack.geometry is not None and stack.geometry.format == "NRRD":
+        affine = stack.geometry.affines["space"]
+        is_named = isinstance(affine.space, str)
+        fields = {"space" if is_named else "space dimension": affine.space} | fields
+        fields["space directions"] = _vectors([row for row in affine.directions[::-1] if row is not None])
+        if affine.origin is not None:
+            fields["space origin"] = _vectors([affine.origin])
+        if stack.geometry.units:
+            fields["space units"] = _quoted(stack.geometry.units)
+    elif stack.spacing is not None:
         fields = {"space dimension": n_axes} | fields
-        fields["space directions"] = " ".join(f"({','.join(map(repr, row))})" for row in rows)
+        fields["space directions"] = _vectors(np.diag(stack.spacing[::-1]).tolist())
         if stack.unit:
-            fields["space units"] = " ".join([f'"{stack.unit}"'] * n_axes)
+            fields["space units"] = _quoted([stack.unit] * n_axes)
     return "\n".join(["NRRD0004", *(f"{name}: {value}" for name, value in fields.items()), "", ""])
+
+
+def _vectors(rows: Sequence[Sequence[float]]) -> str:
+    return " ".join(f"({','.join(repr(float(part)) for part in row)})" for row in rows)
+
+
+def _quoted(units: Sequence[str]) -> str:
+    """Units as a header in ASCII holds them."""
+    names = [unit if unit.isascii() and unit.isprintable() else unit_name(unit) or "" for unit in units]
+    return " ".join(f'"{name.replace(chr(34), "")}"' for name in names)
