@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_sparseseg._inputs import check_budget, open_volumes, read_paint, seed_of
+from napari_sparseseg._inputs import Overlapping, check_budget, open_volumes, read_paint, seed_of
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import checked_spacing
 
@@ -180,6 +180,16 @@ class TestPaint:
     def test_each_image_needs_its_weight(self):
         with pytest.raises(InputError, match="1 weights were passed for 2 images"):
             self.read([painted(), painted()], n=2, weight=[1.0])
+
+    @pytest.mark.parametrize("n", [1, 2])
+    def test_weights_of_zero_are_named_where_nothing_else_is_painted(self, n):
+        zeros = np.zeros((3, 4, 5))
+        with pytest.raises(InputError, match="the weight is 0 wherever something is painted"):
+            self.read([painted()] * n, n=n, weight=[zeros] * n)
+        with pytest.raises(InputError, match="the annotation is 0 everywhere"):
+            self.read([0 * painted()] * n, n=n, weight=[zeros] * n)
+        with pytest.raises(InputError, match="the weight is 0 wherever something is painted"):
+            self.read([painted()] * n, n=n, weight=[zeros] * n, overlapping=Overlapping(1, is_missing_absent=True))
 
     def test_the_annotation_that_is_wrong_is_named(self):
         with pytest.raises(InputError, match="annotation 1 has shape"):

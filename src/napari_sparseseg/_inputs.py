@@ -125,6 +125,8 @@ def read_paint(
         )
         for (array, name), volume, w, o in zip(annotations, volumes, weights, ids, strict=True)
     ]
+    if weight is not None and not any(map(len, paint)):
+        _refuse_weights_of_zero(volumes, annotations, allowed, overlapping=overlapping is not None)
     if overlapping is not None:
         painted = check_overlapping(paint, overlapping.background, is_missing_absent=overlapping.is_missing_absent)
         classes = tuple(sorted({*painted, *known_classes}))
@@ -136,6 +138,22 @@ def read_paint(
         )
     classes = check_classes(paint, unpainted=unpainted, known=known_classes)
     return [drop_uninformative(p, classes) for p in paint], classes
+
+
+def _refuse_weights_of_zero(
+    volumes: Sequence[ArrayVolume],
+    annotations: Sequence[tuple[Any, str]],
+    allowed: Mapping[int, Collection[int]] | None,
+    *,
+    overlapping: bool,
+) -> None:
+    """Say that it is the weights if something is painted, none of which counts."""
+    for (array, name), volume in zip(annotations, volumes, strict=True):
+        if len(read_annotation(array, volume, allowed=allowed, overlapping=overlapping, name=name)):
+            raise InputError(
+                "the weight is 0 wherever something is painted, so nothing can be learnt; give the paint that counts a "
+                "weight above 0, usually 1"
+            )
 
 
 def check_fits(volume: ArrayVolume, spec: ModelSpec) -> None:
