@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_sparseseg._inputs import Overlapping, check_budget, open_volumes, read_paint, seed_of
-from napari_sparseseg.errors import InputError, InputTypeError
+from napari_sparseseg._inputs import Overlapping, Unlabelled, check_budget, open_volumes, read_paint, seed_of
+from napari_sparseseg.errors import InputError, InputTypeError, InputWarning
 from napari_sparseseg.storage._arrays import checked_spacing
 
 NAN, INF = float("nan"), float("inf")
@@ -180,6 +180,20 @@ class TestPaint:
     def test_each_image_needs_its_weight(self):
         with pytest.raises(InputError, match="1 weights were passed for 2 images"):
             self.read([painted(), painted()], n=2, weight=[1.0])
+
+    def test_sets_that_nothing_carries_are_warned_of(self):
+        with pytest.warns(InputWarning, match="what 131 leaves possible, but no voxel that counts carries 131"):
+            self.read([painted(ids=(1, 2)), painted(ids=(2, 130))], n=2, allowed={130: {1, 2}, 131: {1, 9}})
+
+    def test_classes_of_sets_that_are_painted_nowhere_are_warned_of(self):
+        codes, allowed = painted(ids=(1, 2, 130)), {130: {1, 9}}
+        with pytest.warns(InputWarning, match="allowed names the class 9, which is painted nowhere alone"):
+            self.read(codes, allowed=allowed)
+        # nothing is said of what a model knows, what is painted in another volume, or unpainted voxels stand for
+        self.read(codes, allowed=allowed, known_classes=(1, 9))
+        self.read([codes, painted(ids=(9,))], n=2, allowed=allowed)
+        self.read(codes, allowed=allowed, unlabelled=Unlabelled(9))
+        self.read(codes, allowed=allowed, overlapping=Overlapping(2, is_missing_absent=True))
 
     @pytest.mark.parametrize("n", [1, 2])
     def test_weights_of_zero_are_named_where_nothing_else_is_painted(self, n):

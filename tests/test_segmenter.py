@@ -327,7 +327,8 @@ class TestPaint:
     def test_a_class_that_is_only_named_in_a_set_exists(self):
         annotation = PAINT.copy()
         annotation[annotation == 2] = 200
-        segmenter = fitted(annotation=annotation, fit={"allowed": {200: {5, 9}}})
+        with pytest.warns(InputWarning, match="the classes 5, 9, which are painted nowhere alone"):
+            segmenter = fitted(annotation=annotation, fit={"allowed": {200: {5, 9}}})
         assert segmenter.classes_.tolist() == [1, 5, 9]
 
     def test_weight_decides_where_paint_disagrees(self):

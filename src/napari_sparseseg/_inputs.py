@@ -127,6 +127,7 @@ def read_paint(
     ]
     if weight is not None and not any(map(len, paint)):
         _refuse_weights_of_zero(volumes, annotations, allowed, overlapping=overlapping is not None)
+    _warn_of_unused(paint, {*known_classes, *([] if unlabelled is None else [unlabelled.background])}, overlapping)
     if overlapping is not None:
         painted = check_overlapping(paint, overlapping.background, is_missing_absent=overlapping.is_missing_absent)
         classes = tuple(sorted({*painted, *known_classes}))
@@ -154,6 +155,30 @@ def _refuse_weights_of_zero(
                 "the weight is 0 wherever something is painted, so nothing can be learnt; give the paint that counts a "
                 "weight above 0, usually 1"
             )
+
+
+def _warn_of_unused(
+    paint: Sequence[Annotation], known: Collection[int | None], overlapping: Overlapping | None
+) -> None:
+    """Warn of sets that nothing carries, and, where classes exclude each other, of their classes that nothing shows.
+
+    What was learnt before, or what unpainted voxels stand for, is `known`.
+    """
+    sets = {code: names for annotation in paint for code, names in annotation.allowed.items()}
+    codes = {code for annotation in paint for code in np.unique(annotation.codes).tolist()}
+    for code in sorted(sets.keys() - codes):
+        text = (
+            f"allowed says what {code} leaves possible, but no voxel that counts carries {code}; is it another label?"
+        )
+        warnings.warn(text, InputWarning, stacklevel=5)
+    named = {class_id for code in codes & sets.keys() for class_id in sets[code]}
+    alone = named - codes - set(known)
+    if alone and overlapping is None:
+        are, them = ("is", "it") if len(alone) == 1 else ("are", "them")
+        text = (
+            f"allowed names the {_listed(alone)}, which {are} painted nowhere alone, so little can be learnt of {them}"
+        )
+        warnings.warn(text, InputWarning, stacklevel=5)
 
 
 def check_fits(volume: ArrayVolume, spec: ModelSpec) -> None:
