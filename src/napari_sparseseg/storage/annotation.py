@@ -366,5 +366,5 @@ def _check_n_classes(classes: Collection[int]) -> None:
     if len(classes) > MAX_CLASSES:
         raise InputError(
             f"{len(classes)} classes are painted, but at most {MAX_CLASSES} can be told apart; merge some (one label "
-            "for each class, not for each object)"
+            "for each class, not for each object; or is this the image?)"
         )
