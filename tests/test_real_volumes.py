@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
@@ -45,7 +47,8 @@ def test_pixels_alone_tell_less_but_something(load_case):
 
 
 def test_a_second_volume_makes_it_better_on_that(hippocampus, load_case):
-    case, segmenter = hippocampus
+    case, fitted = hippocampus
+    segmenter = deepcopy(fitted)  # other tests need it as it was
     volumes = {"second": ("msd_hippocampus_01", None)}
     other = load_case("second/ortho3", volumes)
     before = foreground_dice(segmenter.predict(other.image), other.truth, other.scored)
