@@ -115,6 +115,7 @@ class TestWrongCodes:
         ("array", "said"),
         [
             (paint(dtype="i2", _1_2_3=-1), ["annotation holds -1 at index (1, 2, 3)", "cannot be negative"]),
+            (paint(dtype="i4", _0_0_0=-1), ["-1 stands for unpainted", "add 1 to all values", "class 0"]),
             (paint((5, 6), "i2", _2_3=-7), ["annotation holds -7 at index (2, 3)"]),
             (paint(_1_2_3=255), ["annotation holds 255 at index (1, 2, 3)", "255 is reserved"]),
             (paint(dtype="u8", _1_2_3=2**64 - 1), ["18446744073709551615", "largest usable label is 254"]),

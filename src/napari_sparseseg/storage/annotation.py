@@ -216,7 +216,10 @@ def _check_codes(codes: npt.NDArray[Any], coordinates: npt.NDArray[Any], paint: 
     if codes.dtype.kind == "f":
         remedy = "codes are whole numbers: round them, e.g. with numpy.rint (or is this the image?)"
         _refuse(codes != np.trunc(codes), codes, coordinates, paint, remedy)
-    remedy = "codes cannot be negative: 0 is unpainted and classes start at 1, so replace it"
+    remedy = (
+        "codes cannot be negative: 0 is unpainted and classes start at 1; where -1 stands for unpainted, add 1 to all "
+        "values, since replacing it by 0 would take class 0 for unpainted as well (or is this the image?)"
+    )
     _refuse(codes < 0, codes, coordinates, paint, remedy)
     remedy = (
         f"255 is reserved and the largest usable label is {MAX_CODE}: relabel, e.g. with "
