@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 
 import pytest
 
@@ -52,6 +53,12 @@ def test_large_counts_are_written_in_full(tmp_path):
 def test_no_name_becomes_a_formula(tmp_path, name):
     write_amounts(tmp_path / "t.csv", class_amounts(name, {1: 1}))
     assert read(tmp_path / "t.csv")[0]["file"] == f"'{name}"
+
+
+def test_a_name_that_is_no_utf_8_is_written_so_that_it_can_be_found_again(tmp_path):
+    name = os.fsdecode(b"bad\xff.tif")
+    write_amounts(tmp_path / "t.csv", class_amounts(name, {1: 1}))
+    assert read(tmp_path / "t.csv")[0]["file"].encode("ascii").decode("unicode_escape") == name
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):

@@ -64,11 +64,13 @@ def class_amounts(
 def write_amounts(path: str | os.PathLike[str], rows: Iterable[ClassAmount], *, overwrite: bool = False) -> None:
     """Write rows to a CSV file with a header (UTF-8, decimal points, empty where unknown), whole or not at all.
 
+    What is no UTF-8 in a file's name is written as Python escapes it in a str.
+
     Raises `InputError` if something lies at `path` and `overwrite` is not set, and for a disk that is full.
     """
     with (
         written_whole(path, overwrite=overwrite, is_kind=Path.is_file, kind="file") as partial,
-        partial.open("w", newline="", encoding="utf-8") as file,
+        partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         table = csv.writer(file)
         table.writerow(field.name for field in fields(ClassAmount))
