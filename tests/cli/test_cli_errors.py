@@ -250,6 +250,20 @@ class TestBeforeTheWork:
         result = invoke("predict", files.model, tmp_path / "link.tif", "-o", files.image, "--overwrite")
         self.check(result, 1, "is an input as well")
 
+    @pytest.mark.parametrize("command", ["predict", "objects"])
+    def test_two_outputs_are_two_files(self, invoke, files, tmp_path, command):
+        out = tmp_path / "labels.tif"
+        result = invoke(command, files.model, files.image, "-o", out, "--table", tmp_path / "." / "labels.tif")
+        self.check(result, 1, "labels.tif is named for two outputs; choose another name for one of them")
+        assert not out.exists()
+
+    def test_no_map_replaces_the_labels(self, invoke, files, tmp_path):
+        base = ["predict", files.model, files.image, "-o", tmp_path / "l.zarr", "--probabilities"]
+        self.check(invoke(*base, tmp_path / "l.zarr"), 1, "l.zarr is named for two outputs")
+        base = ["predict", files.model, files.image, "-o", tmp_path / "p.zarr/l.zarr", "--probabilities"]
+        (tmp_path / "p.zarr").mkdir()
+        self.check(invoke(*base, tmp_path / "p.zarr"), 1, "p.zarr holds another output")
+
     @pytest.mark.parametrize("name", ["labels.tif", "labels.ome.zarr", "mine"])
     def test_several_images_need_a_folder(self, invoke, files, tmp_path, name):
         (tmp_path / "mine").write_text("mine")

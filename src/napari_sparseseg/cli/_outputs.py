@@ -18,22 +18,42 @@ if TYPE_CHECKING:
     from napari_sparseseg.segmenter import SparseSegmenter
 
 
-def check_free(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
-    """Raise `InputError` if `path` is taken, is or holds one of the inputs, or if its folder cannot be written to."""
+def check_free(
+    path: Path, *, overwrite: bool, inputs: Sequence[Path | str], outputs: Sequence[Path | str] = ()
+) -> None:
+    """Raise `InputError` if `path` is taken, or if its folder cannot be written to.
+
+    Nor may it be or hold one of the inputs or of the other outputs.
+    """
     from napari_sparseseg.storage.atomic import check_folder
 
     for source in inputs:
-        _check_apart(path, source)
+        if _is_same(path, source):
+            raise InputError(f"{path} is an input as well, and inputs are never replaced; choose another name")
+        if _holds(path, source):
+            raise InputError(f"{path} holds the input {source}, and inputs are never replaced; choose another name")
+    for other in outputs:
+        if _is_same(path, other):
+            raise InputError(f"{path} is named for two outputs; choose another name for one of them")
+        if _holds(path, other):
+            raise InputError(f"{path} holds another output, {other}; choose another name for one of them")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; add --overwrite to replace it, or choose another name")
     check_folder(path)
 
 
-def check_file(path: Path, *, overwrite: bool, inputs: Sequence[Path | str], example: str) -> None:
+def check_file(
+    path: Path,
+    *,
+    overwrite: bool,
+    inputs: Sequence[Path | str],
+    example: str,
+    outputs: Sequence[Path | str] = (),
+) -> None:
     """As `check_free`, for an output that is one file."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it, such as {path / example}")
-    check_free(path, overwrite=overwrite, inputs=inputs)
+    check_free(path, overwrite=overwrite, inputs=inputs, outputs=outputs)
 
 
 def check_model(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
@@ -45,21 +65,24 @@ def check_model(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) ->
         raise InputError(f"{path} exists and is not a model, so it is not replaced; choose another name")
 
 
-def check_labels(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
+def check_labels(
+    path: Path, *, overwrite: bool, inputs: Sequence[Path | str], outputs: Sequence[Path | str] = ()
+) -> None:
     """As `check_free`, for labels, whose format is told by the ending."""
     from napari_sparseseg.storage.formats import check_output
 
-    check_free(path, overwrite=overwrite, inputs=inputs)
+    check_free(path, overwrite=overwrite, inputs=inputs, outputs=outputs)
     check_output(path, overwrite=overwrite)
 
 
-def _check_apart(path: Path, source: Path | str) -> None:
-    target, place = Path(os.path.realpath(path)), Path(os.path.realpath(source))
+def _is_same(path: Path, other: Path | str) -> bool:
+    target, place = Path(os.path.realpath(path)), Path(os.path.realpath(other))
     # by the file too: on some systems names differ in capitals only
-    if target == place or (target.exists() and place.exists() and target.samefile(place)):
-        raise InputError(f"{path} is an input as well, and inputs are never replaced; choose another name")
-    if target in place.parents:
-        raise InputError(f"{path} holds the input {source}, and inputs are never replaced; choose another name")
+    return target == place or (target.exists() and place.exists() and target.samefile(place))
+
+
+def _holds(path: Path, other: Path | str) -> bool:
+    return Path(os.path.realpath(path)) in Path(os.path.realpath(other)).parents
 
 
 def check_holds_time(labels: Path, probabilities: Path | None = None) -> None:
@@ -77,12 +100,14 @@ def check_map_holds_time(path: Path, name: str) -> None:
         raise InputError(f"{name} of a time series cannot be written as OME-Zarr; choose {path.with_suffix('.npy')}")
 
 
-def check_map(path: Path, name: str, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
+def check_map(
+    path: Path, name: str, *, overwrite: bool, inputs: Sequence[Path | str], outputs: Sequence[Path | str] = ()
+) -> None:
     """As `check_labels`, for probabilities and other values of all voxels, which are called `name`."""
     if path.suffix not in (".npy", ".zarr"):
         verb = "is" if name == "novelty" else "are"
         raise InputError(f"{name} {verb} written as .ome.zarr or .npy, but {path} is neither; choose one of these")
-    check_labels(path, overwrite=overwrite, inputs=inputs)
+    check_labels(path, overwrite=overwrite, inputs=inputs, outputs=outputs)
 
 
 def write_map(path: Path, frames: Sequence[npt.NDArray[Any]], image: Image, *, overwrite: bool) -> None:

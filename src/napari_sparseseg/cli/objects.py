@@ -104,7 +104,7 @@ def objects(
 
     check_labels(output, overwrite=overwrite, inputs=[model, image])
     if table is not None:
-        check_file(table, overwrite=overwrite, inputs=[model, image, output], example="objects.csv")
+        check_file(table, overwrite=overwrite, inputs=[model, image], outputs=[output], example="objects.csv")
     started = time.perf_counter()
     segmenter = open_model(model, device=device)
     for group, changes in values.items():

@@ -201,8 +201,8 @@ class _Plan:
             self.folder.mkdir(parents=True, exist_ok=True)
         _check_outputs(self.outputs, maps, overwrite=overwrite, inputs=inputs)
         if table is not None:
-            written = [*inputs, *self.outputs, *maps.values()]
-            check_file(table, overwrite=overwrite, inputs=written, example="amounts.csv")
+            written = [*self.outputs, *maps.values()]
+            check_file(table, overwrite=overwrite, inputs=inputs, outputs=written, example="amounts.csv")
 
 
 def _plan_outputs(images: Sequence[str], output: Path, suffix: str | None, maps: Mapping[str, Path]) -> _Plan:
@@ -268,9 +268,9 @@ def _check_outputs(
 
     for output in outputs:
         check_labels(output, overwrite=overwrite, inputs=inputs)
-    written = [*inputs, *outputs]
+    written = [*outputs]
     for name, path in maps.items():
-        check_map(path, name, overwrite=overwrite, inputs=written)
+        check_map(path, name, overwrite=overwrite, inputs=inputs, outputs=written)
         written.append(path)
 
 
