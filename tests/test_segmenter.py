@@ -812,6 +812,12 @@ class TestRepr:
         segmenter = fitted(image, paint(truth), max_steps=5)
         assert repr(segmenter).endswith(f", Dice estimate {segmenter.history_[-1].dice:.2f}")
 
+    def test_the_pixel_classifier_alone_has_an_estimate_as_well(self):
+        image, truth = make_image((12, 60, 60))
+        alone, first = (fitted(image, paint(truth), max_steps=n) for n in (0, 1))
+        assert alone.history_[-1].dice == first.history_[-1].dice is not None
+        assert "0 steps, Dice estimate" in repr(alone)
+
 
 class TestProgress:
     def test_bars_tell_step_loss_dice_and_time(self, capsys):

@@ -50,6 +50,8 @@ class Learnt:
                 if (callback is not None and callback(timed) is False) or budget.is_over(step):
                     break
             self.trainer.finish()
+        if self.history and self.history[-1].dice is None:  # the pixel head is checked after its last step
+            self.history[-1] = replace(self.history[-1], dice=self.trainer.dice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from command_line import SMALL, SPACING, call, make_volume, one_thread, paint, r
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
+from napari_sparseseg.engine.budget import Budget
 from napari_sparseseg.segmenter import SparseSegmenter
 from napari_sparseseg.storage.project.project import Project
 
@@ -52,6 +53,16 @@ class TestTrain:
         assert rows["Model"] == str(tmp_path / "m")
         assert "flatters" in rows["Dice"]
         assert result.stderr == ""
+
+    def test_the_pixel_classifier_alone_has_an_estimate_too(self, invoke, files, tmp_path):
+        result = invoke("train", files.image, files.annotation, "-o", tmp_path / "m", *SMALL, "--steps", 0)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "flatters" in table(result.stdout)["Dice"]
+
+    def test_without_an_estimate_it_says_that_the_time_ended(self, invoke, files, tmp_path, monkeypatch):
+        monkeypatch.setattr(Budget, "is_over", lambda *_: True)
+        result = invoke("train", files.image, files.annotation, "-o", tmp_path / "m", *SMALL)
+        assert table(result.stdout)["Dice"] == "not estimated: the time ended before"
 
     def test_a_label_may_stand_for_several_classes(self, invoke, files, tmp_path):
         codes = tifffile.imread(files.annotation).copy()

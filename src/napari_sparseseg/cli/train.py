@@ -186,7 +186,7 @@ def train(
         paint = _with_suggestions(paint, segmenter, suggest)
     _fit(segmenter, paint, begin, seconds=_SECONDS if seconds is None and steps is None else seconds, steps=steps)
     write_model(output, segmenter, overwrite=overwrite)
-    _print_result(segmenter, output, paint.images[0].unit, paint.n_suggested)
+    _print_result(segmenter, output, paint.images[0].unit, paint.n_suggested, has_steps=steps != 0)
     _warn_of_result(segmenter, steps)
 
 
@@ -380,14 +380,17 @@ def _warn_of_result(segmenter: SparseSegmenter, steps: int | None) -> None:
         warn("the time was enough for the pixel classifier only; with more --seconds the network learns as well.")
 
 
-def _print_result(segmenter: SparseSegmenter, output: Path, unit: str | None, n_suggested: int | None) -> None:
+def _print_result(
+    segmenter: SparseSegmenter, output: Path, unit: str | None, n_suggested: int | None, *, has_steps: bool
+) -> None:
     last = segmenter.history_[-1] if segmenter.history_ else None
     dice = last.dice if last else None
-    estimate = (
-        f"{dice:.3f}, estimated on paint that was held out; it lies beside what was learnt, which flatters"
-        if dice is not None
-        else "not estimated: no part of the paint could be held out"
-    )
+    if dice is not None:
+        estimate = f"{dice:.3f}, estimated on paint that was held out; it lies beside what was learnt, which flatters"
+    elif last and last.phase == "pixel" and has_steps:
+        estimate = "not estimated: the time ended before"
+    else:
+        estimate = "not estimated: no part of the paint could be held out"
     rows = [
         ("Classes", ", ".join(map(str, segmenter.classes_))),
         ("Steps", str(segmenter.n_steps_)),
