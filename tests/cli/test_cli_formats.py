@@ -148,3 +148,13 @@ def test_another_voxel_size_leaves_the_place_unknown(invoke, files, tmp_path):
     assert invoke("predict", files.model, image, "-o", out, "--overwrite", "--spacing", "9,5,5").exit_code == 0
     assert placed(out)[1:] == (0, 0)
     assert nibabel.load(out).header.get_zooms() == pytest.approx([0.005, 0.005, 0.009])
+
+
+def test_info_tells_that_a_file_holds_several_images(invoke, tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for shape in ((5, 8, 9), (12, 13)):
+            file.write(np.ones(shape, np.uint8), photometric="minisblack")
+    done = invoke("info", tmp_path / "a.tif", "--axes", "ZYX")
+    assert "Images      2 in this file, of which the first is used" in done.stdout
+    tifffile.imwrite(tmp_path / "b.tif", np.ones((8, 9), np.uint8))
+    assert "Images" not in invoke("info", tmp_path / "b.tif").stdout

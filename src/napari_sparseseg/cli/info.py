@@ -125,6 +125,8 @@ def _image_rows(path: str, axes: str | None) -> list[tuple[str, str]]:
         rows.append(("Channels", ", ".join(image.channel_names)))
     if image.class_names:
         rows.append(("Classes", ", ".join(f"{i} {name}" for i, name in sorted(image.class_names.items()))))
+    if image.n_series > 1:
+        rows.append(("Images", f"{image.n_series} in this file, of which the first is used"))
     if image.n_levels > 1:
         rows.append(("Levels", f"{image.n_levels} resolutions, of which the finest is used"))
     return rows

@@ -68,6 +68,7 @@ class TestPlain:
             writer.write(make_image((24, 18)), metadata=None)
             writer.write(make_image((5, 6, 7)), photometric="minisblack", metadata=None)
         assert open_image(path, series=1).array.shape == (5, 6, 7)
+        assert open_image(path).n_series == 2
         with pytest.raises(InputError, match=r"image.tif has 2 image\(s\), so there is no series 2"):
             open_image(path, series=2)
 

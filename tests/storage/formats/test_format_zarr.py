@@ -115,6 +115,7 @@ class TestVersion04:
         write_ome_zarr_04(path / "1", make_image((7, 20, 10)), SPACING)
         assert open_image(path).array.shape == (5, 24, 18)
         assert open_image(path, series=1).array.shape == (7, 20, 10)
+        assert open_image(path).n_series == 2
         with pytest.raises(InputError, match="has no series 2; choose one of 0, 1"):
             open_image(path, series=2)
 

@@ -29,7 +29,8 @@ class ImageFile:
     None if the file does not tell it for each of them. `offset` is the position of the first voxel along the same
     axes, 0 where nothing is told: a coarser level begins half a voxel later than the finest. `class_names` are those
     that a file of labels carries. `geometry` is the orientation and position of these axes that a header of NIfTI or
-    NRRD tells, for labels of the same format.
+    NRRD tells, for labels of the same format. `n_series` counts the images that the file holds, of which this is
+    one; those in a zarr on a server are not counted.
     """
 
     path: Path | str
@@ -43,6 +44,7 @@ class ImageFile:
     class_names: Mapping[int, str] = field(default_factory=dict)
     offset: tuple[float, ...] = ()
     geometry: Geometry | None = None
+    n_series: int = 1
 
     @property
     def channel_axis(self) -> int | None:
@@ -110,6 +112,7 @@ class Opened:
     offset: Steps | None = None
     files: tuple[Path, ...] = ()
     geometry: Geometry | None = None
+    n_series: int = 1
 
 
 Reader = Callable[[Path | str, ReadOptions], Opened]
@@ -135,6 +138,7 @@ def presented(opened: Opened, path: Path | str, reader: Reader, options: ReadOpt
         channel_names=opened.channel_names,
         format=opened.format,
         n_levels=opened.n_levels,
+        n_series=opened.n_series,
         class_names=opened.class_names,
         offset=_offset(letters, order, opened.offset if spacing else None),
         geometry=opened.geometry and opened.geometry.along([i for i in order if letters[i] in "ZYX"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,15 @@ def _open_converted(group: zarr.Group, path: Path | str, options: ReadOptions) -
     """One image of those that bioformats2raw writes into a group, named by their numbers."""
     name = str(options.series)
     if not isinstance(group.get(name), zarr.Group):
-        numbers = sorted(int(key) for key in _listed(group.group_keys, path) if key.isdecimal())
+        numbers = _numbers(group, path)
         raise InputError(f"{path} has no series {name}; choose one of {', '.join(map(str, numbers)) or 'none'}")
-    return open_zarr(f"{path}/{name}", ReadOptions(options.axes, options.level))
+    found = open_zarr(f"{path}/{name}", ReadOptions(options.axes, options.level))
+    # on a server a listing takes time, and may not be allowed
+    return replace(found, n_series=len(_numbers(group, path))) if isinstance(path, Path) else found
+
+
+def _numbers(group: zarr.Group, path: Path | str) -> list[int]:
+    return sorted(int(key) for key in _listed(group.group_keys, path) if key.isdecimal())
 
 
 def _check_is_image(ome: Mapping[str, Any], group: zarr.Group, path: Path | str) -> None:

@@ -59,6 +59,7 @@ def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
         files = _other_files(level, path)
         axes = _axes(level, path)
         steps, unit, names = _calibration(tiff, options.series)
+        n_levels, n_series = len(series.levels), len(tiff.series)
     zoom = [full / size for full, size in zip(series.shape, level.shape, strict=True)]
     by_axis = tuple(
         _times(steps.get(letter, steps.get("Z")), factor) for letter, factor in zip(axes, zoom, strict=True)
@@ -66,7 +67,7 @@ def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
     # voxels of a coarser level are means, whose centres lie between those of the finest
     offset = tuple(_times(step, (1 - 1 / factor) / 2) for step, factor in zip(by_axis, zoom, strict=True))
     kind = "OME-TIFF" if tiff.is_ome else "ImageJ TIFF" if tiff.is_imagej else "TIFF"
-    return Opened(array, axes, kind, by_axis, unit, names, len(series.levels), offset=offset, files=files)
+    return Opened(array, axes, kind, by_axis, unit, names, n_levels, offset=offset, files=files, n_series=n_series)
 
 
 def _check_names(tiff: Any, path: Path | str) -> None:
