@@ -300,13 +300,15 @@ class TestLayouts:
             assert segmenter.predict(np.full(SHAPE, 7, np.uint8)).shape == SHAPE
 
     def test_nothing_that_was_passed_is_modified(self):
-        image, annotation, weight = IMAGE.astype(np.float32), PAINT.copy(), np.ones(SHAPE, np.float32)
+        with_set = PAINT.copy()
+        with_set[0, 0, 0] = 130
+        image, annotation, weight = IMAGE.astype(np.float32), with_set.copy(), np.ones(SHAPE, np.float32)
         allowed = {130: {1, 2}}
         segmenter = fitted(image, annotation, fit={"weight": weight, "allowed": allowed})
         segmenter.predict(image)
         segmenter.score(image, TRUTH)
         np.testing.assert_array_equal(image, IMAGE)
-        np.testing.assert_array_equal(annotation, PAINT)
+        np.testing.assert_array_equal(annotation, with_set)
         assert (weight == 1).all()
         assert allowed == {130: {1, 2}}
 

@@ -127,10 +127,10 @@ def read_paint(
     ]
     if weight is not None and not any(map(len, paint)):
         _refuse_weights_of_zero(volumes, annotations, allowed, overlapping=overlapping is not None)
-    _warn_of_unused(paint, {*known_classes, *([] if unlabelled is None else [unlabelled.background])}, overlapping)
     if overlapping is not None:
         painted = check_overlapping(paint, overlapping.background, is_missing_absent=overlapping.is_missing_absent)
         classes = tuple(sorted({*painted, *known_classes}))
+        _warn_of_unused(paint)
         return [drop_silent(p, classes, overlapping.background) for p in paint], classes
     unpainted = unlabelled.class_id(paint) if unlabelled else None
     if unpainted is not None and unpainted in (allowed or {}):
@@ -138,6 +138,8 @@ def read_paint(
             f"background={unpainted} is a key of allowed and so not a class; take another id for one of the two"
         )
     classes = check_classes(paint, unpainted=unpainted, known=known_classes)
+    _warn_of_unused(paint)
+    _warn_of_unpainted(paint, {unpainted, *known_classes})
     return [drop_uninformative(p, classes) for p in paint], classes
 
 
@@ -157,28 +159,32 @@ def _refuse_weights_of_zero(
             )
 
 
-def _warn_of_unused(
-    paint: Sequence[Annotation], known: Collection[int | None], overlapping: Overlapping | None
-) -> None:
-    """Warn of sets that nothing carries, and, where classes exclude each other, of their classes that nothing shows.
-
-    What was learnt before, or what unpainted voxels stand for, is `known`.
-    """
-    sets = {code: names for annotation in paint for code, names in annotation.allowed.items()}
-    codes = {code for annotation in paint for code in np.unique(annotation.codes).tolist()}
+def _warn_of_unused(paint: Sequence[Annotation]) -> None:
+    """Warn of sets of classes that nothing carries."""
+    sets, codes = _sets_and_codes(paint)
     for code in sorted(sets.keys() - codes):
         text = (
             f"allowed says what {code} leaves possible, but no voxel that counts carries {code}; is it another label?"
         )
         warnings.warn(text, InputWarning, stacklevel=5)
+
+
+def _warn_of_unpainted(paint: Sequence[Annotation], known: Collection[int | None]) -> None:
+    """Warn of classes that only sets name, except `known` ones: learnt before, or meant by unpainted voxels."""
+    sets, codes = _sets_and_codes(paint)
     named = {class_id for code in codes & sets.keys() for class_id in sets[code]}
-    alone = named - codes - set(known)
-    if alone and overlapping is None:
+    if alone := named - codes - set(known):
         are, them = ("is", "it") if len(alone) == 1 else ("are", "them")
         text = (
             f"allowed names the {_listed(alone)}, which {are} painted nowhere alone, so little can be learnt of {them}"
         )
         warnings.warn(text, InputWarning, stacklevel=5)
+
+
+def _sets_and_codes(paint: Sequence[Annotation]) -> tuple[dict[int, frozenset[int]], set[int]]:
+    """The sets of allowed classes by their code, and the codes that are painted, over all volumes."""
+    sets = {code: names for annotation in paint for code, names in annotation.allowed.items()}
+    return sets, {code for annotation in paint for code in np.unique(annotation.codes).tolist()}
 
 
 def check_fits(volume: ArrayVolume, spec: ModelSpec) -> None:
