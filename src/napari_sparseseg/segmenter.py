@@ -317,7 +317,8 @@ class SparseSegmenter:
         -------
         list of SliceAdvice
             Axis and index of each slice, its score, 0..1, and the voxel (z, y, x) at which to start painting: with a
-            model the one on the slice where it is least sure.
+            model the one on the slice where it is least sure. The order counts, not the scores: that of "uncertainty"
+            is a mean over what is left around a slice once those before it are painted, and may rise along the list.
 
         Raises
         ------

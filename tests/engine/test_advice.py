@@ -126,6 +126,16 @@ class TestByUncertainty:
         assert sorted(advice.index for advice in found) == sorted(known - painted)
         assert all(0 < advice.score <= 1 for advice in found)
 
+    def test_a_score_is_the_worth_beside_the_slices_before_and_may_rise(self):
+        profile = np.zeros(32)
+        profile[[2, 30]] = 0.3, 0.4
+        found = list(islice(by_uncertainty((32, 9, 9), {0: profile}, {0: {16}}), 3))
+
+        for number, suggested in enumerate(found):
+            worth = worth_of_slices(profile, {16, *(before.index for before in found[:number])})
+            assert suggested.score == worth[suggested.index] == worth.max()
+        assert any(b.score > a.score for a, b in pairwise(found))
+
     def test_where_the_network_is_sure_of_all_slices_are_spread_evenly(self):
         found = sorted(advice.index for advice in islice(by_uncertainty((31, 9, 9), {0: np.zeros(31)}, {0: {15}}), 2))
 

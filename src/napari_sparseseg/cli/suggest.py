@@ -60,7 +60,9 @@ def suggest(
     """Suggest slices to paint next, best first.
 
     Each is chosen as if those before it were painted already. Slices and spots count voxels from 0; the spot is where
-    the model is least sure on the slice.
+    the model is least sure on the slice. The score is the share of its orientation that the gap around a slice takes
+    up, or, for uncertainty, how unsure the model is around it, away from painted slices and those before it. The latter
+    may rise down the list, whose order counts.
     """
     orientations = _parse_axes(across)
     chosen = next((name for name in _METHODS if name == method), None)

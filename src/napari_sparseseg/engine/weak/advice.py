@@ -49,8 +49,10 @@ _LONGEST_VOXEL = 3.0  # relative to their width, on a slice that can be painted 
 class SliceAdvice:
     """A slice worth painting: the plane at `index` across `axis` (0 z, 1 y, 2 x); start at the voxel `spot` (z, y, x).
 
-    `score`, 0..1, compares slices of one method: the share of the orientation that the gap around the slice takes up,
-    or the mean uncertainty of the voxels around it that no painted slice tells about.
+    `score`, 0..1, is what slices are chosen by, as if those suggested before were painted. By intervals it is the share
+    of the orientation that the gap around the slice takes up, which never rises along a list. By uncertainty it is the
+    mean uncertainty around the slice of what no painted one tells about, within a distance that shrinks as more slices
+    are painted, so it may rise along a list, of which the order counts.
     """
 
     axis: int
