@@ -346,9 +346,9 @@ def used_mb(folder: Path) -> float:
 
 def wait(seconds: float) -> None:
     """Let the GUI run."""
-    from qtpy.QtTest import QTest
+    from hand import let_live
 
-    QTest.qWait(int(1000 * seconds))
+    let_live(seconds)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

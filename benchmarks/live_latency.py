@@ -27,9 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import napari
 import numpy as np
-from hand import Hand
+from hand import Hand, let_live
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtTest import QTest
 from scipy import ndimage
 
 from napari_sparseseg.live.board import Generation
@@ -144,18 +143,18 @@ def lateness(painter: Painter, session: Session, seconds: float, n_turns: int) -
     for _ in range(n_turns):
         session.live.pause()
         session.live.set_live(False)
-        wait(1)
+        let_live(1)
         with painter.painting():
             alone.append(measure_lateness(seconds))
         session.live.set_live(True)
         session.live.start()
-        wait(2)
+        let_live(2)
         with painter.painting(), counted_steps(session) as n_steps:
             training.append(measure_lateness(seconds))
         painted_rate.append(n_steps() / seconds)
-        wait(1)
+        let_live(1)
         with counted_steps(session) as n_steps:
-            wait(seconds)
+            let_live(seconds)
         idle_rate.append(n_steps() / seconds)
     figures = {}
     for name, turns in (("painting", alone), ("training", training)):
@@ -181,7 +180,7 @@ def measure_lateness(seconds: float) -> list[float]:
     timer.setTimerType(Qt.PreciseTimer)
     timer.timeout.connect(tick)
     timer.start(TICK_MS)
-    wait(seconds)
+    let_live(seconds)
     timer.stop()
     return late
 
@@ -207,7 +206,7 @@ def first_prediction(painter: Painter, session: Session) -> float:
 def correction_to_update(painter: Painter, session: Session, class_id: int) -> float:
     """From the end of a stroke on the prediction to a tile on screen that has learnt it."""
     session.live.start()
-    wait(2)
+    let_live(2)
     changes: list[PaintChange] = []
     session.live.events.paint_changed.connect(changes.append)
     with shown_tiles(session) as tiles:
@@ -239,7 +238,7 @@ def slice_change_to_prediction(viewer: napari.Viewer, session: Session, z: int) 
 def close(viewer: napari.Viewer, session: Session) -> float:
     """From closing the window while training to the end of the thread."""
     session.live.start()
-    wait(2)
+    let_live(2)
     started = time.perf_counter()
     viewer.close()
     wait_until(lambda: all(thread.name != "sparseseg compute" for thread in threading.enumerate()))
@@ -257,18 +256,13 @@ def shown_tiles(session: Session) -> Iterator[list[TileUpdate]]:
         session.relay.tiles.disconnect(tiles.extend)
 
 
-def wait(seconds: float) -> None:
-    """Let the GUI run."""
-    QTest.qWait(int(1000 * seconds))
-
-
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Let the GUI run until something is true."""
     end = time.perf_counter() + seconds
     while not condition():
         if time.perf_counter() > end:
             raise TimeoutError("what was waited for did not happen")
-        QTest.qWait(2)
+        let_live(0.002)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,25 @@ from itertools import pairwise
 
 import napari
 import numpy as np
-from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtCore import QEvent, QEventLoop, QPoint, QPointF, Qt, QTimer
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
-_PAUSE_MS = 12  # vispy drops a move that comes within 10 ms of the one before
+_PAUSE = 0.012  # seconds; vispy drops a move that comes within 10 ms of the one before
+
+
+def let_live(seconds: float) -> None:
+    """Let the application live for a while, and rest where there is nothing to do.
+
+    vispy replaces `QTest.qWait` by one that computes all the time, at the cost of the thread that trains.
+    """
+    loop, timer = QEventLoop(), QTimer()
+    timer.setSingleShot(True)
+    timer.setTimerType(Qt.TimerType.PreciseTimer)
+    timer.timeout.connect(loop.quit)
+    timer.start(round(1000 * seconds))
+    loop.exec()
 
 
 class Hand:
@@ -35,7 +48,7 @@ class Hand:
         for start, end in pairwise(points):
             for point in np.linspace(start, end, steps + 1)[1:]:
                 self.move(point)
-                QTest.qWait(_PAUSE_MS)
+                let_live(_PAUSE)
         self.move(points[-1])
         self.release(points[-1])
 

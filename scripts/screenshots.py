@@ -18,7 +18,7 @@ os.environ["SPARSESEG_HOME"] = tempfile.mkdtemp()
 
 import napari
 import numpy as np
-from hand import Hand
+from hand import Hand, let_live
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QWidget
@@ -82,7 +82,7 @@ class Tutorial:
         for place in self.places(NUCLEUS, 24, 2):
             self.dab(place)
         self.wait_for(lambda: bool(self.session.live.labels(0)[24].all()))
-        QTest.qWait(700)
+        let_live(0.7)
         self.picture("2-first-prediction")
 
     def add_a_class(self) -> None:
@@ -141,13 +141,13 @@ class Tutorial:
         """Close the viewer, and open the project in a new one."""
         project = self.session.project.path if self.session.project else None
         self.viewer.close()
-        QTest.qWait(500)
+        let_live(0.5)
         self.viewer = napari.Viewer(show=True)
         self.viewer.window.resize(1280, 860)
         self.viewer.theme = "dark"
         self.hand = Hand(self.viewer)
         self.viewer.open(project, plugin="napari-sparseseg")
-        QTest.qWait(100)
+        let_live(0.1)
         self.session = session_of(self.viewer)
         self.wait_for(lambda: self.session.live.status.has_model)
         self.picture("9-come-back", seconds=2)
@@ -180,12 +180,12 @@ class Tutorial:
         for tool, points in (("merge", self.neighbours), ("split", self.ends), ("delete", self.smallest)):
             self.click(panel._tools[tool])
             self.hand.stroke(*(self.world(place) for place in points()))
-            QTest.qWait(300)
+            let_live(0.3)
         self.click(panel._tools["delete"])
         count = found.count(0)
         self.wait_for(lambda: len(bridge.found.table.table.rows) == count, seconds=60)
         self.dock._scroll.ensureWidgetVisible(panel.table)
-        QTest.qWait(300)
+        let_live(0.3)
         view = panel.table._view
         header = view.horizontalHeader()
         volume = QPoint(header.sectionViewportPosition(2) + header.sectionSize(2) // 2, 8)
@@ -242,7 +242,7 @@ class Tutorial:
         """A click on a control of the dock."""
         where = widget.rect().center() if place is None else place
         QTest.mouseClick(widget, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, where)
-        QTest.qWait(100)
+        let_live(0.1)
 
     def world(self, place: tuple[int, int]) -> tuple[float, float]:
         """Where a voxel of the slice on screen lies."""
@@ -278,7 +278,7 @@ class Tutorial:
     def go_to(self, axis: int, index: int) -> None:
         """Move the slider."""
         self.viewer.dims.set_point(axis, index * self.sample.spacing[axis])
-        QTest.qWait(100)
+        let_live(0.1)
 
     def is_mostly_fresh(self) -> bool:
         """Whether nearly the whole volume is predicted."""
@@ -289,11 +289,11 @@ class Tutorial:
         """Let the window live until something is true."""
         end = time.perf_counter() + seconds
         while not condition() and time.perf_counter() < end:
-            QTest.qWait(20)
+            let_live(0.02)
 
     def picture(self, name: str, seconds: float = 0.5) -> None:
         """Wait a little, and take a picture of the window."""
-        QTest.qWait(int(1000 * seconds))
+        let_live(seconds)
         self.viewer.window.screenshot(str(self.folder / f"{name}.png"), canvas_only=False, flash=False)
 
 
