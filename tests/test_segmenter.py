@@ -1007,11 +1007,10 @@ class TestBadInput:
         ):
             segmenter.score(IMAGE, TRUTH + 5)
 
-    def test_a_class_of_the_truth_that_was_not_learnt_is_warned_of(self, segmenter):
+    def test_a_class_of_the_truth_that_was_not_learnt_counts(self, segmenter):
         truth = TRUTH.copy()
         truth[0, :2, :2] = 9
-        with pytest.warns(InputWarning, match="the truth holds the class 9, which the model has not learnt"):
-            assert segmenter.score(IMAGE, truth) > 0.8
+        assert 0.4 < segmenter.score(IMAGE, truth) < 0.5
 
     def test_after_a_fit_that_failed_nothing_is_fitted(self):
         image, truth = make_image((60, 12, 14))

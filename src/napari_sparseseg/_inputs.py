@@ -231,21 +231,14 @@ def check_suggestion(volume: ArrayVolume, n: Any, method: Any, axes: Any) -> Non
 
 
 def check_truth(truth: Annotation, learnt: Collection[int]) -> None:
-    """Raise `InputError` unless a truth names some class of a model; warn of those that the model has not learnt."""
+    """Raise `InputError` unless a truth names some class that a model has learnt."""
     found = set(truth.classes())
     if not found:
         raise InputError("the truth is 0 everywhere, so there is nothing to score; is it the right array?")
-    others = _listed(found.difference(learnt))
     if found.isdisjoint(learnt):
         raise InputError(
-            f"the truth holds the {others}, none of which the model has learnt: {', '.join(map(str, sorted(learnt)))}; "
-            "give it the same ids as the paint"
-        )
-    if others:
-        warnings.warn(
-            f"the truth holds the {others}, which the model has not learnt and so cannot find",
-            InputWarning,
-            stacklevel=3,
+            f"the truth holds the {_listed(found)}, none of which the model has learnt: "
+            f"{', '.join(map(str, sorted(learnt)))}; give it the same ids as the paint"
         )
 
 

@@ -108,14 +108,17 @@ class VolumePrediction:
                 move_bar(bar, share, f"{duration(_left(started, share))} left")
 
     def score(self, truth: Annotation) -> float:
-        """Mean Dice over the classes but the background, 0..1, where the truth says something."""
+        """Mean Dice over the classes but the background, 0..1, where the truth says something.
+
+        Classes of the truth that the model has not learnt count as well, unless classes overlap.
+        """
         classes, where = self.fitted.classes, tuple(truth.coordinates.T)
         if classes.overlapping:
             present, absent = classes.stated_by(truth)
             found = self.present().reshape(-1, *self.volume.shape)[(slice(None), *where)].T
             return mean_dice(dice_of_overlapping(found, present, absent, classes.ids), classes.background)
         labels = self.labels().reshape(self.volume.shape)[where]
-        return mean_dice(dice(labels, truth.codes, classes.ids), classes.background)
+        return mean_dice(dice(labels, truth.codes, sorted({*classes.ids, *truth.classes()})), classes.background)
 
     def intensity(self) -> IntensityRange:
         """The intensities that features are computed with: those of the volume, or of the first training image."""

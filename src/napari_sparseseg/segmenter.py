@@ -464,10 +464,10 @@ class SparseSegmenter:
     def score(self, image: ArrayLike, truth: ArrayLike) -> float:
         """Mean Dice, 0..1, over the classes but the background; voxels where `truth` is 0 are left out.
 
-        Where classes may overlap, each is scored where `truth` says something of it, in the same forms as in `fit`.
+        A class of `truth` that was never painted counts as 0. Where classes may overlap, each that was painted is
+        scored where `truth` says something of it, in the same forms as in `fit`.
 
-        Raises as `predict`, and `InputError` for a truth that is 0 everywhere or names no class of the model; warns of
-        classes that the model has not learnt.
+        Raises as `predict`, and `InputError` for a truth that is 0 everywhere or names no class of the model.
         """
         prediction = self._prediction(image)
         classes = prediction.fitted.classes
