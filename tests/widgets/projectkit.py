@@ -1,14 +1,17 @@
-"""What the tests of projects share: the image they paint on, a model that learns it in a moment, and how they wait."""
+"""What the tests of projects and docks share: the image they paint on, a model that learns it in a moment, waits."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QEvent
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.config import ModelConfig, TrainingConfig
@@ -25,6 +28,17 @@ def cells() -> Any:
     voxels = np.random.default_rng(1).integers(0, 90, SHAPE).astype(np.uint8)
     voxels[:, 26:46, 26:46] += 120
     return voxels
+
+
+def close_docks(docks: list[Any]) -> None:
+    """Close docks that are in no window, as napari closes those in one, and let go of them."""
+    for dock in docks:
+        dock.session.close()
+        dock.close()
+        dock.deleteLater()
+    docks.clear()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    gc.collect()
 
 
 def messages() -> list[str]:

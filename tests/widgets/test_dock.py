@@ -20,6 +20,7 @@ import pytest
 import tifffile
 import torch
 from napari.utils.notifications import notification_manager
+from projectkit import close_docks
 from qtpy.QtCore import QEvent, QObject, QPoint, Qt, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QApplication, QComboBox, QMenu, QScrollArea, QSlider
@@ -82,13 +83,7 @@ def open_dock() -> Iterator[Callable[[Any], SparseSegDock]]:
         return dock
 
     yield open_it
-    for dock in without_window:
-        dock.session.close()
-        dock.close()
-        dock.deleteLater()
-    without_window.clear()
-    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-    gc.collect()
+    close_docks(without_window)
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from projectkit import LEFT, PLUGIN, QUICK, RIGHT, SHAPE, SMALL, cells, messages, wait_until
-from qtpy.QtCore import QEvent
+from projectkit import LEFT, PLUGIN, QUICK, RIGHT, SHAPE, SMALL, cells, close_docks, messages, wait_until
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QProgressDialog
+from qtpy.QtWidgets import QProgressDialog
 
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.errors import InputError
@@ -56,12 +55,8 @@ def make_dock(make_viewer: Callable[[], Any], image: Any) -> Iterator[Callable[[
         return dock
 
     yield make
-    for _, dock in without_window:
-        dock.session.close()
-        dock.close()
-        dock.deleteLater()
+    close_docks([dock for _, dock in without_window])
     without_window.clear()
-    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     gc.collect()
 
 

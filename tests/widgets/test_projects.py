@@ -16,8 +16,8 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 from napari.layers._source import layer_source
-from projectkit import LEFT, PLUGIN, QUICK, RIGHT, SHAPE, SMALL, cells, messages, wait_until
-from qtpy.QtCore import QEvent, QMimeData, QPointF, Qt, QTimer, QUrl
+from projectkit import LEFT, PLUGIN, QUICK, RIGHT, SHAPE, SMALL, cells, close_docks, messages, wait_until
+from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel, QMenu, QProgressDialog, QPushButton
@@ -72,13 +72,7 @@ def make_dock(
         return viewer, dock
 
     yield make
-    for dock in without_window:
-        dock.session.close()
-        dock.close()
-        dock.deleteLater()
-    without_window.clear()
-    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-    gc.collect()
+    close_docks(without_window)
 
 
 @pytest.fixture
