@@ -29,6 +29,17 @@ def pictures(draw):
     return objects, image, labels, draw(st.sampled_from([1, 30, 1 << 22]))
 
 
+@pytest.mark.parametrize("at_once", [1, 1 << 22])
+def test_voxels_that_are_missing_do_not_count_in_a_mean(at_once, monkeypatch):
+    monkeypatch.setattr(measure, "_VOXELS_AT_ONCE", at_once)
+    objects = np.repeat([[[1, 1, 2, 3]]], 2, axis=0)
+    image = np.array([[[[5, np.nan, np.inf, 1]], [[7, 9, np.nan, 2]]], [[[1, 1, 1, 1]], [[3, 1, 1, 1]]]])
+    table = measure_objects(objects, image, channel_axis=0)
+    np.testing.assert_array_equal(table["mean_0"], [7, np.nan, 1.5])
+    np.testing.assert_array_equal(table["mean_1"], [1.5, 1, 1])
+    assert not [name for name in table if name.startswith("missing")]
+
+
 @given(picture=pictures())
 @settings(deadline=None, max_examples=50)
 def test_counts_places_and_means_are_those_of_the_voxels(picture):

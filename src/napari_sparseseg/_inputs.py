@@ -21,7 +21,7 @@ from napari_sparseseg.storage.annotation import (
     read_annotation,
 )
 from napari_sparseseg.storage.overlapping import check_overlapping
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ArrayVolume, ImageVolume
 
 if TYPE_CHECKING:
     from napari_sparseseg.config import PaintConfig
@@ -68,9 +68,9 @@ def unlabelled_of(painting: PaintConfig, known: ClassTable | None, background: i
     return Unlabelled(known.background if known else background)
 
 
-def open_volumes(image: Any, channel_axis: int | None) -> list[ArrayVolume]:
+def open_volumes(image: Any, channel_axis: int | None) -> list[ImageVolume]:
     """One volume, or a list or tuple of them, all with the same number of channels and of spatial axes."""
-    volumes = [ArrayVolume(array, channel_axis, name=name) for array, name in _named(image, "image")]
+    volumes = [ImageVolume(array, channel_axis, name=name) for array, name in _named(image, "image")]
     if not volumes:
         raise InputError("the list of images is empty; pass at least one image with its annotation")
     first = volumes[0]

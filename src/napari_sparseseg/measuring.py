@@ -9,7 +9,7 @@ from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.engine.objects.measure import measure, passes
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import checked_spacing
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ArrayVolume, ImageVolume
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def measure_objects(
         raise InputError(f"min_size={min_size} is above max_size={max_size}, so no object would be left; swap them")
     volume = _whole_numbers(objects, "objects")
     others = [
-        None if image is None else ArrayVolume(image, channel_axis),
+        None if image is None else ImageVolume(image, channel_axis),
         None if labels is None else _whole_numbers(labels, "labels"),
     ]
     for other in others:

@@ -26,7 +26,7 @@ from napari_sparseseg._types import ArrayLike
 from napari_sparseseg.errors import InputError, InputTypeError, NotFittedError
 from napari_sparseseg.storage._arrays import checked_spacing
 from napari_sparseseg.storage.annotation import read_annotation
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ImageVolume
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -147,7 +147,8 @@ class SparseSegmenter:
         ----------
         image
             Volume of shape (Z, Y, X) or (Y, X), with one more axis at `channel_axis` if that is set, of real numbers:
-            a numpy, zarr or dask array, or anything with shape, dtype and `__getitem__`. Or a list of volumes.
+            a numpy, zarr or dask array, or anything with shape, dtype and `__getitem__`. Or a list of volumes. Voxels
+            may be missing (NaN, infinite).
         annotation
             Paint of the image's shape without channels, one array for each volume, of whole numbers: 0 is unpainted,
             1 to 254 are class ids, or codes that `allowed` maps to classes.
@@ -264,7 +265,7 @@ class SparseSegmenter:
         """Labels of the image's spatial shape: painted class ids in the smallest unsigned dtype.
 
         Where classes may overlap, the likeliest class, or the background (0 if there is none) where none is likelier
-        than not.
+        than not. 0 where no channel of the image holds a number (NaN, infinite), as beside a volume that was rotated.
 
         Raises `NotFittedError` before `fit`, `InputError` for an image that does not fit the model.
         """
@@ -273,7 +274,7 @@ class SparseSegmenter:
     def predict_proba(self, image: ArrayLike) -> npt.NDArray[np.float32]:
         """Probabilities, float32, shape (classes, *spatial shape), in the order of `classes_`; raises as `predict`.
 
-        Those of classes that may overlap do not sum to 1.
+        Those of classes that may overlap do not sum to 1. All are 0 where no channel of the image holds a number.
         """
         return self._prediction(image).probabilities()
 
@@ -332,7 +333,7 @@ class SparseSegmenter:
         from napari_sparseseg.suggesting import slices_to_paint
 
         chosen = method or self._config("prediction").next_slice
-        volume = ArrayVolume(image, self.channel_axis)
+        volume = ImageVolume(image, self.channel_axis)
         check_suggestion(volume, n, chosen, axes)
         spacing = checked_spacing(self.spacing, n_axes=len(volume.spatial_shape))
         predictor = None
@@ -662,7 +663,7 @@ class SparseSegmenter:
     def _prediction(self, image: ArrayLike) -> VolumePrediction:
         """What the model says of an image; raises what `predict` does."""
         fitted = self._check_fitted()
-        volume = ArrayVolume(image, self.channel_axis)
+        volume = ImageVolume(image, self.channel_axis)
         check_fits(volume, fitted.spec)
         from napari_sparseseg.predicting import VolumePrediction  # after the checks: it loads torch
 

@@ -18,7 +18,7 @@ from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.progress import move_bar, open_bar
 from napari_sparseseg.storage._arrays import checked_spacing
 from napari_sparseseg.storage.annotation import read_annotation
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ArrayVolume, ImageVolume
 
 
 class Suggested(NamedTuple):
@@ -69,7 +69,7 @@ def suggest_grown(
 
     """
     painting = _checked(paint)
-    volume = ArrayVolume(image, channel_axis)
+    volume = ImageVolume(image, channel_axis)
     voxel = checked_spacing(spacing, n_axes=len(volume.spatial_shape))
     given = read_annotation(annotation, volume, allowed=allowed)
     codes = np.zeros(volume.shape, np.uint8)

@@ -13,7 +13,7 @@ from synthetic import Recorder, make_noise, whole
 from napari_sparseseg.engine import normalise as module
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.errors import InputWarning
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ArrayVolume, ImageVolume
 
 INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 FLOATS = ["float16", "float32", "float64"]
@@ -47,6 +47,18 @@ def test_every_dtype_gives_the_same_numbers(dtype):
 def test_gain_and_offset_make_no_difference(factor, offset, seed):
     image = make_noise((5, 9, 8), seed).astype(np.float64)
     np.testing.assert_allclose(normalised(factor * (image + offset)), normalised(image), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_missing_voxels_count_for_nothing_and_look_like_the_median(dtype):
+    image = grey_values(dtype)
+    missing = np.indices(image.shape)[1] < 5
+    with pytest.warns(InputWarning, match=r"41.7 % of the voxels of channel 0 of the image are not finite"):
+        intensity = IntensityRange.of(ImageVolume(np.where(missing, image.dtype.type(np.nan), image)))
+    assert intensity == IntensityRange.of(ImageVolume(image[:, 5:]))
+    found = intensity.apply(np.where(missing, image.dtype.type(np.nan), image)[None])[0]
+    assert (found[missing] == 0).all()
+    np.testing.assert_array_equal(found[~missing], intensity.apply(image[None])[0][~missing])
 
 
 def test_brighter_voxels_stay_brighter():

@@ -15,7 +15,7 @@ from napari_sparseseg import SparseSegmenter, TrainingConfig
 from napari_sparseseg.engine.features import FilterBank
 from napari_sparseseg.engine.model import ModelSpec
 from napari_sparseseg.engine.sharpness import lengths_of
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ArrayVolume, ImageVolume
 
 SHAPE = (60, 70, 64)
 
@@ -47,6 +47,14 @@ def test_noise_from_plane_to_plane_makes_them_count_for_less():
     noisy = sections(3) + 0.7 * np.random.default_rng(0).standard_normal((20, 1, 1))
     z, *_ = told(noisy, 3, 1, 1)
     assert 1.5 < z < 2.7
+
+
+def test_voxels_that_are_missing_tell_nothing():
+    image = sections(3)
+    padded = np.where(np.indices(image.shape)[2] < 10, np.nan, image)
+    volume = ImageVolume(padded)
+    assert lengths_of([volume], (3, 1, 1)) == pytest.approx(told(image, 3, 1, 1), rel=0.1)
+    assert lengths_of([ImageVolume(np.full(SHAPE, np.nan))], (3, 1, 1)) is None
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

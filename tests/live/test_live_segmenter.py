@@ -36,6 +36,16 @@ from napari_sparseseg.storage.journal import FileJournal, read_journal
 PLANE = Plane(0, 0, 6)
 
 
+class Torn:
+    """An image on a disk that is gone."""
+
+    def __init__(self, image):
+        self.shape, self.dtype = image.shape, image.dtype
+
+    def __getitem__(self, index):
+        raise InputError("the disk is unplugged")
+
+
 def open_and_look(live, image, view=None, **axes):
     live.open(image, **axes)
     live.look_at(view or view_of())
@@ -508,13 +518,20 @@ class TestFailures:
             patch.setattr(Trainer, "_unet_step", lambda *_: 1 / 0)
             self.check(live, patch.undo, "Something unexpected went wrong (ZeroDivisionError")
 
+    def test_voxels_that_are_missing_stay_empty(self, live, image):
+        padded = image.astype(np.float32)
+        padded[:, :, 38:] = np.nan
+        notices = []
+        live.events.noticed.connect(notices.append)
+        train(live, padded)
+        live.heard.wait_until(lambda: live.labels(0)[..., :38].all())
+        assert not live.labels(0)[..., 38:].any()
+        assert any("are not finite" in text for text in notices)
+
     def test_an_image_that_cannot_be_read(self, live, image):
-        broken = image.copy()
-        broken[3, 4, 5] = np.nan
-        live.open(broken)
+        live.open(Torn(image))
         live.heard.wait_for_state(LiveState.FAILED)
-        assert "not finite" in live.status.error
-        assert "(3, 4, 5)" in live.status.error or "[3, 4, 5]" in live.status.error
+        assert "unplugged" in live.status.error
         paint_both(live)
         assert not live.status.is_training
         train(live, image)

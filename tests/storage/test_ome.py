@@ -221,10 +221,10 @@ class TestImages:
         slack = 2048 if image.dtype.itemsize == 8 and image.dtype.kind != "f" else 0
         assert float(image.min()) - slack <= float(means.min()) <= float(means.max()) <= float(image.max()) + slack
 
-    def test_refuse_voxels_that_are_not_finite(self, path):
-        with pytest.raises(InputError, match="not finite"):
-            write_image(path, np.full((3, 4), np.nan))
-        assert list(path.parent.iterdir()) == []
+    def test_keep_voxels_that_are_missing(self, path):
+        image = np.where(np.indices((3, 4))[0] == 1, np.nan, 1.0)
+        write_image(path, image)
+        np.testing.assert_array_equal(zarr.open_array(path / "0", mode="r")[:], image)
 
 
 @given(st.tuples(*[st.integers(1, 9)] * 3), st.tuples(*[st.integers(1, 3)] * 3))

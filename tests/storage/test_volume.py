@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.errors import InputError, InputTypeError
-from napari_sparseseg.storage.volume import ArrayVolume, Frame
+from napari_sparseseg.storage.volume import ArrayVolume, Frame, ImageVolume
 from napari_sparseseg.testing import VolumeContract
 
 
@@ -37,6 +37,11 @@ class Recorder:
 class TestNumpy(VolumeContract):
     def make_volume(self, image):
         return ArrayVolume(image, channel_axis=0)
+
+
+class TestImage(VolumeContract):
+    def make_volume(self, image):
+        return ImageVolume(image, 0)
 
 
 class TestReadOnlyNumpy(VolumeContract):
@@ -203,6 +208,14 @@ class TestNonFiniteVoxels:
         image[2, 3:5] = -np.inf
         with pytest.raises(InputError, match=r"2 voxels that are not finite .* first is -inf at index \(2, 3\)"):
             ArrayVolume(image).read(Box.whole((1, 6, 7)))
+
+    @pytest.mark.parametrize("dtype", ["<f2", ">f4", "f8"])
+    def test_are_missing_in_an_image(self, dtype):
+        image = np.zeros((2, 3, 4), dtype)
+        image[0, 1, 2], image[1, 2, 3], image[1, 0, 0] = np.inf, -np.inf, np.nan
+        block = ImageVolume(image).read(Box.whole((2, 3, 4)))
+        assert block.dtype == ImageVolume(image).dtype
+        np.testing.assert_array_equal(block[0], np.where(np.isfinite(image), image, np.nan))
 
     def test_elsewhere_do_no_harm(self):
         image = np.zeros((5, 6, 7))

@@ -22,7 +22,7 @@ from napari_sparseseg.storage._arrays import chunk_depth
 from napari_sparseseg.storage.atomic import writable
 from napari_sparseseg.storage.sharded import ShardedImage
 from napari_sparseseg.storage.unfinished import Manifest, Task
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ImageVolume
 from napari_sparseseg.storage.window import Window
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class _Engine:
         fitted, _, _ = load_model(job.model)
         device = choose_device(device_of_worker(job.device)).device
         fitted.network.to(device)
-        window = Window(ArrayVolume(job.image, job.channel_axis), depth=chunk_depth(job.image))
+        window = Window(ImageVolume(job.image, job.channel_axis), depth=chunk_depth(job.image))
         intensity = IntensityRange(job.manifest.intensity_offset, job.manifest.intensity_scale)
         features = FeatureMap(window, fitted.spec.bank, intensity, device=device, cache_bytes=job.cache_bytes)
         predictor = Predictor(fitted.network, features, tile_voxels=1)

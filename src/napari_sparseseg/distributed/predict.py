@@ -38,7 +38,7 @@ from napari_sparseseg.storage.identity import Identity, identity_of
 from napari_sparseseg.storage.ome import checked_offset
 from napari_sparseseg.storage.sharded import ShardedImage
 from napari_sparseseg.storage.unfinished import ATTRIBUTE, Manifest, Task, Unfinished, result_note
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ArrayVolume, ImageVolume
 from napari_sparseseg.storage.window import MappedArray, save_mapped
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def predict_volume(
     `InputWarning` where what another model or setting had begun is dropped.
     """
     started = time.perf_counter()
-    volume = ArrayVolume(request.image, request.channel_axis)
+    volume = ImageVolume(request.image, request.channel_axis)
     identity = identity_of(request.image)
     fingerprint = _fingerprint(request, fitted, intensity, volume, identity)
     done = _finished_before(request, fingerprint) or _published_now(request, fingerprint)

@@ -129,6 +129,7 @@ class FeatureMap:
         self._block_shape = _BLOCK_SHAPE if self.device.type == "cpu" else _BLOCK_SHAPE_OF_GPU
         self._blocks: OrderedDict[Shape3D, Tensor] = OrderedDict()
         self._cached_bytes = 0
+        self._has_missing = False  # as far as it has been read
         self._lattice = CoarseLattice(self.shape, bank, self._intensities, self.device)
 
     @property
@@ -188,6 +189,17 @@ class FeatureMap:
             found[torch.from_numpy(rows)] = self._block(tuple(owner.tolist()))[z, y, x]
         return found
 
+    def clear_missing(self, values: Tensor, box: Box) -> None:
+        """Set to 0 what `values`, (channels, z, y, x), say of a box where the image is missing in all of its channels.
+
+        Call it after the features of the box were read, which tells whether there is such a voxel.
+        """
+        if not self._has_missing:
+            return
+        missing = np.isnan(self.volume.read(box)).all(0)
+        if missing.any():
+            values.masked_fill_(torch.from_numpy(missing).to(values.device), 0)
+
     def _mapped_inside(self, box: Box, function: Callable[[Tensor, Box], Tensor]) -> Tensor:
         joined = None
         for z, y, x in product(*self._block_ranges(box)):
@@ -242,7 +254,10 @@ class FeatureMap:
         return features.movedim(0, -1)
 
     def _intensities(self, box: Box) -> Tensor:
-        return torch.from_numpy(self.intensity.apply(self.volume.read(box))).to(self.device)
+        image = self.volume.read(box)
+        if image.dtype.kind == "f" and not self._has_missing:
+            self._has_missing = bool(np.isnan(image).any())
+        return torch.from_numpy(self.intensity.apply(image)).to(self.device)
 
     def _block_ranges(self, box: Box) -> list[range]:
         """Along each axis, the blocks that a box touches."""

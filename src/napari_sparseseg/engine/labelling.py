@@ -17,11 +17,14 @@ def best_labels(probabilities: Tensor, classes: ClassTable) -> npt.NDArray[np.un
     """Class ids (z, y, x) of the likeliest classes, in the smallest unsigned dtype; `probabilities` (classes, z, y, x).
 
     Where classes may overlap, voxels of which none is likelier than not become the background, 0 if there is none.
+    Where the image is missing, and so no class has a probability, it is 0.
     """
     largest, channels = probabilities.max(0)  # argmax(0) is ten times slower
     labels = classes.labels_of(channels.to(torch.uint8).cpu().numpy())
     if classes.overlapping:
         labels[(largest <= PRESENT_FROM).cpu().numpy()] = classes.background
+    if not largest.all():
+        labels[(largest == 0).cpu().numpy()] = 0
     return labels
 
 
@@ -30,7 +33,8 @@ def present_of(probabilities: Tensor, classes: ClassTable) -> npt.NDArray[np.boo
     if classes.overlapping:
         found: npt.NDArray[np.bool_] = (probabilities > PRESENT_FROM).cpu().numpy()
         return found
-    channels = probabilities.max(0)[1].cpu().numpy()
+    largest, best = probabilities.max(0)
+    channels = best.masked_fill(largest == 0, -1).cpu().numpy()
     return np.stack([channels == channel for channel in range(len(classes))])
 
 

@@ -36,6 +36,8 @@ class IntensityRange:
 
     Normalised intensities count spreads from the median; beyond three spreads they grow with the logarithm only
     (an inverse hyperbolic sine), so that one bright nucleus does not dwarf the dim ones beside it.
+
+    Voxels that are missing (NaN) do not count, and are taken for the median.
     """
 
     offset: tuple[float, ...]
@@ -47,10 +49,11 @@ class IntensityRange:
 
         Every voxel of small volumes.
 
-        Warns if a channel is constant: with `InputWarning`, or as `warn` does.
+        Warns if a channel is constant or voxels are missing: with `InputWarning`, or as `warn` does.
         """
         offsets, scales = [], []
-        for number, values in enumerate(_subsample(volume)):
+        for number, looked_at in enumerate(_subsample(volume)):
+            values = _present(looked_at, number, warn)
             base = int(values.min()) if _is_wide(values.dtype) else 0
             offset, scale = _measure(_minus(values, base), number, warn, base)
             offsets.append(base + round(offset) if base else offset)
@@ -68,6 +71,8 @@ class IntensityRange:
                 differences = _minus(channel, low)
                 _compress(differences, scale)
                 target[...] = differences
+        if image.dtype.kind == "f":
+            np.copyto(normalised, 0.0, where=np.isnan(normalised))
         return normalised
 
 
@@ -77,6 +82,19 @@ def _compress(differences: npt.NDArray[Any], scale: float | np.float32) -> None:
     np.arcsinh(differences, out=differences)
     differences *= _LINEAR
     np.clip(differences, -_LIMIT, _LIMIT, out=differences)
+
+
+def _present(values: npt.NDArray[Any], channel: int, warn: Callable[[str], None]) -> npt.NDArray[Any]:
+    """Those values of a channel that are not missing; a single 0 if all are."""
+    if values.dtype.kind != "f" or not (missing := np.isnan(values)).any():
+        return values
+    share = float(missing.mean())
+    told = "less than 0.1 %" if share < 1e-3 else f"{100 * share:.1f} %"
+    warn(
+        f"{told} of the voxels of channel {channel} of the image are not finite (NaN or infinite): they count as "
+        "missing, and get no class (0)"
+    )
+    return np.zeros(1, values.dtype) if missing.all() else values[~missing]
 
 
 def _is_wide(dtype: np.dtype[Any]) -> bool:

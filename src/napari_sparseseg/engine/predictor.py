@@ -17,7 +17,7 @@ from napari_sparseseg.engine.tiles import frame_of, tile_grid, tile_input, tile_
 
 @dataclass(frozen=True, slots=True)
 class TilePrediction:
-    """Probabilities of one tile, shape (classes, z, y, x), float32, and where it lies.
+    """Probabilities of one tile, shape (classes, z, y, x), float32, and where it lies; 0 where the image is missing.
 
     Where they were asked for and the network has such a head: `affinities` (offsets, z, y, x) float32, `candidates`
     (classes, z, y, x) bool, `novelty` (z, y, x) float32, 0..1.
@@ -66,8 +66,7 @@ class Predictor:
         source = tile_input(box, self.frame, self._stride, self._halo) if self._network.context else box
         with torch.no_grad(), mixed_precision(self._features.device):
             log_probabilities = self._network.answer(self._features.mapped, source, box)
-        probabilities: Tensor = log_probabilities.movedim(-1, 0).exp()
-        return probabilities
+        return self._probabilities(log_probabilities, box)
 
     def tile_with(self, extras: Collection[Extra], box: Box) -> TilePrediction:
         """Probabilities of any box within the volume, and those extras that the network has a head for."""
@@ -76,13 +75,21 @@ class Predictor:
         source = tile_input(box, self.frame, self._stride, self._halo)
         with torch.no_grad(), mixed_precision(self._features.device):
             answer = self._network.answer_with(extras, self._features.mapped, source, box)
+        candidates = _classes_first(answer.candidates)
+        if candidates is not None:
+            self._features.clear_missing(candidates, box)
         return TilePrediction(
             box,
-            answer.log_probabilities.movedim(-1, 0).exp(),
+            self._probabilities(answer.log_probabilities, box),
             affinities=_classes_first(answer.affinities),
-            candidates=_classes_first(answer.candidates),
+            candidates=candidates,
             novelty=answer.novelty,
         )
+
+    def _probabilities(self, log_probabilities: Tensor, box: Box) -> Tensor:
+        found: Tensor = log_probabilities.movedim(-1, 0).exp()
+        self._features.clear_missing(found, box)
+        return found
 
     def _predict_or_halve(self, tile: Box, extras: Collection[Extra]) -> Iterator[TilePrediction]:
         try:

@@ -53,6 +53,9 @@ def _sample(volume: Volume) -> npt.NDArray[np.float32]:
     boxes = [shape.shifted((z, y, x)) for z, y, x in product(*starts)]
     parts = np.stack([volume.read(box)[some] for box in boxes])
     parts = parts.astype(np.result_type(parts, np.float32))  # float64 of what float32 cannot hold
+    missing = np.isnan(parts)
+    if missing.any():  # between what is missing and the rest there is an edge along all axes alike
+        parts = np.where(missing, 0 if missing.all() else np.nanmedian(parts), parts)
     low, high = np.percentile(parts, _CLIPPED, axis=(0, 2, 3, 4), keepdims=True).astype(parts.dtype)
     scaled: npt.NDArray[np.float32] = ((parts - low) / np.maximum(high - low, 1e-30)).clip(0, 1).astype(np.float32)
     return scaled

@@ -14,7 +14,7 @@ from napari_sparseseg._types import Box, Spacing, Volume
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import checked_spacing
 from napari_sparseseg.storage.cached import with_cache
-from napari_sparseseg.storage.volume import ArrayVolume, Frame
+from napari_sparseseg.storage.volume import Frame, ImageVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class LiveImage:
         z, y, x = (n == 1 for n in self.shape[1:])
         return z, y, x
 
-    def volume(self, frame: int) -> ArrayVolume:
+    def volume(self, frame: int) -> ImageVolume:
         """One time point."""
         return _volume(self.array, self.channel_axis, self.time_axis, frame)
 
@@ -94,8 +94,8 @@ class Watched:
         return self._volume.read(box)
 
 
-def _volume(array: Any, channel_axis: int | None, time_axis: int | None, frame: int) -> ArrayVolume:
-    return ArrayVolume(*_frame(array, channel_axis, time_axis, frame))
+def _volume(array: Any, channel_axis: int | None, time_axis: int | None, frame: int) -> ImageVolume:
+    return ImageVolume(*_frame(array, channel_axis, time_axis, frame))
 
 
 def _frame(array: Any, channel_axis: int | None, time_axis: int | None, frame: int) -> tuple[Any, int | None]:

@@ -147,11 +147,12 @@ class LivePredictor:
         self._glanced.add((frame, box))
         with torch.no_grad():
             logits = self._network.at_a_glance(feature_map.glance(box))
-        probabilities = logits.exp() if self._network.overlapping else logits.softmax(-1)
+        probabilities = (logits.exp() if self._network.overlapping else logits.softmax(-1)).movedim(-1, 0)
+        feature_map.clear_missing(probabilities, box)
         assert self.generation is not None  # noqa: S101 - there is a network
         board = self.board(frame)
         board.touch(box, self.generation)
-        return self._take(frame, box, probabilities.movedim(-1, 0), kept=board.known(box))
+        return self._take(frame, box, probabilities, kept=board.known(box))
 
     def tile(self, frame: int, index: Shape3D, feature_map: FeatureMap) -> TileUpdate:
         """Predict a tile of the board with the current weights."""

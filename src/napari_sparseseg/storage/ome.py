@@ -25,7 +25,7 @@ from napari_sparseseg._types import ArrayLike, Box, Shape3D, Spacing
 from napari_sparseseg.errors import InputError, InputTypeError
 from napari_sparseseg.storage._arrays import checked_spacing, plain_int
 from napari_sparseseg.storage.atomic import checked_target, is_zarr, written_whole
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ArrayVolume, ImageVolume
 
 _SMALL = 256  # no coarser level once the axes to be halved are this short
 _CHUNK = 64
@@ -85,7 +85,7 @@ def write_image(
 
     Channels come first on disk. `spacing` and `offset` count spatial axes only; everything else as in `write_labels`.
     """
-    volume = ArrayVolume(image, channel_axis)
+    volume = ImageVolume(image, channel_axis)
     voxel = checked_spacing(spacing, len(volume.spatial_shape))
     begin = checked_offset(offset, len(volume.spatial_shape))
     with _written_zarr(path, overwrite) as partial:
@@ -128,7 +128,7 @@ def _write_levels(
     source, step = volume, (1, 1, 1)
     while True:
         array = _create_level(group, str(len(levels)), source, step)
-        target = ArrayVolume(array, None if volume.channel_axis is None else 0, name=volume.name)
+        target = type(volume)(array, None if volume.channel_axis is None else 0, name=volume.name)
         _fill(array, target, source, step, downsample)
         if downsample is mean:  # the middle of the averaged voxels; nearest keeps that of the first one
             offset = _spacing(o + (f - 1) / 2 * v for o, f, v in zip(offset, step, voxel, strict=True))

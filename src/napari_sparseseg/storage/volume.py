@@ -72,8 +72,8 @@ class ArrayVolume:
         block = to_numpy(self._array[index], self.name)
         with np.errstate(over="ignore"):  # a long double beyond float64 becomes infinite, and is refused as such
             block = block.astype(self.dtype, copy=False)
-        if self.dtype.kind == "f":
-            self._check_finite(block, index)
+        if self.dtype.kind == "f" and not (finite := np.isfinite(block)).all():
+            block = self._without_infinite(block, finite, index)
         block = self._channels_first(block)
         if len(self.spatial_shape) == 2:
             block = block[:, np.newaxis][:, box.slices[0]]
@@ -96,10 +96,10 @@ class ArrayVolume:
             index.insert(self.channel_axis, slice(0, self.n_channels))
         return tuple(index)
 
-    def _check_finite(self, block: npt.NDArray[Any], index: tuple[slice, ...]) -> None:
-        finite = np.isfinite(block)
-        if finite.all():
-            return
+    def _without_infinite(
+        self, block: npt.NDArray[Any], finite: npt.NDArray[np.bool_], index: tuple[slice, ...]
+    ) -> npt.NDArray[Any]:
+        """What to take for a block of which not all voxels are finite: there is no such thing here."""
         n_wrong = finite.size - int(np.count_nonzero(finite))
         first = np.unravel_index(int(np.argmin(finite)), finite.shape)
         position = tuple(int(i) + part.start for i, part in zip(first, index, strict=True))
@@ -111,6 +111,21 @@ class ArrayVolume:
 
     def _channels_first(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return block[np.newaxis] if self.channel_axis is None else np.moveaxis(block, self.channel_axis, 0)
+
+
+class ImageVolume(ArrayVolume):
+    """An image, in which voxels may be missing: what is not finite is read as NaN, instead of being refused.
+
+    Volumes that were rotated, masked or stitched are padded so. `IntensityRange` knows what to take for such voxels.
+    """
+
+    def _without_infinite(
+        self,
+        block: npt.NDArray[Any],
+        finite: npt.NDArray[np.bool_],
+        index: tuple[slice, ...],  # noqa: ARG002 - as its base
+    ) -> npt.NDArray[Any]:
+        return np.where(finite, block, block.dtype.type(np.nan))
 
 
 class Frame:

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from napari_sparseseg.engine.weak.hints import between, grow, paint_on, painted_slices
 from napari_sparseseg.storage.annotation import read_annotation
-from napari_sparseseg.storage.volume import ArrayVolume
+from napari_sparseseg.storage.volume import ArrayVolume, ImageVolume
 
 CUBES = (1.0, 1.0, 1.0)
 
@@ -57,6 +57,15 @@ def test_strokes_grow_to_what_they_lie_in_and_no_further(method):
     assert not (codes[strokes() > 0]).any()
     assert (codes == 2).sum() > 60
     assert (codes == 1).sum() > 60
+    assert (truth[codes > 0] == codes[codes > 0]).mean() > 0.9
+
+
+def test_missing_voxels_do_no_harm():
+    truth, image = discs()
+    image[:, :, 60:] = np.nan
+    _, paint = read(strokes(), image.clip(0, 1))
+    codes = dense(grow(ImageVolume(image), paint, 0, 2, spacing=CUBES))
+    assert (codes == 2).sum() > 60
     assert (truth[codes > 0] == codes[codes > 0]).mean() > 0.9
 
 

@@ -54,11 +54,10 @@ class Landscape:
         edge, at most `reach`: the mean over several certainties, so that a dent in the probabilities counts as well as
         one of the outline.
         """
-        channel = probabilities.argmax(0)
-        is_object = np.isin(channel, np.asarray(object_channels, np.intp))
+        channel, certainty = probabilities.argmax(0), probabilities.max(0)
+        is_object = np.isin(channel, np.asarray(object_channels, np.intp)) & (certainty > 0)
         kind = np.where(is_object, channel + 1, 0).astype(np.uint8)
         cohesion = np.ones(kind.shape, np.float32) if affinities is None else _cohesion(kind, affinities, offsets)
-        certainty = probabilities.max(0)
         voxel = tuple(float(s) / min(spacing) for s in spacing)
         height = np.zeros(kind.shape, np.float32)
         for level in _LEVELS:

@@ -160,7 +160,11 @@ def _extent(
     for axis, first, place in zip(_AXES, start, places, strict=True):
         columns[axis] = np.bincount(own, weights=place, minlength=n) + counts * first
     for number, channel in enumerate(channels):
-        columns[f"mean_{number}"] = np.bincount(own, weights=channel[tuple(places)], minlength=n)
+        values = channel[tuple(places)]
+        if values.dtype.kind == "f" and (missing := np.isnan(values)).any():
+            columns[f"missing_{number}"] = np.bincount(own, weights=missing, minlength=n)
+            values = np.where(missing, 0, values)
+        columns[f"mean_{number}"] = np.bincount(own, weights=values, minlength=n)
     return columns
 
 
@@ -228,7 +232,7 @@ def _summed(parts: pd.DataFrame) -> pd.DataFrame:
     table = parts.groupby(level="id").agg(ways)
     for name in table:
         if name.startswith("mean_"):
-            table[name] /= table["n_voxels"]
+            table[name] /= table["n_voxels"] - table.get(name.replace("mean", "missing"), 0)
     whole = [name for name in table if name == "n_voxels" or name.endswith(("_start", "_stop"))]
     return table.astype(dict.fromkeys(whole, np.int64))
 

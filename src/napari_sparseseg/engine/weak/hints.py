@@ -196,11 +196,14 @@ def _look(image: Floats, edges: tuple[float, float]) -> Floats:
     """How each voxel of a slice looks, (rows, columns, features), from an image (channels, rows, columns).
 
     Smoothed intensity, and strength of edges and ridges, at several scales, each with mean 0 and standard deviation 1.
+    What is missing (NaN) looks like the median.
     """
     features = []
     for channel in image:
-        low, middle, high = np.percentile(channel, [25, 50, 75])
-        compressed = np.arcsinh((channel - middle) / max(high - low, np.finfo(np.float32).tiny))
+        present = channel[~np.isnan(channel)]
+        low, middle, high = np.percentile(present if present.size else [0.0], [25, 50, 75])
+        known = np.where(np.isnan(channel), middle, channel)
+        compressed = np.arcsinh((known - middle) / max(high - low, np.finfo(np.float32).tiny))
         for scale in _SCALES:
             sigma = [scale / edge for edge in edges]
             features.append(ndimage.gaussian_filter(compressed, sigma))
