@@ -698,6 +698,18 @@ class TestComingBack:
         np.testing.assert_array_equal(again.now[0], ids)
         assert again.opened.objects.next_id == 3
 
+    @pytest.mark.parametrize("is_folded", [False, True])
+    def test_where_classes_overlap_the_class_is_still_one_of_those_that_were_looked_for(self, reopen, is_folded):
+        desk = reopen()
+        desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids, (NUCLEUS,))
+        if is_folded:
+            assert desk.image.fold(desk.store)
+        again = reopen()
+        again.painting = PaintConfig(overlapping=True)
+        again.classes.add("nucleus")
+        act_once(again, "delete")  # where the cell around it is the likelier one
+        assert said_at(again, (3, 6, 6)) == Statement(frozenset(), frozenset({NUCLEUS}))
+
     def test_before_anything_is_predicted_again_the_only_class_is_meant(self, reopen):
         desk = reopen()
         desk.opened.objects.take((1, *SHAPE), 0, WHOLE, desk.ids)

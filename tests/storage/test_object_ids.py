@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -31,6 +32,7 @@ def contents(objects):
         "boxes": [objects.box_of(frame, [number]) for frame in frames for number in known],
         "next": objects.next_id,
         "is_empty": objects.is_empty,
+        "classes": objects.classes,
     }
 
 
@@ -52,7 +54,8 @@ def act(objects, store, rng):
     kind = rng.integers(8)
     if kind == 0:
         frame, box = int(rng.integers(SHAPE[0])), random_box(rng)
-        objects.take(SHAPE, frame, box, rng.integers(0, 4, box.shape).astype(np.uint32))
+        ids, classes = rng.integers(0, 4, box.shape).astype(np.uint32), (int(rng.integers(1, 4)), 9)
+        objects.take(SHAPE, frame, box, ids, classes)
     elif kind < 4 and not objects.is_empty:
         correct(objects, store, rng)
     elif kind == 4 and objects.to_undo(store.latest_stroke) is not None:
@@ -244,6 +247,8 @@ BITS = np.array([255], np.uint8)
         JournalRecord("found", PLACE, (np.zeros(31, np.uint8),)),
         JournalRecord("found", PLACE, (np.full(32, 255, np.uint8),)),
         JournalRecord("found", PLACE),
+        JournalRecord("found", {**PLACE, "classes": [2, 128]}, (np.zeros(32, np.uint8),)),
+        JournalRecord("found", {**PLACE, "classes": 2}, (np.zeros(32, np.uint8),)),
         JournalRecord("found", {**PLACE, "frame": 2}, (np.zeros(32, np.uint8),)),
         JournalRecord("found", {**PLACE, "start": [0, 0]}, (np.zeros(32, np.uint8),)),
         JournalRecord("found", {**PLACE, "stop": [0, 2, 4]}, (np.zeros(0, np.uint8),)),
@@ -269,10 +274,30 @@ def test_ids_that_were_not_given_are_refused(tmp_path):
     objects = ObjectIds()
     objects.take(SHAPE, 1, WHOLE, np.ones(WHOLE.shape, np.uint32))
     write_objects(RealDisk(), tmp_path / "a", SHAPE, objects)
-    ids, highest, parts = read_objects(tmp_path / "a", SHAPE)
+    ids, highest, parts, _ = read_objects(tmp_path / "a", SHAPE)
     assert parts == [(1, WHOLE)]
     assert (highest, np.unique(ids[1]).tolist(), ids[0].any()) == (1, [1], False)
     about = tmp_path / "a" / "zarr.json"
     about.write_text(about.read_text().replace('"highest": 1', '"highest": 0'))
     with pytest.raises(ProjectError, match="not given"):
         read_objects(tmp_path / "a", SHAPE)
+
+
+def test_of_which_classes_they_are_is_not_known_where_an_older_version_has_written(tmp_path):
+    objects = ObjectIds()
+    objects.take(SHAPE, 1, WHOLE, np.ones(WHOLE.shape, np.uint32), (3, 5))
+    write_objects(RealDisk(), tmp_path / "a", SHAPE, objects)
+    assert read_objects(tmp_path / "a", SHAPE).classes == (3, 5)
+    about = tmp_path / "a" / "zarr.json"
+    written = json.loads(about.read_text())
+    written["attributes"]["sparseseg"]["classes"] = [3, 128]
+    about.write_text(json.dumps(written))
+    with pytest.raises(ProjectError, match="classes that cannot be"):
+        read_objects(tmp_path / "a", SHAPE)
+    del written["attributes"]["sparseseg"]["classes"]
+    about.write_text(json.dumps(written))
+    stored = read_objects(tmp_path / "a", SHAPE)
+    assert stored.classes == ()
+    assert stored.ids[1].all()
+    assert objects.replay(JournalRecord("found", PLACE, (np.zeros(32, np.uint8),)), SHAPE)
+    assert objects.classes == ()

@@ -368,8 +368,7 @@ class LiveLoop:
             return True
         self._search = None
         if self._switch.wishes.find is find:  # not cancelled meanwhile
-            self.opened.objects.take(self.opened.labels.shape, find.frame, find.box, search.found)
-            self.opened.objects.classes = search.class_ids
+            self.opened.objects.take(self.opened.labels.shape, find.frame, find.box, search.found, search.class_ids)
             self.reporter.objects(find.frame, find.box)
         self._switch.finish_find(find)
         return True

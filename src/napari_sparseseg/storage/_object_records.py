@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import Box
+from napari_sparseseg._types import MAX_CLASSES, Box
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._edits import Mask, unpack
 from napari_sparseseg.storage._records import new_stroke_of, values_of
@@ -46,14 +46,17 @@ class Change:
         return unpack(self.bits, self.box.shape)
 
 
-def record_of_search(frame: int, box: Box, ids: Ids) -> JournalRecord:
-    """The record of what was found in a box of a frame, under the ids that it has got."""
+def record_of_search(frame: int, box: Box, ids: Ids, classes: tuple[int, ...]) -> JournalRecord:
+    """The record of what was found in a box of a frame, under the ids that it has got, and of which classes."""
     voxels = np.ascontiguousarray(ids, "<u4").view(np.uint8).reshape(-1)
-    return JournalRecord(FOUND, _place_of(frame, box), (voxels,))
+    return JournalRecord(FOUND, {**_place_of(frame, box), "classes": classes}, (voxels,))
 
 
-def search_of(record: JournalRecord, shape: Shape4) -> tuple[int, Box, Ids]:
-    """Frame, box and ids of a search in an image of this shape; raises `InputError` for what makes no sense."""
+def search_of(record: JournalRecord, shape: Shape4) -> tuple[int, Box, Ids, tuple[int, ...]]:
+    """Frame, box, ids and classes of a search in an image of this shape; raises `InputError` for what makes no sense.
+
+    Older versions have not noted the classes.
+    """
     with _making_sense(record):
         frame, box = _place_from(record, shape)
         (raw,) = record.arrays
@@ -62,7 +65,7 @@ def search_of(record: JournalRecord, shape: Shape4) -> tuple[int, Box, Ids]:
         ids: Ids = raw.view("<u4").reshape(box.shape).astype(np.uint32)
         if ids.max() > HIGHEST_ID:
             raise InputError(f"the journal holds object {ids.max()}, but {HIGHEST_ID} is the highest that can be")
-        return frame, box, ids
+        return frame, box, ids, tuple(_whole(n, MAX_CLASSES) for n in record.values.get("classes", ()))
 
 
 def record_of_change(change: Change, op: str = CHANGED) -> JournalRecord:

@@ -119,8 +119,8 @@ class ObjectIds:
         within = _box_of_known(_bounds_of(mask.astype(np.uint32)), np.ones(1, int))
         return None if within is None else within.shifted(bound.start)
 
-    def take(self, shape: Shape4, frame: int, box: Box, found: Ids) -> None:
-        """Take what was found in a box of an image (frames, z, y, x); what was there is replaced.
+    def take(self, shape: Shape4, frame: int, box: Box, found: Ids, classes: tuple[int, ...] = ()) -> None:
+        """Take what was found of some classes in a box of an image (frames, z, y, x); what was there is replaced.
 
         An object that was known before keeps its id if most of it is in the new one and the other way round.
         """
@@ -139,8 +139,9 @@ class ObjectIds:
             with self._lock:
                 is_taken = self._n_writes == n_writes  # else somebody was at work in between
                 if is_taken:
-                    self._note(record_of_search(frame, box, ids))
+                    self._note(record_of_search(frame, box, ids, classes))
                     self._replace(frame, box, ids, more)
+                    self.classes = classes
                     self._grow(frame, names[is_there], bounds[is_there])
 
     def put(self, change: Change) -> None:
@@ -193,11 +194,12 @@ class ObjectIds:
         Raises `InputError` for a record that makes no sense.
         """
         if record.op == FOUND:
-            frame, box, ids = search_of(record, shape)
+            frame, box, ids, classes = search_of(record, shape)
             with self._lock:
                 self._make(shape)
                 self._replace(frame, box, ids, _difference(_sizes_of(ids), _sizes_of(self.read(frame, box))))
                 self._grow_to(frame, ids, box.start)
+                self.classes = classes
             return True
         if record.op not in (CHANGED, UNDONE, REDONE):
             return False
@@ -216,13 +218,14 @@ class ObjectIds:
                 self._do(change)
         return True
 
-    def restore(self, ids: Ids, highest: int, parts: Iterable[tuple[int, Box]]) -> None:
+    def restore(self, ids: Ids, highest: int, parts: Iterable[tuple[int, Box]], classes: tuple[int, ...] = ()) -> None:
         """Begin anew from ids (frames, z, y, x) that become this one's, and the highest that was given so far.
 
-        `parts` are frames and boxes outside of which there are none; they share no voxel.
+        `parts` are frames and boxes outside of which there are none; they share no voxel. `classes` as above.
         """
         with self._lock:
             self._begin()
+            self.classes = classes
             self._ids = ids
             self._highest = highest
             for frame, box in parts:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from napari_sparseseg._types import Box
+from napari_sparseseg._types import MAX_CLASSES, Box
 from napari_sparseseg.errors import ProjectError
 from napari_sparseseg.storage._object_records import HIGHEST_ID, Ids, Shape4
 from napari_sparseseg.storage.durable import Disk
@@ -30,11 +30,15 @@ _IDS, _ATTRIBUTE = "objects", "sparseseg"
 
 
 class StoredObjects(NamedTuple):
-    """Ids (frames, z, y, x), the highest given so far, and the frames and boxes outside of which there are none."""
+    """Ids (frames, z, y, x), the highest given so far, and the frames and boxes outside of which there are none.
+
+    `classes` are those that were looked for; empty if that is not known, as where an older version has written.
+    """
 
     ids: Ids
     highest: int
     parts: list[tuple[int, Box]]
+    classes: tuple[int, ...] = ()
 
 
 def write_objects(disk: Disk, folder: Path, shape: Shape4, objects: ObjectIds) -> None:
@@ -50,7 +54,7 @@ def write_objects(disk: Disk, folder: Path, shape: Shape4, objects: ObjectIds) -
             writer.write(array, corner, block)
             shards.append(_described(corner, block))
     # asked last: no id that was written may be higher
-    writer.finish({_ATTRIBUTE: {"highest": objects.next_id - 1, "shards": shards}})
+    writer.finish({_ATTRIBUTE: {"highest": objects.next_id - 1, "classes": objects.classes, "shards": shards}})
 
 
 def read_objects(folder: Path, shape: Shape4) -> StoredObjects:
@@ -61,9 +65,11 @@ def read_objects(folder: Path, shape: Shape4) -> StoredObjects:
     with damage(folder):
         about = attributes_of(folder)[_ATTRIBUTE]
         highest, known = about["highest"], {tuple(shard[0]): shard for shard in about["shards"]}
+        classes = tuple(about.get("classes", ()))
         stored = open_array(folder, _IDS, shape, np.uint32)
         corners = stored_corners(folder / _IDS, shape)
         _require(isinstance(highest, int) and 0 <= highest <= HIGHEST_ID, folder, "ids that cannot be")
+        _require(all(isinstance(n, int) and 0 < n <= MAX_CLASSES for n in classes), folder, "classes that cannot be")
         _require(set(corners) == set(known), folder, "voxels are missing")
     ids: Ids = zeros(shape, np.uint32)
     with damage(folder):
@@ -72,7 +78,7 @@ def read_objects(folder: Path, shape: Shape4) -> StoredObjects:
             _require(_described(corner, block) == known[corner], folder, "voxels are missing or changed")
             _require(int(block.max()) <= highest, folder, "ids that were not given")
             ids[shard_slices(corner, shape)] = block
-    return StoredObjects(ids, highest, [part_of(corner, shape) for corner in corners])
+    return StoredObjects(ids, highest, [part_of(corner, shape) for corner in corners], classes)
 
 
 def _described(corner: Corner, block: Ids) -> list[Any]:
