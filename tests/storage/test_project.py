@@ -16,7 +16,7 @@ import pytest
 from paintkit import SHAPE, contents, do_something
 
 from napari_sparseseg._types import Box, Region
-from napari_sparseseg.config import ModelConfig, TrainingConfig
+from napari_sparseseg.config import ModelConfig, PaintConfig, TrainingConfig
 from napari_sparseseg.errors import InputError, ProjectError, ProjectReadOnlyError, ProjectVersionError
 from napari_sparseseg.storage import object_ids
 from napari_sparseseg.storage.durable import RealDisk
@@ -377,6 +377,51 @@ class TestOneWriter:
                     second.update(classes=())
         with Project.open(path) as third:
             assert not third.is_read_only
+
+    def test_a_reader_knows_the_classes_and_settings_of_the_paint_that_it_reads(self, path, array):
+        third = ProjectClass(class_id=3, name="membrane", color=(0.0, 0.5, 1.0))
+        settings = ProjectSettings(paint=PaintConfig(overlapping=True))
+        with new_project(path, array) as writer, Project.open(path) as reader:
+            image = writer.images[0]
+            store = image.open().store
+            image.note_classes((*CLASSES, third), writer.manifest.classes_number + 1)
+            store.annotate(Region(0, Box((0, 0, 0), (1, 2, 2))), 3)
+            writer.update(classes=(*CLASSES, third), highest_class=5, settings=settings)
+            assert image.fold(store)
+            assert contents(reader.images[0].open().store) == contents(store)
+            assert (reader.classes, reader.highest_class, reader.settings) == ((*CLASSES, third), 5, settings)
+
+    def test_a_reader_tells_of_the_classes_of_the_paint_that_it_tells_of(self, path, array):
+        with new_project(path, array) as writer, Project.open(path) as reader:
+            image = writer.images[0]
+            store = image.open().store
+            writer.update(classes=(CLASSES[0].model_copy(update={"name": "empty"}), CLASSES[1]))
+            paint(store)
+            assert image.fold(store)
+            assert reader.provenance()["classes"][0]["name"] == "empty"
+            assert "“empty”" in reader.methods()
+
+    def test_a_reader_keeps_classes_that_the_journal_alone_tells_of(self, path, array):
+        with new_project(path, array) as writer, Project.open(path) as reader:
+            image = writer.images[0]
+            image.open()
+            image.note_classes(CLASSES[:1], writer.manifest.classes_number + 1)
+            assert image.journal.sync(timeout=30)
+            reader.images[0].open()
+            reader.images[0].load()
+            assert reader.classes == CLASSES[:1]
+            renamed = (CLASSES[0].model_copy(update={"name": "empty"}),)
+            writer.update(classes=renamed)
+            reader.images[0].open()
+            assert reader.classes == renamed
+
+    def test_a_reader_finds_the_models_that_were_written_since(self, path, array):
+        with new_project(path, array) as writer:
+            writer.add_checkpoint(b"first", step=1)
+            with Project.open(path) as reader:
+                for content in (b"second", b"third"):
+                    writer.add_checkpoint(content, step=2)
+                assert [path.read_bytes() for _, path in reader.checkpoints()] == [b"third", b"second"]
 
     def test_the_lock_of_a_dead_process_is_taken_over(self, path, array):
         new_project(path, array).close()

@@ -371,18 +371,25 @@ class Project:
             return True
 
     def refresh(self) -> bool:
-        """Know of the images what another window has written since, if this one only reads; whether it is new."""
+        """Know what another window has written since, if this one only reads; whether there is more of the images.
+
+        Classes that a journal has told of stay until newer ones are written. Models are known by `checkpoints` alone.
+        """
         if not self.is_read_only:
             return False
         try:
-            images = self._written().images[: len(self._images)]
+            written = self._written()
         except ProjectError:  # what is known is all there is
             return False
         with self._changing:
-            is_new = images != self._manifest.images and len(images) == len(self._images)
-            if is_new:
-                self._manifest = self._manifest.changed(images=images)
-        return is_new
+            known, images = self._manifest, written.images[: len(self._images)]
+            if len(images) < len(self._images):
+                return False
+            taken = written.changed(images=images, checkpoints=known.checkpoints)
+            if written.classes_number < known.classes_number:
+                taken = taken.changed(classes=known.classes, classes_number=known.classes_number)
+            self._manifest = taken.with_highest_class(known.highest_class)
+            return images != known.images
 
     def take_classes(self, classes: Sequence[ProjectClass], number: int, highest_class: int = 0) -> None:
         """Take classes that are newer in a journal than in the manifest; they are written with the next commit."""
@@ -413,7 +420,12 @@ class Project:
                 self._clean_checkpoints()
 
     def checkpoints(self) -> tuple[tuple[ProjectCheckpoint, Path], ...]:
-        """Models and their files, newest first; readers take the first one that loads."""
+        """Models and their files, newest first; readers take the first one that loads.
+
+        If this window only reads, they are those of now: another one may have removed all that were known.
+        """
+        with suppress(ProjectError), self._changing:  # else what is known is all there is
+            self._manifest = self._manifest.changed(checkpoints=self._written().checkpoints)
         found = [(entry, self._checkpoint_path(entry)) for entry in reversed(self._manifest.checkpoints)]
         return tuple((entry, path) for entry, path in found if path.is_file() and not path.is_symlink())
 
@@ -486,10 +498,12 @@ class Project:
 
     def provenance(self) -> dict[str, Any]:
         """Who painted what and when, which models there were, and all settings, ready to be written as JSON."""
+        self.refresh()
         return provenance_of(self)
 
     def methods(self) -> str:
         """Describe in a paragraph how the images were segmented, for the methods section of a paper."""
+        self.refresh()
         return methods_of(self)
 
     # --- inside ---
