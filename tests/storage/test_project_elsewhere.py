@@ -174,6 +174,58 @@ def test_a_copy_holds_all_though_another_window_saves_meanwhile(project, target,
         assert contents(copy.images[0].open().store) == contents(loaded.store)
 
 
+@pytest.mark.parametrize("has_changes", [True, False])
+def test_a_copy_by_a_window_that_only_reads_keeps_the_classes_that_another_one_has_written(
+    project, target, has_changes
+):
+    changed, added, removed = (
+        ProjectClass(class_id=class_id, name=name, color=(0.0, 0.5, 1.0))
+        for class_id, name in ((2, "cell"), (4, "membrane"), (3, "vessel"))
+    )
+    project.update(classes=(*CLASSES, removed), settings=SETTINGS)
+    with Project.open(project.path, read_only=True) as reader:
+        loaded = reader.images[0].open()
+        classes, settings = reader.classes, reader.settings
+        project.update(classes=(CLASSES[0], changed, removed, added), highest_class=5, settings=ProjectSettings())
+        project.add_checkpoint(b"newer", step=5)
+        reader.images[1].load()
+        if has_changes:
+            classes = (CLASSES[0].model_copy(update={"name": "empty"}), *classes[1:2])
+            settings = ProjectSettings(device="cpu")
+        write_elsewhere(reader, target, Present(0, loaded.store.state(), loaded.objects, classes, 3, settings))
+    with Project.open(target) as copy:
+        expected = (classes[0], changed, *(() if has_changes else (removed,)), added)
+        assert copy.classes == expected
+        assert copy.highest_class == 5
+        assert copy.settings == (settings if has_changes else ProjectSettings())
+
+
+def test_classes_of_the_paint_of_a_copy_are_there_though_another_window_has_removed_them(project, target):
+    project.update(classes=CLASSES)
+    with Project.open(project.path, read_only=True) as reader:
+        loaded = reader.images[0].open()
+        project.update(classes=CLASSES[:1])
+        write_elsewhere(reader, target, Present(0, loaded.store.state(), loaded.objects, CLASSES, 2, reader.settings))
+    with Project.open(target) as copy:
+        assert copy.classes == CLASSES
+
+
+def test_a_copy_by_a_window_that_only_reads_keeps_classes_that_the_journal_alone_tells_of(project, target):
+    project.update(classes=CLASSES)
+    image = project.images[0]
+    image.open()
+    renamed = (CLASSES[0], CLASSES[1].model_copy(update={"name": "cell"}))
+    image.note_classes(renamed, project.manifest.classes_number + 1)
+    assert image.journal.sync(timeout=30)
+    with Project.open(project.path, read_only=True) as reader:
+        loaded = reader.images[0].open()
+        assert reader.classes == renamed
+        write_elsewhere(reader, target, Present(0, loaded.store.state(), loaded.objects, renamed, 2, reader.settings))
+    with Project.open(target) as copy:
+        copy.images[0].open()
+        assert copy.classes == renamed
+
+
 @pytest.mark.parametrize("part", ["images/0/prediction/000001/zarr.json", "images/1/journal", "images/1"])
 def test_only_what_cannot_be_read_is_missing_from_a_copy(project, disk, target, monkeypatch, part):
     project.images[0].write_prediction(np.ones(SHAPE, np.uint8))

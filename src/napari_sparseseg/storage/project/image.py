@@ -42,6 +42,7 @@ from napari_sparseseg.storage.project.manifest import (
     Fold,
     ImageEntry,
     LayerPlace,
+    Manifest,
     Position,
     ProjectClass,
 )
@@ -93,6 +94,7 @@ class ProjectImage:
         self.project = project
         self.number = number
         self.journal: SegmentJournal | None = None
+        self.opened_with: Manifest | None = None  # what the project held when the image was opened
         self._storing = threading.Lock()
         self.n_unfolded = 0  # records that had to be replayed when the image was opened
         self._objects: ObjectIds | None = None  # those that were loaded then
@@ -228,6 +230,7 @@ class ProjectImage:
         self._objects, self._folded_objects = loaded.objects, (0, None)
         self.n_unfolded = loaded.n_replayed
         self.project.take_classes(loaded.classes, loaded.classes_number, loaded.highest_class)
+        self.opened_with = self.project.manifest
         if not self.project.is_read_only:
             # no fold may point into a file that starts now
             after = max((fold.position.segment for fold in self.entry.folds), default=0)
