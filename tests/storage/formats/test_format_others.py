@@ -123,6 +123,23 @@ class TestNRRD:
         found = open_image(tmp_path / "a.nrrd")
         assert (found.spacing, found.unit) == ((2.0, 0.5, 0.25), "micrometer")
 
+    @pytest.mark.parametrize("unit", [b"\xc2\xb5m", b"\xce\xbcm", b"\xb5m"])
+    @pytest.mark.parametrize(
+        "fields", ["space directions: (0.5,0,0) (0,0.5,0) (0,0,2)\nspace ", "spacings: 0.5 0.5 2\n"]
+    )
+    def test_the_letter_of_micrometres_is_read_in_any_encoding(self, tmp_path, fields, unit):
+        header = f"NRRD0005\ntype: uint8\ndimension: 3\nsizes: 4 5 6\nencoding: raw\nspace dimension: 3\n{fields}units:"
+        (tmp_path / "a.nrrd").write_bytes(header.encode() + b' "%b"' % unit * 3 + b"\n\n" + bytes(range(120)))
+        found = open_image(tmp_path / "a.nrrd", axes="ZYX")
+        assert (found.spacing, found.unit) == ((2.0, 0.5, 0.5), "micrometer")
+        assert found.array[...].ravel().tolist() == list(range(120))
+
+    def test_the_file_beside_may_have_any_letters(self, tmp_path):
+        header = "NRRD0004\ntype: uint8\ndimension: 2\nsizes: 2 2\nencoding: raw\ndata file: cellé.raw\n"
+        (tmp_path / "a.nhdr").write_bytes(header.encode())
+        (tmp_path / "cellé.raw").write_bytes(bytes(range(4)))
+        assert open_image(tmp_path / "a.nhdr").array[...].ravel().tolist() == [0, 1, 2, 3]
+
     @pytest.mark.parametrize("encoding", ["raw", "gzip"])
     def test_truncated_files_are_refused(self, tmp_path, encoding):
         write_nrrd(tmp_path / "a.nrrd", make_image(), (1, 1, 1), encoding=encoding)

@@ -83,10 +83,13 @@ def open_nrrd(path: Path | str, _options: ReadOptions) -> Opened:
     return Opened(array, axes, "NRRD", steps=steps, unit=unit, files=files, geometry=geometry)
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines, up to where no header ends any more."""
+def _lines(file: BinaryIO) -> Iterator[str]:
+    """Lines, up to where no header ends any more; decoded here, since pynrrd would leave out the letter of µm."""
     while line := file.readline(HEADER_LIMIT - file.tell()):
-        yield line
+        try:
+            yield line.decode()
+        except UnicodeDecodeError:
+            yield line.decode("latin-1")
 
 
 def _dtype(header: Mapping[str, Any], path: Path | str) -> np.dtype[Any]:
