@@ -100,3 +100,12 @@ def rest(live):
     """Pause and wait until nothing is left to do."""
     live.pause()
     live.heard.wait_for_state(LiveState.UP_TO_DATE)
+
+
+def found_anew(live, box):
+    """Ids of the objects in a box, after they were looked for again."""
+    found = []
+    live.events.objects_changed.connect(lambda change: live.heard._hear("objects", found, change))
+    live.found.find_all()
+    live.heard.wait_until(lambda: found, "for objects")
+    return live.found.ids(0, box)

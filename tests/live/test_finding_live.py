@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from livekit import SHAPE, paint_both, rest, view_of
+import numpy as np
+from livekit import OBJECT_BOX, SHAPE, found_anew, paint_both, rest, view_of
 
-from napari_sparseseg._types import Box, Plane
+from napari_sparseseg._types import Box, Plane, Region
 
 
 def test_objects_are_found_and_measured_and_the_table_follows(live, image):
@@ -39,3 +40,20 @@ def test_objects_are_found_and_measured_and_the_table_follows(live, image):
     live.found.keep_table(0)
     live.heard.wait_until(lambda: largest in tables[-1].rows["id"].tolist(), "for the object that is back")
     assert not live.heard.failures
+
+
+def test_no_object_is_found_where_it_was_said_that_its_class_is_not(live, image):
+    live.open(image)
+    live.add_class("third")
+    live.look_at(view_of())
+    paint_both(live)
+    live.heard.wait_for_step(5)
+    rest(live)
+    assert found_anew(live, OBJECT_BOX).all()
+    above, below = (OBJECT_BOX.shifted((step, 0, 0)) for step in (-2, 1))
+    live.annotate(Region(0, above), 3)  # which the model has not learnt
+    live.correct(Region(0, below), 0, shown=np.full(below.shape, 2, np.uint8))
+    assert live.allowed(int(live.codes[(0, *below.start)])) == {1, 3}
+    assert found_anew(live, OBJECT_BOX).all()
+    assert not live.found.ids(0, above).any()
+    assert not live.found.ids(0, below).any()

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from livekit import rest, view_of
+from livekit import found_anew, rest, view_of
 
 from napari_sparseseg import SparseSegmenter
 from napari_sparseseg._types import Box, Plane, Region
@@ -99,6 +99,26 @@ def test_an_object_is_deleted_within_a_painted_one(live):
     assert live.undo()
     assert live.found.ids(0, place).all()
     assert (live.codes[0, 5, 18:22, 18:22] == OUTER).all()
+
+
+def test_what_was_said_of_a_class_is_certain_where_objects_are_looked_for(live):
+    truth, inside = nested()[0], Box((0, 18, 18), (SHAPE[0], 22, 22))
+    paint_both(live)
+    live.annotate(on_slice(7, truth[1, 7]), INNER, plane=Plane(0, 0, 7), object_id=1)
+    live.heard.wait_for_step(25)
+    rest(live)
+    assert found_anew(live, inside).all()
+    assert live._work.objects.classes == (INNER,)
+    live.annotate(on_slice(5, truth[0, 5]), OUTER)
+    live.found.delete(Plane(0, 0, 5), (5, 20, 20))
+    live.annotate(on_slice(4, truth[1, 4]), 1)
+    corner = Box((0, 2, 2), (8, 9, 9))
+    live.annotate(Region(0, corner), OUTER)
+    live.annotate(Region(0, corner), INNER)
+    ids = found_anew(live, inside)
+    assert (ids > 0).all((1, 2)).tolist() == [z not in (4, 5) for z in range(SHAPE[0])]
+    assert not ids[4:6].any()
+    assert live.found.ids(0, corner).all(), "though it was painted over another class"
 
 
 def test_it_waits_until_it_is_known_where_a_class_is_not(live):

@@ -356,6 +356,7 @@ class LiveLoop:
                 replace(self.learner.fitted, network=self.learner.weights()),
                 feature_map,
                 self._store,
+                self._classes,
                 find.frame,
                 find.box,
                 uses_pairs=self.learner.step >= _STEPS_FOR_PAIRS,

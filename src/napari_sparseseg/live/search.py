@@ -9,17 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_sparseseg._types import Box
+from napari_sparseseg._types import UNPAINTED, Box
 from napari_sparseseg.config import ObjectConfig
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.model import FittedModel
 from napari_sparseseg.engine.objects.finding import ObjectFinder
 from napari_sparseseg.live.board import live_tile_shape
+from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.storage.strokes import AnnotationStore
 
 
 class ObjectSearch:
-    """Finds the objects in a box of a frame with a model; voxels that were painted with a class count as that class.
+    """Finds the objects in a box of a frame with a model; what paint says of the user's `classes` counts as certain.
 
     What the network says of pairs of voxels counts only if it `uses_pairs`.
     """
@@ -29,6 +30,7 @@ class ObjectSearch:
         model: FittedModel,
         feature_map: FeatureMap,
         store: AnnotationStore,
+        classes: ClassList,
         frame: int,
         box: Box,
         *,
@@ -36,7 +38,7 @@ class ObjectSearch:
         config: ObjectConfig | None = None,
     ) -> None:
         self.found = np.zeros(box.shape, np.uint32)
-        self._classes, self._store, self._frame = model.classes, store, frame
+        self._classes, self._user_classes, self._store, self._frame = model.classes, classes, store, frame
         self._finder = ObjectFinder(
             model,
             feature_map,
@@ -57,10 +59,25 @@ class ObjectSearch:
         return self._finder.find(self.found)
 
     def _say_painted(self, box: Box, probabilities: Tensor) -> None:
-        """Where a class was painted it is certain; where classes may overlap, that says nothing of the others."""
+        """What paint says is certain; where classes may overlap, it says nothing of those that it does not name."""
         codes = self._store.codes[(self._frame, *box.slices)].copy()
-        for channel, class_id in enumerate(self._classes.ids):
-            painted = torch.from_numpy(codes == class_id).to(probabilities.device)
-            if not self._classes.overlapping:
-                probabilities[:, painted] = 0
-            probabilities[channel, painted] = 1
+        painted = np.unique(codes[codes != UNPAINTED]).tolist()
+        known = self._user_classes
+        said = self._store.meanings(painted, known.ids, known.background)
+        for code in painted:
+            where = torch.from_numpy(codes == code).to(probabilities.device)
+            if self._classes.overlapping:
+                for channel, class_id in enumerate(self._classes.ids):
+                    if class_id in said[code].present | said[code].absent:
+                        probabilities[channel, where] = float(class_id in said[code].present)
+            else:
+                probabilities[:, where] = self._left_possible(code, probabilities[:, where])
+
+    def _left_possible(self, code: int, probabilities: Tensor) -> Tensor:
+        """Probabilities (classes, n) where a code rules classes out; all 0 if it leaves none that the model knows."""
+        allowed = self._store.allowed(code, self._classes.ids)
+        is_left = torch.tensor([[class_id in allowed] for class_id in self._classes.ids]).to(probabilities)
+        if is_left.sum() == 1:  # however unlikely it is
+            return is_left.expand_as(probabilities)
+        left = probabilities * is_left
+        return left / left.sum(0).clamp_min(torch.finfo(left.dtype).tiny)
