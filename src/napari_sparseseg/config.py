@@ -376,7 +376,7 @@ class ObjectConfig(_Config):
         title="Smallest object",
         description="In voxels. What is smaller joins the object that it touches most, or is left out. 0: as large as "
         "nine of ten painted objects are (a quarter of that where the edge of the image, or of what is looked at, cuts "
-        "one that is clear), and 50 where none were painted.",
+        "one that is clear), and 50 where none were painted (16 in a single plane).",
     )
     reach: float = Field(
         24.0,

@@ -132,7 +132,7 @@ class Planner:
 
     def _lesson_on_objects(self, paints: Sequence[Paint], turns: Sequence[Order]) -> AffinityLesson:
         lesson = AffinityLesson(paints, self.classes.object_channels, self.learner.heads.offsets, turns)
-        smallest = smallest_of(paints, self.maps[0].bank.spacing)
+        smallest = smallest_of(paints, self.maps[0].bank.spacing, self.maps[0].shape)
         for network in (self.learner, self.averaged):
             if network.affinity is not None:
                 network.affinity.taught, network.affinity.smallest = lesson.taught, smallest

@@ -17,7 +17,7 @@ from napari_sparseseg.config import ObjectConfig
 from napari_sparseseg.engine.objects.fragments import Landscape, blocks_of, climb, follow, margin_for, shifted
 from napari_sparseseg.engine.objects.graph import STEPS, Edges, Fragments
 from napari_sparseseg.engine.objects.offsets import Offset, is_short
-from napari_sparseseg.engine.objects.sizes import UNKNOWN_SMALLEST
+from napari_sparseseg.engine.objects.sizes import unknown_smallest
 from napari_sparseseg.errors import InputError
 
 Probabilities = npt.NDArray[np.float32]
@@ -169,7 +169,7 @@ class Grouping:
     def _smallest(self) -> tuple[int, int | None]:
         """Voxels of an object, and of one that is cut by the edge, if that makes a difference."""
         if self._config.smallest or not self._painted_smallest:
-            return self._config.smallest or UNKNOWN_SMALLEST, None
+            return self._config.smallest or unknown_smallest(self._whole.shape), None
         return self._painted_smallest, int(_CUT * self._painted_smallest)
 
     def _number(

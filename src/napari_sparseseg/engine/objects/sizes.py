@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseseg._types import Spacing
+from napari_sparseseg._types import Shape3D, Spacing
 from napari_sparseseg.engine.paint import Paint
 
-UNKNOWN_SMALLEST = 50  # voxels, where no ids of objects were painted
+_UNKNOWN = 50  # voxels, where no ids of objects were painted
+_UNKNOWN_IN_PLANE = 16  # pixels: the section of a ball of so many voxels
 _SHARE = 0.1  # of the painted objects that may be smaller
+_ENOUGH = 5  # painted objects to know that; of fewer, those that were not painted may be smaller
 
 
-def smallest_of(paints: Sequence[Paint], spacing: Spacing) -> int:
-    """Voxels that nine of ten painted objects have, `UNKNOWN_SMALLEST` at least.
+def unknown_smallest(shape: Shape3D) -> int:
+    """Voxels of an object, where nothing tells how large objects are."""
+    return _UNKNOWN if min(shape) > 1 else _UNKNOWN_IN_PLANE
 
-    An object counts as the ball with a central section like the largest one that was painted of it; `spacing` along z,
-    y, x. Where only a stroke was painted it seems smaller than it is, so none is lost for that.
+
+def smallest_of(paints: Sequence[Paint], spacing: Spacing, shape: Shape3D) -> int:
+    """Voxels that nine of ten painted objects of volumes of some shape have, `unknown_smallest` at least.
+
+    An object counts as the ball with a central section like the largest one that was painted of it, in a single plane
+    as that section; `spacing` along z, y, x. Where only a stroke was painted it seems smaller than it is, so none is
+    lost for that. Of fewer than five objects, a fifth for each counts.
     """
-    volumes = np.concatenate([np.zeros(0), *(_balls(paint, spacing) for paint in paints)])
-    return max(UNKNOWN_SMALLEST, int(np.quantile(volumes, _SHARE))) if len(volumes) else UNKNOWN_SMALLEST
+    sizes_in = _pixels if min(shape) == 1 else partial(_balls, spacing=spacing)
+    sizes = np.concatenate([np.zeros(0), *map(sizes_in, paints)])
+    if not len(sizes):
+        return unknown_smallest(shape)
+    return max(unknown_smallest(shape), int(np.quantile(sizes, _SHARE) * min(1, len(sizes) / _ENOUGH)))
+
+
+def _pixels(paint: Paint) -> npt.NDArray[np.float64]:
+    """Voxels that were painted of each object."""
+    return np.unique(paint.object_ids[paint.object_ids > 0], return_counts=True)[1].astype(np.float64)
 
 
 def _balls(paint: Paint, spacing: Spacing) -> npt.NDArray[np.float64]:
