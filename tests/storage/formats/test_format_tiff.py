@@ -171,6 +171,93 @@ class TestOME:
             open_image(tmp_path / "a.ome.tif")
 
 
+class TestPagesThatDiffer:
+    """tifffile takes the pages of a series for alike, and makes garbage of one that is not, or calls it damaged."""
+
+    @pytest.mark.parametrize("packing", [{}, {"rowsperstrip": 8}, {"tile": (16, 16)}])
+    @pytest.mark.parametrize("compression", [None, "zlib"])
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda page: page[:60], "is 60 x 72, those before it are 64 x 72"),
+            (lambda page: page[:, :70], "is 64 x 70, those before it are 64 x 72"),
+            (lambda page: np.tile(page, (2, 1)), "is 128 x 72, those before it are 64 x 72"),
+            (lambda page: page.astype(np.uint16), "is uint16, those before it are uint8"),
+            (lambda page: page.view(np.int8), "is int8, those before it are uint8"),
+        ],
+    )
+    def test_are_named(self, path, change, said, packing, compression):
+        with tifffile.TiffWriter(path) as writer:
+            for number, page in enumerate(make_image((24, 64, 72), np.uint8)):
+                writer.write(
+                    change(page) if number == 12 else page,
+                    photometric="minisblack",
+                    metadata=None,
+                    contiguous=False,
+                    compression=compression,
+                    **packing,
+                )
+        with pytest.raises(InputError, match=rf"image.tif has pages that differ: page 12 .*{said}; leave it out"):
+            open_image(path)
+
+    def test_may_be_in_colour(self, path):
+        grey = {"photometric": "minisblack", "metadata": None, "contiguous": False}
+        with tifffile.TiffWriter(path) as writer:
+            for number, page in enumerate(make_image((24, 64, 72), np.uint8)):
+                if number == 12:
+                    writer.write(np.stack([page] * 3, -1), photometric="rgb", metadata=None)
+                else:
+                    writer.write(page, **grey)
+        with pytest.raises(InputError, match=r"page 12 .*is 64 x 72 x 3, those before it are 64 x 72;"):
+            open_image(path)
+
+    def test_may_be_packed_in_another_way(self, path):
+        with tifffile.TiffWriter(path) as writer:
+            for number, page in enumerate(make_image((24, 64, 72), np.uint8)):
+                packed = "zlib" if number == 12 else None
+                writer.write(page, photometric="minisblack", metadata=None, contiguous=False, compression=packed)
+        with pytest.raises(InputError, match=r"page 12 .*is packed in another way than those before it;"):
+            open_image(path)
+
+    @pytest.mark.parametrize("compression", [None, "zlib"])
+    def test_may_be_of_an_ome_tiff(self, path, compression):
+        write_ome_tiff(path, make_image(), (2, 1, 1), compression=compression)
+        self.shorten_page(path, 3)
+        with pytest.raises(InputError, match=r"page 3 .*is 20 x 18, those before it are 24 x 18;"):
+            open_image(path)
+
+    def test_may_be_of_an_imagej_tiff(self, path):
+        write_imagej_tiff(path, make_image(), (2, 1, 1), compression="zlib")
+        self.shorten_page(path, 3)
+        with pytest.raises(InputError, match=r"page 3 .*is 20 x 18, those before it are 24 x 18;"):
+            open_image(path)
+
+    def test_may_lie_in_other_files_of_a_set(self, tmp_path):
+        for name in ("a", "b"):
+            write_ome_tiff(tmp_path / f"{name}.ome.tif", make_image((2, 24, 18)), (1, 1, 1))
+        xml = tifffile.tiffcomment(tmp_path / "a.ome.tif")
+        uuid = xml.split('UUID="')[1].split('"')[0]
+        first = f'<TiffData IFD="0" PlaneCount="2"><UUID FileName="a.ome.tif">{uuid}</UUID></TiffData>'
+        second = '<TiffData IFD="0" FirstZ="2" PlaneCount="2"><UUID FileName="b.ome.tif">urn:uuid:7</UUID></TiffData>'
+        kept, _, rest = xml.replace('SizeZ="2"', 'SizeZ="4"').partition("<TiffData")
+        xml = f"{kept}{first}{second}</Pixels>{rest.partition('</Pixels>')[2]}"
+        tifffile.tiffcomment(tmp_path / "a.ome.tif", xml.encode())
+        assert open_image(tmp_path / "a.ome.tif").array.shape == (4, 24, 18)
+        self.shorten_page(tmp_path / "b.ome.tif", 1)
+        with pytest.raises(InputError, match=r"page 1 of .*b.ome.tif .*is 20 x 18, those before it are 24 x 18;"):
+            open_image(tmp_path / "a.ome.tif")
+
+    def test_are_not_looked_for_where_one_page_tells_of_all(self, path, monkeypatch):
+        write_imagej_tiff(path, make_image(), (2, 1, 1))
+        monkeypatch.setattr(module, "_layout", None)
+        assert open_image(path).array.shape == (5, 24, 18)
+
+    @staticmethod
+    def shorten_page(path, number):
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            tiff.pages[number].tags["ImageLength"].overwrite(20)
+
+
 @pytest.mark.parametrize("write", [write_ome_tiff, write_imagej_tiff])
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])

@@ -6,9 +6,10 @@ import html
 import logging
 import math
 import re
+import struct
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +34,9 @@ _PIECE_BYTES = 2**31
 _CLASSIC_BYTES = 2**32 - 2**25  # what a TIFF holds that is no BigTIFF, with room for what describes the pages
 _DAMAGE = ("invalid page offset", "corrupted", "failed to reshape")
 _FILE_NAME = re.compile(r"""FileName\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+_ONE_PAGE_KINDS = ("imagej", "shaped", "stk")  # series whose first page tells what lies behind it
+_LAYOUT_TAGS = (256, 257, 258, 259, 277, 317, 339)  # size, bits, compression, samples, predictor, kind of number
+_MOST_TAGS = 4096  # as tifffile bounds them
 _ENTITIES = re.compile(r"<!(?:DOCTYPE|ENTITY)")
 _IMAGEJ_DTYPES = ("u1", "u2")
 _IMAGEJ_UNITS = {"micrometer": "um", "nanometer": "nm", "millimeter": "mm", "centimeter": "cm", "meter": "m"}
@@ -48,11 +52,12 @@ def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
     Uncompressed images are mapped into memory; of compressed ones the small are unpacked when they are first read,
     from the large only those strips and tiles that are asked for. Colour samples count as channels.
 
-    Raises `InputError` for a file that is cut short or lacks planes, or is packed in a way that cannot be unpacked.
+    Raises `InputError` for a file that is cut short or lacks planes, whose pages differ, or that is packed in a way
+    that cannot be unpacked.
     """
     with _complaints() as complaints, tifffile.TiffFile(path) as tiff:
         _check_names(tiff, path)
-        series = _chosen(tiff.series, "series", "image", options.series, path)
+        series = _chosen(_all_series(tiff, path), "series", "image", options.series, path)
         level = _chosen(series.levels, "level", "level", options.level, path)
         _check_complete(level, path, complaints)
         array = _array(level, path, options)
@@ -105,6 +110,16 @@ def _complaints() -> Iterator[list[str]]:
         logger.removeFilter(listen)
 
 
+def _all_series(tiff: Any, path: Path | str) -> Any:
+    try:
+        return tiff.series
+    except RuntimeError:  # of a page that cannot be as the first, which it does not name
+        if (tiff.is_imagej or tiff.is_uniform) and not (tiff.is_ome or tiff.is_shaped):  # of one series
+            for number in range(1, len(tiff.pages)):
+                _check_alike(tiff.pages.get(number), tiff.pages.first, path)
+        raise
+
+
 def _chosen(found: Any, option: str, what: str, number: int, path: Path | str) -> Any:
     if not 0 <= number < len(found):
         raise InputError(f"{path} has {len(found)} {what}(s), so there is no {option} {number}; count from 0")
@@ -115,6 +130,8 @@ def _check_complete(level: Any, path: Path | str, complaints: list[str]) -> None
     if complaints:
         raise InputError(f"{path} is damaged ({complaints[0].rstrip('.')}); copy it again from its source")
     if level.dataoffset is not None:
+        if level.kind not in _ONE_PAGE_KINDS:
+            _check_pages(level.pages, level.keyframe, path)
         ends = [level.dataoffset + level.nbytes]
         sizes = [level.keyframe.parent.filehandle.size]
     else:
@@ -125,10 +142,68 @@ def _check_complete(level: Any, path: Path | str, complaints: list[str]) -> None
                 f"{path} lacks {n_missing} of its {len(pages)} planes; put the files of the set into one folder, or "
                 "export it again"
             )
+        _check_pages(pages, level.keyframe, path)
         ends = [_end(page) for page in pages]
         sizes = [page.parent.filehandle.size for page in pages]
     if any(end > size for end, size in zip(ends, sizes, strict=True)):
         raise InputError(f"{path} is cut short, it ends before its voxels do; copy it again from its source")
+
+
+def _check_pages(pages: Iterable[Any], first: Any, path: Path | str) -> None:
+    """Refuse a page that is not as the first, which tifffile takes all pages of a series to be without a look.
+
+    What a page says is compared byte by byte, at a tenth of what it takes to understand it: every page of a stack is
+    looked at when it is opened, which may have thousands.
+    """
+    layout = _layout(first)
+    for page in pages:
+        if not page.is_frame:
+            _check_alike(page, first, path)
+        elif not page.is_virtual and _layout(page) != layout:
+            with _reopened(page):
+                _check_alike(page.aspage(), first, path)
+
+
+def _layout(page: Any) -> list[bytes]:
+    """Entries of the page's directory that say how large it is, of which type, and how it is packed."""
+    form = page.parent.tiff
+    with _reopened(page) as file:
+        file.seek(page.offset)
+        (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+        directory = file.read(min(n_tags, _MOST_TAGS) * form.tagsize)
+    entries = (directory[start : start + form.tagsize] for start in range(0, len(directory), form.tagsize))
+    return [entry for entry in entries if struct.unpack(f"{form.byteorder}H", entry[:2])[0] in _LAYOUT_TAGS]
+
+
+@contextmanager
+def _reopened(page: Any) -> Iterator[Any]:
+    """The file of a page, which tifffile closes where it is another one of a set."""
+    file = page.parent.filehandle
+    was_closed = file.closed
+    file.open()
+    try:
+        yield file
+    finally:
+        if was_closed:
+            file.close()
+
+
+def _check_alike(page: Any, first: Any, path: Path | str) -> None:
+    if page.shape != first.shape:
+        sizes = (" x ".join(map(str, each.shape)) for each in (page, first))
+        difference = "is {}, those before it are {}".format(*sizes)
+    elif page.dtype != first.dtype:
+        difference = f"is {page.dtype}, those before it are {first.dtype}"
+    elif (page.compression, page.predictor) != (first.compression, first.predictor):
+        difference = "is packed in another way than those before it"
+    else:
+        return
+    file = page.parent.filehandle
+    place = "" if Path(file.path) == Path(path).resolve() else f" of {file.name}"
+    raise InputError(
+        f"{path} has pages that differ: page {page.treeindex[0]}{place} (counted from 0) {difference}; leave it out or "
+        "make it like the others, e.g. in Fiji"
+    )
 
 
 def _end(page: Any) -> int:
