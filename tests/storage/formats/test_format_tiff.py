@@ -99,6 +99,11 @@ class TestImageJ:
         tifffile.imwrite(path, make_image(), imagej=True, resolution=(4, 4), metadata={"axes": "ZYX", "unit": "um"})
         assert open_image(path).spacing == (1.0, 0.25, 0.25)
 
+    def test_distance_of_slices_has_no_direction(self, path):
+        metadata = {"axes": "ZYX", "unit": "um", "spacing": -0.5}  # as ImageJ takes it, too
+        tifffile.imwrite(path, make_image(), imagej=True, resolution=(5, 5), metadata=metadata)
+        assert open_image(path).spacing == (0.5, 0.2, 0.2)
+
     def test_stacks_that_were_saved_as_time_keep_their_voxel_size(self, path):
         metadata = {"axes": "TYX", "unit": "\\u00B5m", "spacing": 3.0}
         tifffile.imwrite(path, make_image(), imagej=True, resolution=(4, 2), metadata=metadata)

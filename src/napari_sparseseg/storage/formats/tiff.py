@@ -345,9 +345,10 @@ def _imagej_steps(tiff: Any) -> tuple[dict[str, float | None], str | None]:
     if str(metadata.get("unit", "")).lower() in ("inch", "inches"):  # dots per inch of a picture, not a voxel size
         return {}, None
     tags = tiff.pages.first.tags
-    # ImageJ leaves the distance of slices out where it is 1
+    # ImageJ leaves the distance of slices out where it is 1, and passes over its sign
+    distance = _number(metadata.get("spacing", 1.0))
     steps = {
-        "Z": _number(metadata.get("spacing", 1.0)),
+        "Z": None if distance is None else abs(distance),
         "Y": _step(tags, "YResolution"),
         "X": _step(tags, "XResolution"),
     }
