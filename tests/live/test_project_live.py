@@ -805,6 +805,23 @@ class TestLeaving:
         assert len(project.classes) == 3
         assert live.keeping.history()[-1].n_strokes == 2
 
+    def test_nobody_waits_any_longer_for_all_to_be_saved_when_it_is_closed_meanwhile(self, opened, monkeypatch):
+        live, _project = opened()
+        saver, held, is_saving, may_end = live.keeping._keeper, [], threading.Event(), threading.Event()
+        monkeypatch.setattr(saving, "HOLD_SECONDS", 10 * PATIENCE)
+        saves = saver._try_saving
+        monkeypatch.setattr(saver, "_try_saving", lambda _: (is_saving.set(), may_end.wait(PATIENCE), saves(True)))
+        waiting = threading.Thread(target=lambda: held.append(saver.hold()), daemon=True)
+        waiting.start()
+        assert is_saving.wait(PATIENCE)
+        closing = threading.Thread(target=saver.close)
+        closing.start()
+        wait_for(lambda: saver._is_closing)
+        may_end.set()
+        closing.join(PATIENCE)
+        waiting.join(PATIENCE)
+        assert held == [False]
+
     def test_a_saver_that_was_not_waited_for_tells_and_writes_nothing_more(self, opened, image, monkeypatch):
         live, project = opened()
         learn_a_little(live)

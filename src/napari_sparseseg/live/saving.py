@@ -131,13 +131,15 @@ class Saver(Keeper):
     def hold(self) -> bool:
         """Save everything, then nothing until `go_on`; False if that takes too long, and then it is saved on.
 
-        `close` saves nothing more. What is opened next may know better what the project's classes are.
+        Also False, without waiting any longer, if it is closed meanwhile. Once it is held, `close` saves nothing more:
+        what is opened next may know better what the project's classes are.
         """
         with self._changed:
             self._is_held = self._is_wanted = True
             self._is_resting = False  # it may rest still, though `go_on` was called
             self._changed.notify_all()
-            self._is_held = self._changed.wait_for(lambda: self._is_resting, HOLD_SECONDS)
+            self._changed.wait_for(lambda: self._is_resting or self._is_detached, HOLD_SECONDS)
+            self._is_held = self._is_resting
             return self._is_held
 
     @property
@@ -189,7 +191,9 @@ class Saver(Keeper):
             self._is_closing = True
             self._changed.notify_all()
         self._thread.join(timeout)
-        self._is_detached = True
+        with self._changed:
+            self._is_detached = True
+            self._changed.notify_all()
         self._events.tile_predicted.disconnect(self._note_tile, missing_ok=True)
         self._events.predictions_cleared.disconnect(self._note_clearing, missing_ok=True)
         if self._image.journal is self._journal:  # else the image was opened anew
