@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -106,6 +107,24 @@ class TestSentences:
         assert done.stderr.startswith("Error: ")
         assert len(done.stderr.splitlines()) == 1
         assert "Traceback" in run("info", tmp_path / "nowhere.tif", "--debug").stderr
+
+    @pytest.mark.parametrize(
+        ("encoding", "name", "shown"),
+        [
+            ("latin-1", "\u03b6.tif", "\\u03b6.tif"),
+            pytest.param(
+                "utf-8",
+                os.fsdecode(b"\xe9.tif"),
+                "\\udce9.tif",
+                marks=pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there"),
+            ),
+        ],
+    )
+    def test_names_that_the_output_cannot_show_end_nothing(self, files, tmp_path, encoding, name, shown):
+        image = Path(shutil.copy(files.image, tmp_path / name))
+        done = run("info", image, env={"PYTHONIOENCODING": encoding})
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"{tmp_path}{os.sep}{shown}" in done.stdout
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import cleandoc
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,12 +94,20 @@ def add(function: Callable[..., None], *examples: str) -> None:
 def main() -> None:
     """Run the command line."""
     keep_freed_memory()
+    _show_any_name()
     # job schedulers send this signal: half-written files are to be removed, as after Ctrl-C
     before = signal.signal(signal.SIGTERM, _end)
     try:
         app(prog_name="napari-sparseseg")
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _show_any_name() -> None:
+    """Let names of files that cannot be encoded be printed with escapes: they would end the work after it was done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _end(*_: object) -> None:
