@@ -57,3 +57,21 @@ def test_no_object_is_found_where_it_was_said_that_its_class_is_not(live, image)
     assert found_anew(live, OBJECT_BOX).all()
     assert not live.found.ids(0, above).any()
     assert not live.found.ids(0, below).any()
+
+
+def test_what_was_split_and_merged_by_hand_is_found_so_again(live, image):
+    live.open(image)
+    live.look_at(view_of())
+    paint_both(live)
+    live.heard.wait_for_step(5)
+    rest(live)
+    plane, left, right = Plane(0, 0, 6), (6, 20, 16), (6, 20, 24)
+    found = found_anew(live, OBJECT_BOX)
+    assert found[0, 6, 2] == found[0, 6, 10] > 0
+    live.found.split(plane, left, right)
+    found = found_anew(live, OBJECT_BOX)
+    assert found[0, 6, 2] != found[0, 6, 10]
+    assert found.all()
+    live.found.merge(plane, left, right)
+    found = found_anew(live, OBJECT_BOX)
+    assert found[0, 6, 2] == found[0, 6, 10] > 0

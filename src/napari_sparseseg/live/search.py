@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import prod
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from napari_sparseseg._types import UNPAINTED, Box
 from napari_sparseseg.config import ObjectConfig
 from napari_sparseseg.engine.features import FeatureMap
 from napari_sparseseg.engine.model import FittedModel
+from napari_sparseseg.engine.objects.agreement import agree_with_painted
 from napari_sparseseg.engine.objects.finding import ObjectFinder
 from napari_sparseseg.live.board import live_tile_shape
 from napari_sparseseg.live.classes import ClassList
@@ -22,7 +24,8 @@ from napari_sparseseg.storage.strokes import AnnotationStore
 class ObjectSearch:
     """Finds the objects in a box of a frame with a model; what paint says of the user's `classes` counts as certain.
 
-    What the network says of pairs of voxels counts only if it `uses_pairs`.
+    Painted objects, which corrections are as well, are found as they were painted. What the network says of pairs of
+    voxels counts only if it `uses_pairs`.
     """
 
     def __init__(
@@ -38,7 +41,8 @@ class ObjectSearch:
         config: ObjectConfig | None = None,
     ) -> None:
         self.found = np.zeros(box.shape, np.uint32)
-        self._classes, self._user_classes, self._store, self._frame = model.classes, classes, store, frame
+        self._classes, self._user_classes = model.classes, classes
+        self._store, self._frame, self._box, self._spacing = store, frame, box, feature_map.bank.spacing
         self._finder = ObjectFinder(
             model,
             feature_map,
@@ -56,7 +60,18 @@ class ObjectSearch:
 
     def work(self) -> Iterator[float]:
         """The share that is done, after each short piece of work; `found` is complete at the end."""
-        return self._finder.find(self.found)
+        yield from self._finder.find(self.found)
+        agree_with_painted(self.found, self._painted_objects(), self._spacing)
+
+    def _painted_objects(self) -> npt.NDArray[np.int32]:
+        """Ids of painted objects of the classes that are looked for, of the shape of the box; 0 elsewhere."""
+        painted: npt.NDArray[np.int32] = self._store.objects(self._frame, self._box)
+        places = np.nonzero(painted)
+        codes = self._store.codes[(self._frame, *self._box.slices)][places]
+        said = self._store.meanings(np.unique(codes).tolist(), self._user_classes.ids, self._user_classes.background)
+        wanted = [code for code, each in said.items() if each.present.intersection(self.class_ids)]
+        painted[places] *= np.isin(codes, wanted)
+        return painted
 
     def _say_painted(self, box: Box, probabilities: Tensor) -> None:
         """What paint says is certain; where classes may overlap, it says nothing of those that it does not name."""
