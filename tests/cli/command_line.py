@@ -37,11 +37,14 @@ SMALL = [
 ]
 
 
-def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the installed command without a terminal."""
+def run(
+    *arguments: object, env: dict[str, str] | None = None, encoding: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the installed command without a terminal; `encoding` is that of what it prints."""
     command = [COMMAND, *map(str, arguments)]
-    environment = os.environ | ONE_THREAD | (env or {})
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
+    environment = os.environ | ONE_THREAD | (env or {}) | ({"PYTHONIOENCODING": encoding} if encoding else {})
+    how = {"capture_output": True, "text": True, "encoding": encoding}
+    return subprocess.run(command, **how, timeout=240, check=False, env=environment)
 
 
 def call(*arguments, **options):

@@ -122,7 +122,7 @@ class TestSentences:
     )
     def test_names_that_the_output_cannot_show_end_nothing(self, files, tmp_path, encoding, name, shown):
         image = Path(shutil.copy(files.image, tmp_path / name))
-        done = run("info", image, env={"PYTHONIOENCODING": encoding})
+        done = run("info", image, encoding=encoding)
         assert (done.returncode, done.stderr) == (0, "")
         assert f"{tmp_path}{os.sep}{shown}" in done.stdout
 
