@@ -219,3 +219,19 @@ def test_the_table_of_objects_counts_the_labels_that_are_shown(make_live):
     assert len(rows)
     for object_id, class_id in zip(rows["id"], rows["class"], strict=True):
         assert class_id == np.bincount(labels[ids == object_id]).argmax() == 0
+
+
+def test_objects_are_listed_as_of_their_class_though_another_one_is_likelier_there(live):
+    live.auto_start = False
+    live.heard.wait_for_state(LiveState.WAITING)  # then nothing is predicted or cleared any more
+    tables, inner = [], nested()[0][1]
+    live.events.objects_measured.connect(lambda table: live.heard._hear("table", tables, table))
+    live._work.objects.take((1, *SHAPE), 0, Box.whole(SHAPE), inner.astype(np.uint32), (INNER,))
+    live._work.labels[0] = OUTER
+    live.found.keep_table(0)
+    live.heard.wait_until(lambda: tables, "for the table")
+    assert tables[-1].rows["class"].tolist() == [INNER]
+    live._work.objects.take((1, *SHAPE), 0, Box.whole(SHAPE), inner.astype(np.uint32), (OUTER, INNER))
+    live.found.keep_table(0)
+    live.heard.wait_until(lambda: len(tables) > 1, "for another table")
+    assert tables[-1].rows["class"].tolist() == [OUTER]

@@ -29,7 +29,7 @@ from napari_sparseseg.live.image import AbandonedError
 from napari_sparseseg.live.learner import Learner, TrainingState, table_of
 from napari_sparseseg.live.object_table import ObjectTables
 from napari_sparseseg.live.opened import Opened
-from napari_sparseseg.live.overlap import learnable_classes, missing_paint
+from napari_sparseseg.live.overlap import labels_of_objects, learnable_classes, missing_paint
 from napari_sparseseg.live.predictor import LivePredictor
 from napari_sparseseg.live.reporter import TRAINING_FOR_TILES, Reporter
 from napari_sparseseg.live.search import ObjectSearch
@@ -62,11 +62,12 @@ class LiveLoop:
         self._classes = classes
         self._learnt_revision = _NOTHING_LEARNT
         self._learnt_at = 0  # the step at which it was
+        self._pairs_since = 0  # the step at which ids of objects were painted first
         self._n_generations = 0
         self._owed = 0.0  # seconds of training before the next prediction
         self._kept_at = -math.inf
         self._search: tuple[Find, ObjectSearch, Iterator[float]] | None = None
-        self._tables = ObjectTables(opened, self._shown_labels)
+        self._tables = ObjectTables(opened, self._labels_of_objects)
         self._told_table: Tabulate | None = None
         self._slices = SliceSearch(opened, learner, self.reporter)
         self._once = (0, 0.0)  # the "update once" that is going on, and until when it learns
@@ -189,14 +190,22 @@ class LiveLoop:
             self.relearn()
             return False
         self.reporter.at_work(LiveState.TRAINING, "Learning the latest paint")
+        had_pairs = self._has_pairs
         for step in self.learner.learn(annotations, classes):
             self.reporter.step(step)
             if self._switch.is_retired:
                 raise AbandonedError
         self._learnt_revision, self._learnt_at = revision, self.learner.step
+        if self._has_pairs and not had_pairs:
+            self._pairs_since = self.learner.step
         self._owed = 0.0
         self.repeat()
         return True
+
+    @property
+    def _has_pairs(self) -> bool:
+        """Whether the model learns which pairs of voxels are of one object."""
+        return self.learner.fitted is not None and bool(self.learner.fitted.network.heads.offsets)
 
     def _trainable(self) -> ClassTable | None:
         """Classes that are painted or were learnt before; None if there is too little paint to learn from."""
@@ -359,7 +368,7 @@ class LiveLoop:
                 self._classes,
                 find.frame,
                 find.box,
-                uses_pairs=self.learner.step >= _STEPS_FOR_PAIRS,
+                uses_pairs=self.learner.step >= self._pairs_since + _STEPS_FOR_PAIRS,
             )
             self._search = find, search, search.work()
         _, search, pieces = self._search
@@ -388,11 +397,12 @@ class LiveLoop:
             self.reporter.at_work(LiveState.PREDICTING, f"Measuring objects, {done:.0%}")
         return True
 
-    def _shown_labels(self, frame: int, box: Box) -> npt.NDArray[np.uint8]:
-        """Predicted classes with the paint over them."""
-        store, where = self._store, (frame, *box.slices)
-        allowed = labels_left_possible(store, self._classes, is_overlapping=self.learner.paint.overlapping)
-        return with_paint(self.opened.labels[where].copy(), store.codes[where].copy(), allowed)
+    def _labels_of_objects(self, frame: int, box: Box) -> npt.NDArray[np.uint8]:
+        """Predicted classes with the paint over them, by which objects are told to be of a class."""
+        store, where, is_overlapping = self._store, (frame, *box.slices), self.learner.paint.overlapping
+        allowed = labels_left_possible(store, self._classes, is_overlapping=is_overlapping)
+        labels = with_paint(self.opened.labels[where].copy(), store.codes[where].copy(), allowed)
+        return labels_of_objects(labels, self.opened.objects.classes, self._classes) if is_overlapping else labels
 
     # --- resting ---
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_sparseseg._types import UNPAINTED
 from napari_sparseseg.live.classes import ClassList
 from napari_sparseseg.storage.overlapping import absent_nowhere
 from napari_sparseseg.storage.strokes import AnnotationStore
@@ -51,6 +52,20 @@ def shown_presence(
         if class_id in said.present | said.absent:
             found[codes == code] = class_id in said.present
     return found
+
+
+def labels_of_objects(
+    labels: npt.NDArray[np.uint8], of_objects: Collection[int], classes: ClassList
+) -> npt.NDArray[np.uint8]:
+    """Labels in objects, in place: all of one class are of it also where another one is likelier, as cells in nuclei.
+
+    `of_objects` are the classes that objects were looked for of; of several, the labels tell. Where no class is, or the
+    background, that stays.
+    """
+    known = [class_id for class_id in of_objects if class_id in classes]
+    if len(known) == 1:
+        labels[~np.isin(labels, [UNPAINTED, classes.background or UNPAINTED])] = known[0]
+    return labels
 
 
 def _painted(codes: npt.NDArray[np.uint8]) -> Iterable[int]:
