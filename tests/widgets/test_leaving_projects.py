@@ -14,8 +14,9 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from projectkit import LEFT, PLUGIN, QUICK, RIGHT, SHAPE, SMALL, cells, close_docks, messages, wait_until
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QProgressDialog
+from qtpy.QtWidgets import QProgressDialog, QWidget
 
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.errors import InputError
@@ -486,3 +487,25 @@ def test_waiting_goes_on_quietly_though_no_dialog_can_be_shown(qtbot: Any, monke
 
     assert do_meanwhile(None, "It is done …", function) == "done"
     assert shown.call_count < 50
+
+
+def test_a_dialog_that_is_over_does_nothing_any_more(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end, dialogs, show_really = threading.Event(), [], QProgressDialog.exec
+
+    def show(dialog: QProgressDialog) -> None:
+        dialogs.append(dialog)
+        may_end.set()
+        show_really(dialog)
+
+    monkeypatch.setattr(QProgressDialog, "exec", show)
+    do_meanwhile(None, "It is done …", lambda: may_end.wait(20))
+    assert not any(timer.isActive() for timer in dialogs[0].findChildren(QTimer))  # until it is deleted, some time
+
+
+def test_waiting_goes_on_though_the_window_of_the_dialog_is_closed(qtbot: Any) -> None:
+    window, may_end = QWidget(), threading.Event()
+    window.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    window.show()
+    QTimer.singleShot(0, window.close)
+    window.destroyed.connect(lambda: threading.Timer(0.3, may_end.set).start())
+    assert do_meanwhile(window, "It is done …", lambda: may_end.wait(20))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QProgressDialog, QWidget
@@ -46,15 +46,32 @@ def do_meanwhile(widget: QWidget | None, text: str, function: Callable[[], T]) -
         future = pool.submit(function)
         wait([future], _UNTOLD_SECONDS)
         if not future.done():
-            dialog = QProgressDialog(text, "", 0, 0, None if widget is None else widget.window())
-            dialog.setWindowTitle("Please wait")
-            dialog.setCancelButton(None)
-            dialog.setWindowModality(Qt.WindowModality.ApplicationModal)
-            looking = QTimer(dialog)
-            looking.timeout.connect(lambda: dialog.accept() if future.done() else None)
-            looking.start(_LOOK_MS)
-            while not future.done():  # Escape ends the dialog, but not what it waits for
-                dialog.exec()
-                wait([future], _LOOK_MS / 1000)  # where the application ends, a dialog is over at once
-            dialog.deleteLater()
+            with suppress(RuntimeError):  # its window was closed, and Qt has deleted it: the result is waited for
+                _Waiting(text, future, None if widget is None else widget.window()).show_until_done()
         return future.result()
+
+
+class _Waiting(QProgressDialog):
+    """Says that something is being done, until it is. Escape ends the dialog, but not what it waits for."""
+
+    def __init__(self, text: str, future: Future[Any], parent: QWidget | None) -> None:
+        super().__init__(text, "", 0, 0, parent)
+        self._future = future
+        self.setWindowTitle("Please wait")
+        self.setCancelButton(None)
+        self.setWindowModality(Qt.WindowModality.ApplicationModal)
+        self._looking = QTimer(self)
+        self._looking.timeout.connect(self._look)
+
+    def show_until_done(self) -> None:
+        """Show the dialog; raises RuntimeError if it is deleted meanwhile."""
+        self._looking.start(_LOOK_MS)
+        while not self._future.done():
+            self.exec()
+            wait([self._future], _LOOK_MS / 1000)  # where the application ends, a dialog is over at once
+        self._looking.stop()  # `deleteLater` waits for the event loop around us, while others run: of the next question
+        self.deleteLater()
+
+    def _look(self) -> None:
+        if self._future.done():
+            self.accept()
