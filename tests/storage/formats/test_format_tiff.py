@@ -24,13 +24,8 @@ class TestPlain:
         image = make_image()
         tifffile.imwrite(path, image, photometric="minisblack", metadata=None)
         found = open_image(path)
-        assert (found.format, found.axes, found.spacing, found.unit, found.channel_names) == (
-            "TIFF",
-            "ZYX",
-            None,
-            None,
-            (),
-        )
+        assert (found.format, found.axes, found.channel_names) == ("TIFF", "ZYX", ())
+        assert (found.spacing, found.known_spacing, found.unit) == (None, {}, None)
         np.testing.assert_array_equal(found.array[...], image, strict=True)
 
     def test_dots_per_inch_are_no_voxel_size(self, path):
@@ -110,6 +105,10 @@ class TestImageJ:
         found = open_image(path, axes="ZYX")
         assert (found.spacing, found.unit) == ((3.0, 0.5, 0.25), "micrometer")
 
+    def test_distance_of_slices_alone_says_nothing_without_a_unit(self, path):
+        tifffile.imwrite(path, make_image(), imagej=True, metadata={"axes": "ZYX"})
+        assert open_image(path).known_spacing == {}
+
     def test_2d_has_a_pixel_size(self, path):
         tifffile.imwrite(path, make_image((24, 18)), imagej=True, resolution=(4, 2), metadata={"unit": "nm"})
         found = open_image(path)
@@ -123,6 +122,16 @@ class TestOME:
         found = open_image(path)
         assert found.channel_names == ("DAPI", "405")
         assert found.spacing is None  # of x alone
+
+    def test_voxel_sizes_of_some_axes_are_kept_without_a_guess_at_the_others(self, path):
+        sizes = {"PhysicalSizeX": 200, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.3, "PhysicalSizeYUnit": "µm"}
+        tifffile.imwrite(path, make_image((2, 5, 24, 18)), ome=True, metadata={"axes": "CZYX", **sizes})
+        found = open_image(path)
+        assert (found.spacing, found.known_spacing, found.unit) == (None, {"Y": 300, "X": 200}, "nanometer")
+
+    def test_voxel_sizes_of_all_axes_are_known_too(self, path):
+        write_ome_tiff(path, make_image(), (2, 0.3, 0.2))
+        assert open_image(path).known_spacing == {"Z": 2, "Y": 0.3, "X": 0.2}
 
     def test_units_may_differ(self, path):
         metadata = {"axes": "ZYX"}

@@ -26,7 +26,8 @@ class ImageFile:
     `array` is read by slicing. `axes` names its axes in order, one letter each: T, C, and Z, Y, X, which keep this
     order among themselves even if the file's is another. A time axis of one point is left out. `spacing` is the
     voxel size along the spatial axes in `unit` (an UDUNITS name, or None if the file gives lengths without a unit);
-    None if the file does not tell it for each of them. `offset` is the position of the first voxel along the same
+    None if the file does not tell it for each of them, since the shape of a voxel is not known then; `known_spacing` is
+    what it tells, by letter, in the same unit. `offset` is the position of the first voxel along the same
     axes, 0 where nothing is told: a coarser level begins half a voxel later than the finest. `class_names` are those
     that a file of labels carries. `geometry` is the orientation and position of these axes that a header of NIfTI or
     NRRD tells, for labels of the same format. `n_series` counts the images that the file holds, of which this is
@@ -45,6 +46,7 @@ class ImageFile:
     offset: tuple[float, ...] = ()
     geometry: Geometry | None = None
     n_series: int = 1
+    known_spacing: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def channel_axis(self) -> int | None:
@@ -128,13 +130,14 @@ def presented(opened: Opened, path: Path | str, reader: Reader, options: ReadOpt
     letters = named_axes(opened.axes, shape, options.axes, path)
     order = reading_order(letters, shape)
     array = LazyArray(opened.array, Source(path, reader, options, files=opened.files), order, {})
-    spacing = _spacing(letters, order, opened.steps, opened.unit)
+    known = _known_spacing(letters, order, opened.steps, opened.unit)
+    spacing = _whole_spacing(known, n_axes=sum(letter in "ZYX" for letter in letters))
     return ImageFile(
         path=path,
         array=array,
         axes="".join(letters[i] for i in order),
         spacing=spacing,
-        unit=opened.unit if spacing else None,
+        unit=opened.unit if known else None,
         channel_names=opened.channel_names,
         format=opened.format,
         n_levels=opened.n_levels,
@@ -142,6 +145,7 @@ def presented(opened: Opened, path: Path | str, reader: Reader, options: ReadOpt
         class_names=opened.class_names,
         offset=_offset(letters, order, opened.offset if spacing else None),
         geometry=opened.geometry and opened.geometry.along([i for i in order if letters[i] in "ZYX"]),
+        known_spacing=known,
     )
 
 
@@ -173,14 +177,16 @@ def _check_voxels(shape: tuple[int, ...], dtype: Any, path: Path | str) -> None:
         )
 
 
-def _spacing(
-    letters: str, order: Sequence[int], steps: Steps | None, unit: str | None
-) -> Spacing | tuple[float, float] | None:
-    known = [steps[i] for i in order if letters[i] in "ZYX"] if steps else []
-    sizes = [float(step) for step in known if step is not None and math.isfinite(step) and step > 0]
-    if len(sizes) < len(known) or not sizes:
-        return None
-    if unit is None and set(sizes) == {1.0}:  # what libraries write when they were told nothing
+def _known_spacing(letters: str, order: Sequence[int], steps: Steps | None, unit: str | None) -> dict[str, float]:
+    told = {letters[i]: steps[i] for i in order if letters[i] in "ZYX"} if steps else {}
+    known = {letter: float(step) for letter, step in told.items() if step and math.isfinite(step) and step > 0}
+    # without a unit, 1 is what libraries write when they were told nothing
+    return {} if unit is None and set(known.values()) == {1.0} else known
+
+
+def _whole_spacing(known: Mapping[str, float], n_axes: int) -> Spacing | tuple[float, float] | None:
+    sizes = tuple(known.values())
+    if len(sizes) < n_axes:
         return None
     if len(sizes) == 2:
         return sizes[0], sizes[1]
