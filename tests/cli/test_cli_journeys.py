@@ -379,6 +379,27 @@ class TestEvaluate:
             ["Mean", "without", "1", "1.000", "1.000"],
         ]
 
+    def test_a_truth_without_a_class_of_the_model_is_refused_before_anything_is_predicted(
+        self, invoke, files, tmp_path, monkeypatch
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(SparseSegmenter, "predict", None)
+            other = write_tiff(tmp_path / "t.tif", np.full((6, 24, 32), 5, np.uint8))
+            result = invoke("evaluate", files.model, files.image, other)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"{other} holds the class 5, but the model has learnt 1, 2" in result.stderr
+        also = write_tiff(tmp_path / "u.tif", np.where(tifffile.imread(files.truth) == 2, 2, 5).astype(np.uint8))
+        assert invoke("evaluate", files.model, files.image, also).exit_code == 0
+
+    def test_a_class_of_the_model_in_one_time_point_is_enough(self, invoke, series, tmp_path):
+        truth = tifffile.imread(series / "truth.tif")
+        truth[0] = np.where(truth[0], 5, 0)
+        write_tiff(tmp_path / "t.tif", truth, axes="TZYX")
+        scored = ["evaluate", series / "model", series / "image.tif", tmp_path / "t.tif"]
+        assert invoke(*scored).exit_code == 0
+        write_tiff(tmp_path / "t.tif", np.where(truth, 5, 0).astype(np.uint8), axes="TZYX")
+        assert "the model has learnt 1, 2" in invoke(*scored).stderr
+
     def test_shapes_that_differ_and_truth_that_is_empty(self, invoke, files, tmp_path):
         other = write_tiff(tmp_path / "a.tif", np.ones((6, 24, 30), np.uint8))
         assert "both must be alike" in invoke("evaluate", other, files.truth).stderr

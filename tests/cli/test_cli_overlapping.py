@@ -102,6 +102,14 @@ def test_evaluate_scores_each_class(folder, model):
     assert "Mean without" not in result.output
 
 
+def test_a_truth_of_other_classes_is_refused(folder, model, tmp_path):
+    truth = np.load(folder / "truth.npy")
+    np.save(tmp_path / "truth.npy", np.concatenate([np.zeros_like(truth), truth]))
+    result = call("evaluate", model, folder / "image.npy", tmp_path / "truth.npy")
+    assert result.exit_code == 1
+    assert "holds the classes 3, 4, but the model has learnt 1, 2" in result.stderr
+
+
 def test_suggest_takes_an_axis_of_classes(folder, model):
     with one_thread():
         result = call("suggest", model, folder / "image.npy", "--paint", folder / "ink.npy", "--across", "z", "-n", 2)

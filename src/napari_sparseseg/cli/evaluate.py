@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from napari_sparseseg.cli._images import Image
     from napari_sparseseg.segmenter import SparseSegmenter
+    from napari_sparseseg.storage.formats import ImageFile
 
 _CSV_HEADER = (
     "time",
@@ -133,12 +134,42 @@ def _score_model(
     image.check_paint(truth)
     warn_of_other_voxels(image, segmenter)
     segmenter.set_params(channel_axis=image.channel_axis)
+    _check_truth(truth, image, segmenter.classes_.tolist())
     for number in painted_times(truth):
         if truth.channel_axis is not None:
             yield from _scores_of_overlapping(segmenter, read_states(truth, number, image), image, number)
             continue
         known = read_classes(truth, number, image)
         yield from _scores(segmenter.predict(image.volume(number)), known, image, number)
+
+
+def _check_truth(truth: ImageFile, image: Image, learnt: Sequence[int]) -> None:
+    """Refuse a truth that names no class of the model at any time point, before anything is predicted."""
+    from napari_sparseseg.cli._images import painted_times
+    from napari_sparseseg.errors import InputError
+
+    found: set[int] = set()
+    for number in painted_times(truth):
+        found |= _classes_of(truth, number, image)
+        if not found.isdisjoint(learnt):
+            return
+    if found:
+        listed = f"class{'es' if len(found) > 1 else ''} {', '.join(map(str, sorted(found)))}"
+        raise InputError(
+            f"{truth.path} holds the {listed}, but the model has learnt {', '.join(map(str, learnt))}; give the truth "
+            "the same ids as the paint"
+        )
+
+
+def _classes_of(truth: ImageFile, time: int, image: Image) -> set[int]:
+    """The classes that a time point of the truth says something of."""
+    import numpy as np
+
+    from napari_sparseseg.cli._images import read_classes, read_states
+
+    if truth.channel_axis is None:
+        return {int(i) for i in np.unique(read_classes(truth, time, image)) if i != 0}
+    return {i for i, states in enumerate(read_states(truth, time, image), 1) if states.any()}
 
 
 def _score_labels(path: str, truth_path: str, *, axes: str | None, spacing: Sequence[float] | None) -> Iterator[_Score]:
