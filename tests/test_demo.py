@@ -102,6 +102,23 @@ class TestRunDemo:
         demo.run_demo(tmp_path, seconds=1)
         assert len(list(tmp_path.iterdir())) == 3
 
+    @pytest.mark.parametrize(
+        ("place", "name", "written"),
+        [
+            (FakeSegmenter, "save", "model.safetensors"),
+            (demo, "draw_summary", "summary.png"),
+        ],
+    )
+    def test_a_full_disk_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, written: str
+    ) -> None:
+        def full(*arguments: Any, **options: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(place, name, full)
+        with pytest.raises(InputError, match=rf"{written} could not be written \(No space left .*; check the room"):
+            demo.run_demo(tmp_path, seconds=1)
+
     @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
     def test_impossible_time_is_refused(self, tmp_path: Path, seconds: float) -> None:
         with pytest.raises(InputError, match="seconds is"):

@@ -15,6 +15,7 @@ from napari_sparseseg.errors import InputError
 from napari_sparseseg.figure import class_colours, draw_summary
 from napari_sparseseg.samples import Sample, cells3d, paint_slices, tissue
 from napari_sparseseg.segmenter import SparseSegmenter
+from napari_sparseseg.storage.atomic import writable
 from napari_sparseseg.storage.ome import write_labels
 
 if TYPE_CHECKING:
@@ -123,20 +124,22 @@ def _write(
         colors={class_id: _rgb(colour) for class_id, colour in class_colours(volume.class_names).items()},
         overwrite=True,
     )
-    segmenter.save(result.model_path)
-    draw_summary(
-        result.summary_path,
-        image=volume.image,
-        annotation=annotation,
-        labels=labels,
-        truth=volume.truth,
-        spacing=volume.spacing,
-        history=segmenter.history_,
-        class_names=volume.class_names,
-        title=f"{volume.name}: {_N_SLICES} painted slices, {result.fit_seconds:.0f} s of learning",
-        dice=result.dice,
-        channel_axis=volume.channel_axis,
-    )
+    with writable(result.model_path):
+        segmenter.save(result.model_path)
+    with writable(result.summary_path):
+        draw_summary(
+            result.summary_path,
+            image=volume.image,
+            annotation=annotation,
+            labels=labels,
+            truth=volume.truth,
+            spacing=volume.spacing,
+            history=segmenter.history_,
+            class_names=volume.class_names,
+            title=f"{volume.name}: {_N_SLICES} painted slices, {result.fit_seconds:.0f} s of learning",
+            dice=result.dice,
+            channel_axis=volume.channel_axis,
+        )
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:
