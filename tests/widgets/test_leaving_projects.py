@@ -201,8 +201,9 @@ class TestSavingElsewhere:
         wait_until(lambda: live.status.has_model)
         assert not old.exists()
 
+    @pytest.mark.parametrize("once", [False])
     def test_nothing_is_learnt_that_the_copy_does_not_hold(
-        self, make_dock: Any, save_as: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, make_dock: Any, save_as: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, once: bool
     ) -> None:
         dock = make_dock()
         live, copy_to, steps = dock.session.live, Project.copy_to, []
@@ -215,11 +216,12 @@ class TestSavingElsewhere:
 
         monkeypatch.setattr(Project, "copy_to", copy_slowly)
         learn(dock)
-        live.start()
-        wait_until(lambda: live.status.step > 5, 60)
+        learnt = live.status.step
+        (live.update_once if once else live.start)()
+        wait_until(lambda: live.status.step > learnt + 2, 60)
         save_as(dock, tmp_path / "mine.sparseseg")
         assert steps[0] == steps[1]
-        assert live.status.is_training
+        assert live.status.is_training is not once
         with Project.open(tmp_path / "mine.sparseseg", read_only=True) as project:
             assert project.manifest.checkpoints[-1].step >= steps[0]
 
@@ -416,6 +418,56 @@ class TestAnotherImage:
         assert dock.session.project.path != old
         with Project.open(old, read_only=True) as project:
             assert project.manifest.checkpoints[-1].step >= steps[1]
+
+    @pytest.mark.parametrize("way", ["image", "project"])
+    def test_nothing_is_learnt_that_is_not_saved(
+        self, make_dock: Any, image: Any, ask: Mock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    ) -> None:
+        dock = make_dock()
+        live, old, hold, stop, steps = dock.session.live, dock.session.project.path, Keeping.hold, Keeping.stop, []
+
+        def hold_slowly(keeping: Keeping) -> str:
+            problem = hold(keeping)
+            time.sleep(0.5)
+            return problem
+
+        def note_and_stop(keeping: Keeping) -> None:
+            steps.append(live.status.step)
+            stop(keeping)
+
+        learn(dock)
+        live.start()
+        monkeypatch.setattr(Keeping, "hold", hold_slowly)
+        monkeypatch.setattr(Keeping, "stop", note_and_stop)
+        ask.return_value = True
+        if way == "image":
+            dock._actions.open_image(source_of([dock._viewer.add_image(image[::-1], name="others")]))
+        else:
+            with Project.create(tmp_path / "other.sparseseg") as other:
+                other.add_image(image[::-1], shape=(1, *SHAPE)).store_pixels(image[::-1])
+            dock._project_actions.open(other.path)
+        assert dock.session.project.path != old
+        assert not live.status.is_training
+        with Project.open(old, read_only=True) as project:
+            assert project.manifest.checkpoints[-1].step == steps[0]
+
+    @pytest.mark.parametrize("before", ["training", "paused", "not begun"])
+    def test_an_image_that_is_not_left_is_learnt_from_as_before(
+        self, make_dock: Any, image: Any, ask: Mock, monkeypatch: pytest.MonkeyPatch, before: str
+    ) -> None:
+        dock = make_dock()
+        live, old = dock.session.live, dock.session.project.path
+        paint(dock, LEFT, 1)
+        if before != "not begun":
+            (live.start if before == "training" else live.pause)()
+        monkeypatch.setattr(Keeping, "hold", lambda _: "strokes are still being written")
+        is_training = []
+        ask.side_effect = lambda *_: is_training.append(live.status.is_training) or len(is_training) == 1
+        dock._actions.open_image(source_of([dock._viewer.add_image(image[::-1], name="others")]))
+        assert dock.session.project.path == old
+        assert is_training == [before == "training", False]
+        assert live.status.is_training is (before == "training")
+        assert live.was_paused is (before == "paused")
 
     def test_opening_another_project_asks_too(
         self, full: SparseSegDock, fill: Any, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

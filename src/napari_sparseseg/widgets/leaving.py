@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QProgressDialog, QWidget
 
+from napari_sparseseg.live.events import LiveState
 from napari_sparseseg.widgets.session import Session
 
 T = TypeVar("T")
@@ -22,13 +23,35 @@ _LOOK_MS = 50
 def leaving(session: Session, widget: QWidget | None) -> Iterator[str]:
     """Have all saved before another image is opened within; why not all could be, in one sentence, empty if it was.
 
-    Raises `InputError` if that takes too long. What is open still afterwards is saved on.
+    Raises `InputError` if that takes too long. What is open still afterwards is saved on, and learnt from as before.
     """
     name = "The present image" if session.project is None else session.project.name
+    with pausing(session):
+        try:
+            yield do_meanwhile(widget, f"{name} is being saved …", session.live.keeping.hold)
+        finally:
+            session.live.keeping.go_on()
+
+
+@contextmanager
+def pausing(session: Session) -> Iterator[None]:
+    """Learn nothing within, which would not be saved; from the same image it is learnt as before afterwards.
+
+    That image may be in another project by then. An update once is not taken up again.
+    """
+    live, source = session.live, session.source
+    was_training, was_paused = live.status.is_training, live.was_paused
+    # where nothing is learnt, to pause would only keep training from starting by itself afterwards
+    if was_training or was_paused or live.status.state is LiveState.TRAINING:
+        live.pause()
     try:
-        yield do_meanwhile(widget, f"{name} is being saved …", session.live.keeping.hold)
+        yield
     finally:
-        session.live.keeping.go_on()
+        if session.source is source:
+            if was_training:
+                live.start()
+            elif was_paused:  # which opening a project has ended
+                live.pause()
 
 
 def what_is_lost(session: Session, problem: str) -> str:
