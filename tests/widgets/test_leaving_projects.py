@@ -201,7 +201,7 @@ class TestSavingElsewhere:
         wait_until(lambda: live.status.has_model)
         assert not old.exists()
 
-    @pytest.mark.parametrize("once", [False])
+    @pytest.mark.parametrize("once", [False, True])
     def test_nothing_is_learnt_that_the_copy_does_not_hold(
         self, make_dock: Any, save_as: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, once: bool
     ) -> None:

@@ -23,7 +23,7 @@ from napari_sparseseg.storage.project.project import SUFFIX, Project
 from napari_sparseseg.widgets.actions import ask_for_output
 from napari_sparseseg.widgets.history import ask_for_state
 from napari_sparseseg.widgets.home import forget_recent, home
-from napari_sparseseg.widgets.leaving import do_meanwhile
+from napari_sparseseg.widgets.leaving import do_meanwhile, pausing
 from napari_sparseseg.widgets.opening import open_project
 from napari_sparseseg.widgets.results import remove_gone
 from napari_sparseseg.widgets.session import Session
@@ -81,25 +81,19 @@ class ProjectActions(QObject):
         # voxels that are read from the old folder when they are needed must stay there
         is_read_there = image.entry.is_stored and not isinstance(source.array, np.ndarray)
         is_moving = project.path.is_relative_to(home()) and not project.is_read_only and not is_read_there
-        was_training, was_paused = live.status.is_training, live.was_paused
         copied: Project | None = None
-        try:
-            if was_training:
-                live.pause()  # what would be learnt from now on would not be in the copy
-            text = f"The project is copied to {target} …"
-            copy = do_meanwhile(self._widget, text, lambda: _write(live, project, image, target))
-            copied = Project.open(target)
-            session.open(source, copied.images[copy.number])
-        except BaseException:
-            if copied is not None and session.project is not copied:
-                copied.close()
-            raise
-        finally:  # what is open is saved on, be it where it was
-            live.keeping.go_on()
-            if was_training:
-                live.start()
-            elif was_paused:
-                live.pause()
+        with pausing(session):  # what would be learnt from now on would not be in the copy
+            try:
+                text = f"The project is copied to {target} …"
+                copy = do_meanwhile(self._widget, text, lambda: _write(live, project, image, target))
+                copied = Project.open(target)
+                session.open(source, copied.images[copy.number])
+            except BaseException:
+                if copied is not None and session.project is not copied:
+                    copied.close()
+                raise
+            finally:  # what is open is saved on, be it where it was
+                live.keeping.go_on()
         if copy.missing:
             session.tell(f"All paint was saved to {target}, and work goes on there; but {copy.missing}", True)
             return
