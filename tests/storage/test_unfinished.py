@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from napari_sparseseg import InputError, InputWarning
+from napari_sparseseg.storage.atomic import written_whole
 from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.sharded import ShardedImage, shard_for
-from napari_sparseseg.storage.unfinished import Manifest, Unfinished
+from napari_sparseseg.storage.unfinished import HeldFolder, Manifest, Unfinished
 
 MANIFEST = Manifest(
     fingerprint={"model": "a", "image": "b", "settings": "c"},
@@ -370,3 +372,20 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "a.zarr.unfinished").touch()
     with pytest.raises(InputError, match="cannot be written to"):
         Unfinished(tmp_path / "a.zarr")
+
+
+def test_what_cannot_be_written_is_told_by_the_name_that_it_was_to_have(tmp_path):
+    target = tmp_path / "labels.tif"
+
+    def write(held):
+        with (
+            held.written(target) as path,
+            written_whole(path, overwrite=False, is_kind=Path.is_file, kind="TIFF"),
+        ):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with closing(HeldFolder(target)) as held:
+        with pytest.raises(InputError) as told:
+            write(held)
+        held.empty()
+    assert str(told.value).startswith(f"{target} could not be written (No space left on device)")

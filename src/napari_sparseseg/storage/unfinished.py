@@ -148,14 +148,18 @@ class HeldFolder:
         What a process that is killed leaves of it lies in this folder, and goes with it.
         """
         folder, aside = self.folder / _WRITTEN, self.folder / _REPLACED
+        new = folder / target.name
         with writable(target):
             self._disk.remove(folder)
             folder.mkdir()
-        yield folder / target.name
+        try:
+            yield new
+        except InputError as error:  # of a name that nobody has chosen
+            raise InputError(str(error).replace(str(new), str(target))) from error
         with writable(target):
             if target.exists():
                 self._disk.remove(aside)
-            put_in_place(folder / target.name, target, aside=aside)
+            put_in_place(new, target, aside=aside)
 
     def empty(self) -> None:
         """Remove all that any kind of run makes in it, now the target is complete; warns of what cannot be removed."""
