@@ -166,6 +166,14 @@ class TestLesson:
     def test_a_slice_teaches_the_steps_within_it(self):
         assert self.make([(0, 1, 2)])[0].taught == (0, 30, 30)
 
+    @pytest.mark.parametrize(("middle", "is_taught"), [(3, True), (4, True), (2, False)], ids=["one", "other", "none"])
+    def test_without_two_objects_near_each_other_nothing_is_taught(self, middle, is_taught):
+        kinds = np.zeros((5, 6, 40), int)
+        kinds[2, :, :10], kinds[2, :, 30:], kinds[2, :, 10:30] = 3, 4, middle  # 2 is painted, but no object
+        paint, table = paint_of(kinds)
+        taught = AffinityLesson([paint], table.object_channels, OFFSETS).taught
+        assert any(taught) == is_taught
+
     def test_turns_let_a_slice_teach_steps_across_it(self):
         orders = [(0, 1, 2), (1, 0, 2), (2, 1, 0)]
         assert self.make(orders)[0].taught == (60, 60, 60)

@@ -16,6 +16,7 @@ from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.config import PaintConfig
 from napari_sparseseg.engine.device import DeviceChoice
 from napari_sparseseg.engine.features import FeatureMap
+from napari_sparseseg.engine.heads import Heads
 from napari_sparseseg.engine.model import FittedModel, ModelSpec
 from napari_sparseseg.engine.normalise import IntensityRange
 from napari_sparseseg.engine.trainer import TrainingStep
@@ -54,6 +55,7 @@ class FakeLearner:
         self.on_train = lambda: None
         self.has_good = False
         self.keeps_failing = False
+        self.heads = None
         self._maps = {}
 
     def map(self, frame):
@@ -64,7 +66,7 @@ class FakeLearner:
 
     def learn(self, annotations, classes):
         self.learnt.append((annotations, classes))
-        self.fitted = FittedModel(self.spec, classes, self.spec.build(len(classes)))
+        self.fitted = FittedModel(self.spec, classes, self.spec.build(len(classes), heads=self.heads))
         yield TrainingStep(self.step, "pixel", 0.5)
         yield TrainingStep(self.step, "pixel", 0.4)
 
@@ -725,6 +727,26 @@ class TestFinding:
         found = bench.opened.objects.read(0, Box.whole(SHAPE))
         assert not found[BACKGROUND_BOX.slices].any()
         assert found[OBJECT_BOX.slices].any()
+
+    def test_what_pairs_of_voxels_tell_counts_only_once_it_was_learnt(self, bench, monkeypatch):
+        counted = []
+
+        class Spy(module.ObjectSearch):
+            def __init__(self, *args, uses_pairs):
+                counted.append(uses_pairs)
+                super().__init__(*args, uses_pairs=uses_pairs)
+
+        monkeypatch.setattr(module, "ObjectSearch", Spy)
+        bench.paint_both()
+        bench.train_and_rest(200)
+        monkeypatch.setattr(module, "_STEPS_FOR_PAIRS", 2 * bench.learner.step)
+        bench.learner.heads = Heads(((0, 0, 1),))  # as if what is painted next had ids
+        bench.paint(2, OBJECT_BOX.shifted((1, 0, 0)))
+        for n_steps in (1, bench.learner.step):
+            bench.train_and_rest(n_steps)
+            self.find(bench)
+            bench.run_until(lambda: not bench.status.is_finding)
+        assert counted == [False, True]
 
     def test_cancelled_it_changes_nothing(self, bench):
         self.find(bench)

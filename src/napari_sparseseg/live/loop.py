@@ -207,6 +207,12 @@ class LiveLoop:
         """Whether the model learns which pairs of voxels are of one object."""
         return self.learner.fitted is not None and bool(self.learner.fitted.network.heads.offsets)
 
+    @property
+    def _n_steps_of_pairs(self) -> int:
+        """For how many steps it has learnt that; a model that was taken over since, for all of its steps."""
+        n_steps = self.learner.step - self._pairs_since
+        return n_steps if n_steps >= 0 else self.learner.step
+
     def _trainable(self) -> ClassTable | None:
         """Classes that are painted or were learnt before; None if there is too little paint to learn from."""
         background = self._classes.background
@@ -368,7 +374,7 @@ class LiveLoop:
                 self._classes,
                 find.frame,
                 find.box,
-                uses_pairs=self.learner.step >= self._pairs_since + _STEPS_FOR_PAIRS,
+                uses_pairs=self._n_steps_of_pairs >= _STEPS_FOR_PAIRS,
             )
             self._search = find, search, search.work()
         _, search, pieces = self._search

@@ -95,7 +95,8 @@ class AffinityLesson:
         ]
         self.offsets = tuple(offsets)
         counts = self._counts(orders)
-        self.taught = tuple(counts.sum(0).tolist())
+        # where none is of two objects, a pair that is cut only tells what the classes say as well
+        self.taught = tuple(counts.sum(0).tolist()) if self._tells_apart(orders) else (0,) * len(self.offsets)
         self._factors = balancing_factors(counts, _BALANCE)
 
     def loss(self, network: SparseNet, patches: Patches) -> Tensor:
@@ -124,6 +125,17 @@ class AffinityLesson:
         return affinity_loss(
             logits.float(), torch.from_numpy(same).to(logits.device), torch.from_numpy(weight).to(logits.device)
         )
+
+    def _tells_apart(self, orders: Sequence[Order]) -> bool:
+        """Whether any pair is of two painted objects."""
+        offsets = sorted({_before(offset, order) for order in orders for offset in self.offsets})
+        for paint in self._paints:
+            rows = np.flatnonzero(paint.learnt & (paint.object_ids > 0))
+            ids = paint.object_ids[rows]
+            for partner in _partners(paint.coordinates[rows], offsets):
+                if ((partner >= 0) & (ids[partner] != ids)).any():
+                    return True
+        return False
 
     def _counts(self, orders: Sequence[Order]) -> npt.NDArray[np.int64]:
         """Pairs that are cut and that are not, (2, offsets), over all turns of the learnt paint."""

@@ -61,8 +61,8 @@ class ObjectFinder:
         rows = taught_rows(model.network) if uses_pairs and config.method != "distance" else []
         if config.method == "affinities" and not rows:
             raise InputError(
-                "objects cannot be told apart by affinities, since the model has learnt none: no ids of objects were "
-                "painted; paint some, or set the method of ObjectConfig to auto or distance"
+                "objects cannot be told apart by affinities, since the model has learnt none: no two objects near each "
+                "other were painted with ids; paint some, or set the method of ObjectConfig to auto or distance"
             )
         head = model.network.affinity
         self._model, self._config = model, config
