@@ -249,6 +249,38 @@ def test_only_what_cannot_be_read_is_missing_from_a_copy(project, disk, target, 
         assert contents(copy.images[0].open().store) == older
 
 
+@pytest.mark.parametrize("part", ["journal", "journal/000001.journal"])
+def test_states_of_an_image_without_journal_come_back_however_often_it_is_saved_in_the_copy(
+    project, disk, target, monkeypatch, part
+):
+    first = project.images[0]
+    assert first.fold(first.open().store)
+    refused, read, listed = first.folder / part, Path.read_bytes, Path.iterdir
+
+    def refuse(path, do):
+        if path == refused:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return do(path)
+
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path, read))
+    monkeypatch.setattr(Path, "iterdir", lambda path: refuse(path, listed))
+    _, present = paint_on_a_full_disk(project, disk)
+    assert write_elsewhere(project, target, present).missing
+    disk.full = None
+    with Project.open(target) as copy:
+        image = copy.images[0]
+        store = image.open().store
+        paint(store, 2, 3)
+        image.note_save(len(store.strokes))
+        then = contents(store)
+        for seed in range(3, 6):
+            paint(store, seed, 3)
+            assert image.fold(store)
+        loaded = image.load_at(image.history()[-1])
+        assert contents(loaded.store) == then
+        assert not loaded.problems
+
+
 def test_a_model_that_was_dropped_is_not_in_the_copy(project, disk, target):
     loaded = project.images[0].open()
     present = Present(0, loaded.store.state(), loaded.objects, CLASSES, 2, SETTINGS, is_begun_anew=True)

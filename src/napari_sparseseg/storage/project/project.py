@@ -28,6 +28,7 @@ from napari_sparseseg.storage.durable import (
     write_folder,
 )
 from napari_sparseseg.storage.project.image import ProjectImage
+from napari_sparseseg.storage.project.loading import JOURNAL
 from napari_sparseseg.storage.project.lock import UNCOPIED, ProjectLock
 from napari_sparseseg.storage.project.manifest import (
     FORMAT,
@@ -464,10 +465,7 @@ class Project:
         try:
             with self._changing:
                 manifest, unread = self._copy_files(partial, all_of_them=not only_what_is_written)
-                images = tuple(
-                    entry.model_copy(update={"reference": entry.reference.seen_from(target)})
-                    for entry in manifest.images
-                )
+                images = tuple(self._in_copy(target, *each, unread) for each in enumerate(manifest.images))
                 replace_file(self.disk, partial / MANIFEST, manifest.changed(images=images).encoded())
             self.disk.rename(partial, target)
             self.disk.sync_folder(target.parent)
@@ -534,6 +532,13 @@ class Project:
             if all_of_them or path == self.path / MANIFEST:
                 raise error
         return manifest, list(copying.unread)
+
+    def _in_copy(self, target: Path, number: int, entry: ImageEntry, unread: Sequence[Path]) -> ImageEntry:
+        """An image as a copy knows it: without all of its journal, folds hold what is nowhere else."""
+        journal = self.path / "images" / str(number) / JOURNAL
+        lacks_journal = any(path.is_relative_to(journal) or journal.is_relative_to(path) for path in unread)
+        folds = tuple(fold.model_copy(update={"is_base": lacks_journal or fold.is_base}) for fold in entry.folds)
+        return entry.model_copy(update={"reference": entry.reference.seen_from(target), "folds": folds})
 
     def _written_or_unreadable(self) -> Manifest:
         try:
