@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 
 import numpy as np
 import pytest
@@ -80,6 +81,72 @@ class _NoCodecs:
 
     def __contains__(self, key):
         return False
+
+
+class TestAlpha:
+    """The alpha channel of a picture, which says of each voxel that it is opaque, is no channel to learn from."""
+
+    @pytest.fixture(params=[2**29, 0], ids=["held", "in pieces"])
+    def colours(self, request, monkeypatch):
+        monkeypatch.setattr(module, "_HELD_BYTES", request.param)
+        return make_image((24, 18, 3), np.uint8)
+
+    @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"rowsperstrip": 5}])
+    @pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
+    def test_is_left_out(self, path, colours, options, kind):
+        image = np.dstack([colours, np.full((24, 18), 255, np.uint8)])
+        tifffile.imwrite(path, image, photometric="rgb", extrasamples=[kind], **options)
+        found = open_image(path)
+        assert (found.axes, found.array.shape) == ("YXC", (24, 18, 3))
+        np.testing.assert_array_equal(found.array[...], colours, strict=True)
+        np.testing.assert_array_equal(found.array[3:9, :, -1], colours[3:9, :, -1])
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(found.array))[...], colours)
+
+    @pytest.mark.parametrize("compression", [None, "zlib"])
+    def test_is_left_out_of_planes_of_colours(self, path, colours, compression):
+        image = np.concatenate([np.moveaxis(colours, -1, 0), np.full((1, 24, 18), 255, np.uint8)])
+        options = {"photometric": "rgb", "planarconfig": "separate", "extrasamples": ["unassalpha"]}
+        tifffile.imwrite(path, image, compression=compression, **options)
+        found = open_image(path)
+        assert found.axes == "CYX"
+        np.testing.assert_array_equal(found.array[...], image[:3])
+
+    @pytest.mark.parametrize("options", [{}, {"ome": True}, {"imagej": True}, {"compression": "zlib"}])
+    def test_is_left_out_of_stacks(self, path, options):
+        image = make_image((5, 24, 18, 4), np.uint8)
+        image[..., 3] = 255
+        metadata = {"axes": "ZYXS"}
+        tifffile.imwrite(path, image, photometric="rgb", extrasamples=["unassalpha"], metadata=metadata, **options)
+        found = open_image(path)
+        assert found.axes == "ZYXC"
+        np.testing.assert_array_equal(found.array[...], image[..., :3])
+
+    @pytest.mark.parametrize(("dtype", "opaque"), [(np.uint16, 65535), (np.float32, 1)])
+    def test_is_opaque_at_the_largest_value(self, path, dtype, opaque):
+        image = make_image((24, 18, 4), dtype)
+        image[..., 3] = opaque
+        tifffile.imwrite(path, image, photometric="rgb", extrasamples=["unassalpha"])
+        assert open_image(path).array.shape == (24, 18, 3)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"photometric": "rgb", "extrasamples": ["unspecified"]},
+            {"photometric": "minisblack", "planarconfig": "contig"},
+        ],
+    )
+    def test_is_no_other_channel(self, path, options):
+        image = make_image((24, 18, 4), np.uint8)
+        image[..., 3] = 255
+        tifffile.imwrite(path, image, **options)
+        np.testing.assert_array_equal(open_image(path).array[...], image)
+
+    @pytest.mark.parametrize("planar", ["contig", "separate"])
+    def test_is_not_what_tifffile_makes_of_four_channels(self, path, planar):
+        # without a word from its caller, it writes them as colours and alpha
+        image = make_image((24, 18, 4) if planar == "contig" else (4, 24, 18))
+        tifffile.imwrite(path, image, photometric="rgb", planarconfig=planar, extrasamples=["unassalpha"])
+        np.testing.assert_array_equal(open_image(path).array[...], image)
 
 
 class TestImageJ:

@@ -38,6 +38,7 @@ _ONE_PAGE_KINDS = ("imagej", "shaped", "stk")  # series whose first page tells w
 _LAYOUT_TAGS = (256, 257, 258, 259, 277, 317, 339)  # size, bits, compression, samples, predictor, kind of number
 _MOST_TAGS = 4096  # as tifffile bounds them
 _ENTITIES = re.compile(r"<!(?:DOCTYPE|ENTITY)")
+_ALPHA = ((tifffile.EXTRASAMPLE.ASSOCALPHA,), (tifffile.EXTRASAMPLE.UNASSALPHA,))
 _IMAGEJ_DTYPES = ("u1", "u2")
 _IMAGEJ_UNITS = {"micrometer": "um", "nanometer": "nm", "millimeter": "mm", "centimeter": "cm", "meter": "m"}
 _OME_UNITS = _IMAGEJ_UNITS | {"micrometer": "µm", "angstrom": "Å", "picometer": "pm"}
@@ -50,7 +51,8 @@ def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
     """One series of a TIFF, at one level of its pyramid.
 
     Uncompressed images are mapped into memory; of compressed ones the small are unpacked when they are first read,
-    from the large only those strips and tiles that are asked for. Colour samples count as channels.
+    from the large only those strips and tiles that are asked for. Colour samples count as channels, their alpha does
+    not where it is opaque.
 
     Raises `InputError` for a file that is cut short or lacks planes, whose pages differ, or that is packed in a way
     that cannot be unpacked.
@@ -60,9 +62,11 @@ def open_tiff(path: Path | str, options: ReadOptions) -> Opened:
         series = _chosen(_all_series(tiff, path), "series", "image", options.series, path)
         level = _chosen(series.levels, "level", "level", options.level, path)
         _check_complete(level, path, complaints)
-        array = _array(level, path, options)
-        files = _other_files(level, path)
         axes = _axes(level, path)
+        array = _array(level, path, options)
+        if _says_alpha(level) and _is_opaque(array, axes, path, options):
+            array = _WithoutAlpha(array, axes.index("C"))
+        files = _other_files(level, path)
         steps, unit, names = _calibration(tiff, options.series)
         n_levels, n_series = len(series.levels), len(tiff.series)
     zoom = [full / size for full, size in zip(series.shape, level.shape, strict=True)]
@@ -295,6 +299,43 @@ def _axes(level: Any, path: Path | str) -> str:
     if "S" in axes and "C" in axes:
         raise InputError(f"{path} has colours and channels besides; turn the colours into channels first, e.g. in Fiji")
     return axes.replace("S", "C")
+
+
+# --- alpha ---
+
+
+def _says_alpha(level: Any) -> bool:
+    """Whether pages are in colour and call their last sample alpha."""
+    page = level.keyframe
+    return "S" in level.axes and page.photometric == tifffile.PHOTOMETRIC.RGB and page.extrasamples[-1:] in _ALPHA
+
+
+def _is_opaque(array: Any, axes: str, path: Path | str, options: ReadOptions) -> bool:
+    """Whether the last sample has the largest value of its type all along the middle row of the first plane.
+
+    Four channels of a microscope do not, which tifffile writes as colours and alpha if nobody tells it otherwise.
+    """
+    pieces = _Pieces(path, options) if isinstance(array, LoadedOnce) else array
+    index = (
+        {"Y": size // 2, "X": slice(None), "C": size - 1}.get(letter, 0)
+        for letter, size in zip(axes, array.shape, strict=True)
+    )
+    row = np.asarray(pieces[tuple(index)])
+    opaque = np.iinfo(row.dtype).max if row.dtype.kind in "iu" else 1
+    return bool((row == opaque).all())
+
+
+class _WithoutAlpha:
+    """An array without the last sample of its voxels; it is read by slices that end within its shape."""
+
+    def __init__(self, array: Any, axis: int) -> None:
+        self._array, self.dtype = array, array.dtype
+        self.shape = tuple(size - 1 if i == axis else size for i, size in enumerate(array.shape))
+        chunks = getattr(array, "chunks", None)
+        self.chunks = chunks and tuple(map(min, chunks, self.shape))
+
+    def __getitem__(self, index: tuple[int | slice, ...]) -> Any:
+        return self._array[index]
 
 
 # --- voxel size and names ---
