@@ -198,7 +198,7 @@ class TestFacts:
         add(viewer, "cells")
         panel = make_panel()
         assert panel._facts.text().endswith("voxel size unknown")
-        assert "layer's scale" in panel._facts.toolTip()
+        assert "press Voxel size" in panel._facts.toolTip()
 
 
 class TestRegionAndScale:

@@ -24,6 +24,7 @@ from napari_sparseseg.errors import InputError
 from napari_sparseseg.widgets.controls import ElidedLabel, MessageLabel, Section, row
 from napari_sparseseg.widgets.scale_section import ScaleSection, chosen_source, size_text
 from napari_sparseseg.widgets.sources import ImageSource, unwrapped
+from napari_sparseseg.widgets.voxel_size import VoxelSizeDialog, set_voxel_size
 
 LARGEST_AT_ONCE = 1_000_000_000
 """Voxels of an image, all time points counted, beyond which it is not opened without being asked for."""
@@ -31,8 +32,8 @@ LARGEST_AT_ONCE = 1_000_000_000
 _ROW_HEIGHT = 22
 _MAX_ROWS = 5
 _UNKNOWN_TIP = (
-    "The layer does not say how large a voxel is, so cubes are assumed. If they are not, set the layer's scale "
-    "(z, y, x), e.g. viewer.layers[0].scale = (2, 0.5, 0.5) in the console, then press Use."
+    "The layer does not say how large a voxel is, so cubes are assumed. If they are not, press Voxel size… before you "
+    "paint."
 )
 _LAYER_EVENTS = ("data", "scale", "translate", "affine", "rotate", "shear", "units")
 _Key = tuple[Any, ...]
@@ -142,7 +143,15 @@ class ImagePanel(QWidget):
 
     def _build_facts(self) -> QWidget:
         self._facts = ElidedLabel(role="muted")
-        return self._facts
+        self._voxel_size = QPushButton("Voxel size…")
+        self._voxel_size.setToolTip(
+            "Say how large a voxel is, in all directions. It decides what the network sees of thick slices, and how "
+            "large objects are. Paint of before stays in a project of its own."
+        )
+        self._voxel_size.clicked.connect(self._on_voxel_size_clicked)
+        facts = QWidget()
+        facts.setLayout(row(self._facts, self._voxel_size))
+        return facts
 
     def _build_problem(self) -> QWidget:
         self._problem = MessageLabel(role="error")
@@ -270,6 +279,17 @@ class ImagePanel(QWidget):
                 self._scale.suggest(self.wished_source())
             self._scale.set_unfolded(True)
 
+    def _on_voxel_size_clicked(self) -> None:
+        layers = self._chosen_layers()
+        is_used = self._use.isHidden()
+        dialog = VoxelSizeDialog(layers[0], self)
+        if dialog.exec() and (size := dialog.size_typed) is not None:
+            set_voxel_size(layers, size)
+            self._viewer.reset_view()
+            if is_used and not self._use.isHidden():
+                self._on_use_clicked()
+        dialog.deleteLater()
+
     def _on_use_clicked(self) -> None:
         try:
             source = self.wished_source()
@@ -290,6 +310,7 @@ class ImagePanel(QWidget):
         self._show_problem(problem)
         self._show_facts(source)
         self._scale.show_expected(source)
+        self._voxel_size.setVisible(source is not None)
         n_ticked = len(self._checked_ids())
         self._channels.show_title(f"{n_ticked} layers as channels" if n_ticked > 1 else "Several layers as channels")
         differs = source is not None and _key(layers, source) != self._used
