@@ -11,7 +11,7 @@ import tifffile
 from napari.components import ViewerModel
 from napari.layers._source import layer_source
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QApplication, QDialogButtonBox
+from qtpy.QtWidgets import QApplication, QComboBox, QDialogButtonBox
 
 from napari_sparseseg.widgets.image_panel import ImagePanel
 from napari_sparseseg.widgets.sources import source_of
@@ -40,6 +40,11 @@ def open_file(viewer: ViewerModel, path: Path, **options: Any) -> Any:
     tifffile.imwrite(path, IMAGE, imagej=True, metadata={"axes": "ZYX", **options}, resolution=(5, 5))
     with layer_source(path=str(path)):
         return viewer.add_image(tifffile.imread(path))
+
+
+def choose(box: QComboBox, text: str) -> None:
+    box.setCurrentText(text)
+    box.activated.emit(box.currentIndex())
 
 
 def shown(dialog: VoxelSizeDialog) -> dict[str, str]:
@@ -110,8 +115,10 @@ def test_time_and_flips_stay(viewer: ViewerModel) -> None:
 
 @pytest.mark.parametrize("is_used", [True, False])
 def test_an_image_in_use_is_used_with_its_new_size_at_once(viewer: ViewerModel, qtbot: Any, is_used: bool) -> None:
-    layer = viewer.add_image(IMAGE)
+    layer, own, elsewhere = viewer.add_image(IMAGE), viewer.add_labels(IMAGE), viewer.add_labels(IMAGE, scale=(3, 1, 1))
+    other, plane = viewer.add_image(IMAGE), viewer.add_points(np.zeros((1, 2)))
     panel = ImagePanel(viewer, lambda _: 0.0)
+    choose(panel._images_box, layer.name)
     qtbot.addWidget(panel)
     panel.show()
     if is_used:
@@ -128,6 +135,8 @@ def test_an_image_in_use_is_used_with_its_new_size_at_once(viewer: ViewerModel, 
 
     QTimer.singleShot(0, answer)
     qtbot.mouseClick(panel._voxel_size, Qt.MouseButton.LeftButton)
-    assert layer.scale.tolist() == [2, 0.5, 0.5]
+    assert layer.scale.tolist() == own.scale.tolist() == [2, 0.5, 0.5]
+    assert layer.units == own.units
+    assert [each.scale[0] for each in (elsewhere, other, plane)] == [3, 1, 1]
     assert [source.spacing for source in chosen] == ([(2, 0.5, 0.5)] if is_used else [])
     assert panel._facts.text().endswith("0.5 µm")

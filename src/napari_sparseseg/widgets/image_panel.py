@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -144,6 +145,7 @@ class ImagePanel(QWidget):
     def _build_facts(self) -> QWidget:
         self._facts = ElidedLabel(role="muted")
         self._voxel_size = QPushButton("Voxel size…")
+        self._voxel_size.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         self._voxel_size.setToolTip(
             "Say how large a voxel is, in all directions. It decides what the network sees of thick slices, and how "
             "large objects are. Paint of before stays in a project of its own."
@@ -284,11 +286,20 @@ class ImagePanel(QWidget):
         is_used = self._use.isHidden()
         dialog = VoxelSizeDialog(layers[0], self)
         if dialog.exec() and (size := dialog.size_typed) is not None:
-            set_voxel_size(layers, size)
+            # at once: where units differ, napari ignores them, and warns as soon as it draws
+            set_voxel_size([*layers, *self._lying_on(layers[0])], size)
             self._viewer.reset_view()
             if is_used and not self._use.isHidden():
                 self._on_use_clicked()
         dialog.deleteLater()
+
+    def _lying_on(self, image: Any) -> list[Any]:
+        """Layers of other kinds, ours among them, that count in the voxels of an image."""
+        return [
+            layer
+            for layer in self._viewer.layers
+            if not isinstance(layer, Image) and layer.units == image.units and (layer.scale == image.scale).all()
+        ]
 
     def _on_use_clicked(self) -> None:
         try:

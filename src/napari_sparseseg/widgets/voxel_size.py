@@ -19,7 +19,7 @@ _TITLES = {"Z": "Distance of slices (z)", "Y": "Height of a pixel (y)", "X": "Wi
 
 @dataclass(frozen=True, slots=True)
 class VoxelSize:
-    """Lengths along the spatial axes, by letter, as far as they are known, and the name of their unit."""
+    """Lengths along the spatial axes, by letter in their order, as far as they are known, and their unit's name."""
 
     lengths: Mapping[str, float]
     unit: str
@@ -37,12 +37,11 @@ def known_size(layer: Any) -> VoxelSize | None:
 
 def set_voxel_size(layers: Sequence[Any], size: VoxelSize) -> None:
     """Give layers of one image the scale and unit of their voxels; the first voxel stays where it is."""
+    lengths = list(size.lengths.values())
     for layer in layers:
-        letters = _letters(layer)
         scale, units = np.array(layer.scale, float), list(layer.units)
-        lengths = [size.lengths[letter] for letter in letters]
-        scale[-len(letters) :] = np.copysign(lengths, scale[-len(letters) :])
-        units[-len(letters) :] = [size.unit] * len(letters)
+        scale[-len(lengths) :] = np.copysign(lengths, scale[-len(lengths) :])
+        units[-len(lengths) :] = [size.unit] * len(lengths)
         layer.scale, layer.units = scale, units
 
 
@@ -94,7 +93,7 @@ class VoxelSizeDialog(QDialog):
         if wrong:
             self._note.setText(f"“{wrong[0]}” is no length; type a number above 0, such as 0.5.")
         elif self._is_of_file:
-            self._note.setText("As the file says, which napari has not read.")
+            self._note.setText("The file says so; napari's reader does not pass it on.")
         else:
             self._note.setText("Thick slices that are taken for cubes are learnt badly.")
         ok = self._buttons.button(QDialogButtonBox.StandardButton.Ok)
