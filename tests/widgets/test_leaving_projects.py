@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import tifffile
 from projectkit import LEFT, PLUGIN, QUICK, RIGHT, SHAPE, SMALL, cells, close_docks, messages, wait_until
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtTest import QTest
@@ -121,6 +122,12 @@ def learn(dock: SparseSegDock) -> None:
 def annotation_in(path: Path) -> Any:
     with Project.open(path, read_only=True) as project:
         return project.images[0].annotation()
+
+
+def entry_in(path: Path) -> Any:
+    """What the project says of its image."""
+    with Project.open(path, read_only=True) as project:
+        return project.images[0].entry
 
 
 class TestSavingElsewhere:
@@ -505,6 +512,32 @@ class TestAnotherImage:
         assert "Try again in a minute." in messages()
         assert list(full._viewer.layers) == layers
         assert session.project.path == old
+
+    def test_a_project_that_is_not_opened_in_the_end_refers_to_its_own_image_still(
+        self, full: SparseSegDock, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file, path = tmp_path / "other.tif", tmp_path / "other.sparseseg"
+        tifffile.imwrite(file, image[::-1])
+        with Project.create(path) as project:
+            project.add_image(image[::-1], shape=(1, *SHAPE), path=str(file))
+            before = project.images[0].entry
+        tifffile.imwrite(file, image[::-1] + 1)
+        asked, may_leave = Mock(return_value="use"), Mock(return_value=False)
+        monkeypatch.setattr(opening, "ask_for_image", asked)
+        monkeypatch.setattr(opening, "ask_to_leave", may_leave)
+        full._project_actions.open(path)
+        may_leave.assert_called_once()
+        assert entry_in(path) == before
+        may_leave.return_value = True
+        with monkeypatch.context() as failing:
+            failing.setattr(full.session, "open", Mock(side_effect=InputError("there is not enough memory")))
+            full._project_actions.open(path)
+        assert "There is not enough memory." in messages()
+        assert entry_in(path) == before
+        full._project_actions.open(path)
+        assert full.session.project.path == path
+        assert entry_in(path).reference != before.reference
+        assert asked.call_count == 3
 
     def test_a_model_that_cannot_be_saved_yet_is_waited_for_in_a_dialog(
         self, make_dock: Any, image: Any, ask: Mock

@@ -619,6 +619,21 @@ class TestImage:
         assert "no image at" in ask.call_args.args[0]
         assert dock.session.live.project.entry.reference.path == str(moved)
 
+    @pytest.mark.window
+    def test_an_image_that_has_a_file_by_now_need_not_be_stored(
+        self, make_dock: Any, image: Any, image_file: Path, tmp_path: Path, ask: Mock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Project.create(tmp_path / "made.sparseseg") as project:
+            project.add_image(image[::-1], shape=(1, *SHAPE))
+        tifffile.imwrite(image_file, image[::-1])
+        ask.side_effect = ["choose", "cancel"]
+        monkeypatch.setattr(opening, "choose_file", lambda: str(image_file))
+        _, dock = make_dock()
+        dock._project_actions.open(project.path)
+        assert dock.session.project.path == project.path
+        assert dock.session.live.project.entry.reference.path == str(image_file)
+        assert not dock.project_panel._store.isEnabled()
+
     def test_a_changed_image_may_be_used_anyway(
         self, open_viewer: Any, left: Any, image_file: Path, image: Any, ask: Mock
     ) -> None:

@@ -103,19 +103,27 @@ def _go_on(session: Session, viewer: Any, image: ProjectImage, found: _Found | N
 
 def _work_on(session: Session, image: ProjectImage, source: ImageSource, *, is_other: bool) -> None:
     """Work on the image of a project, unless the user would not leave the one before."""
-    project = image.project
-    if is_other and not project.is_read_only:
-        image.refer(reference_to(source, project), place_of(source))
     if image is session.live.project and session.take_back(source):
+        if is_other:
+            _note_where_it_is(session, image, source)
         session.bridge.set_mode(session.bridge.mode)  # which brings back what else was removed
         return
     with leaving(session, QApplication.activeWindow()) as problem:
         if problem and session.has_paint and not ask_to_leave(what_is_lost(session, problem)):
             return
         session.open(source, image)
+    if is_other:
+        _note_where_it_is(session, image, source)
     painted = session.live.painted_slices()
     if painted:
         session.bridge.go_to(painted[0].plane)
+
+
+def _note_where_it_is(session: Session, image: ProjectImage, source: ImageSource) -> None:
+    """Have a project refer to the image that is in use for it now."""
+    if not image.project.is_read_only:
+        image.refer(reference_to(source, image.project), place_of(source))
+        session.configured.emit()  # whoever shows what can be stored looks again
 
 
 def _image_of(project: Project, number: int | None) -> ProjectImage:
