@@ -332,7 +332,7 @@ def difference(
 
 
 def warn_of_other_voxels(image: Image, segmenter: SparseSegmenter) -> None:
-    """Warn if the voxels are not as large as those that the model learnt from."""
+    """Warn if the voxels are known not to be as large as those that the model learnt from."""
     if segmenter.spacing is None:
         return
     other = difference(image.spacing, segmenter.spacing, image.unit)
@@ -341,6 +341,39 @@ def warn_of_other_voxels(image: Image, segmenter: SparseSegmenter) -> None:
             f"{image.path} has voxels of {other} when the model learnt, more than 10 % off: the same objects look "
             "larger or smaller to it. Resample the image, or train on images like it."
         )
+
+
+class Doubts:
+    """Warns of images that may not be to a model what they are to users, before the work.
+
+    Of many images it says only once what they leave open: they mostly come from one place.
+    """
+
+    def __init__(self, segmenter: SparseSegmenter, n_images: int = 1) -> None:
+        self._segmenter = segmenter
+        self._end = " Of further images this is not said again." if n_images > 1 else ""
+        self._said: set[str] = set()
+
+    def warn(self, image: Image) -> None:
+        """Warn unless the voxels are as large as those that the model learnt from."""
+        learnt = self._segmenter.spacing
+        if image.spacing is None and learnt is not None:
+            self._warn_once("size", self._unsized(image, learnt))
+        warn_of_other_voxels(image, self._segmenter)
+
+    def _unsized(self, image: Image, learnt: Sequence[float]) -> str:
+        own = learnt[-len(image.file.spatial_axes) :]
+        alike = f", which is {','.join(f'{size:.6g}' for size in own)} if they are alike"
+        return (
+            f"{image.path} does not say how large its voxels are, so they may be others than the voxels of "
+            f"{lengths(own, None)} that the model learnt from, and what is measured is told in voxels; give --spacing"
+            f"{alike if image.file is image.finest else ''}."
+        )
+
+    def _warn_once(self, what: str, text: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            warn(text + self._end)
 
 
 def _in_micrometres(file: ImageFile) -> tuple[tuple[float, ...] | None, tuple[float, ...], str | None]:

@@ -70,14 +70,22 @@ class Work:
     """Predicts images with one model and one set of options; `large` are further arguments of `predict_to`."""
 
     def __init__(
-        self, segmenter: SparseSegmenter, reading: Reading, *, overwrite: bool, large: Mapping[str, Any]
+        self,
+        segmenter: SparseSegmenter,
+        reading: Reading,
+        *,
+        n_images: int = 1,
+        overwrite: bool,
+        large: Mapping[str, Any],
     ) -> None:
+        from napari_sparseseg.cli._images import Doubts
+
+        self._doubts = Doubts(segmenter, n_images)
         self._segmenter, self._reading = segmenter, reading
         self._overwrite, self._large = overwrite, large
 
     def predict(self, path: str, output: Path, probabilities: Path | None = None) -> Done:
         """Segment one image and write its labels."""
-        from napari_sparseseg.cli._images import warn_of_other_voxels
         from napari_sparseseg.cli._outputs import check_holds_time, write_map
         from napari_sparseseg.storage.formats import write_labels
         from napari_sparseseg.storage.series import write_series
@@ -88,7 +96,7 @@ class Work:
         is_series = image.file.time_axis is not None
         if is_series:
             check_holds_time(output, probabilities)
-        warn_of_other_voxels(image, self._segmenter)
+        self._doubts.warn(image)
         self._segmenter.set_params(channel_axis=image.channel_axis)
         if not is_series and all(path is None or path.suffix == ".zarr" for path in (output, probabilities)):
             return self._predict_large(image, output, probabilities, started)

@@ -121,18 +121,18 @@ def _score_model(
     level: int | None,
 ) -> Iterator[_Score]:
     from napari_sparseseg.cli._images import (
+        Doubts,
         open_labels,
         open_matching,
         painted_times,
         read_classes,
         read_states,
-        warn_of_other_voxels,
     )
 
     image = open_matching(path, segmenter, axes=axes, spacing=spacing, level=level)
     truth = open_labels(truth_path, image, has_classes=segmenter.get_params()["paint__overlapping"])
     image.check_paint(truth)
-    warn_of_other_voxels(image, segmenter)
+    Doubts(segmenter).warn(image)
     segmenter.set_params(channel_axis=image.channel_axis)
     _check_truth(truth, image, segmenter.classes_.tolist())
     for number in painted_times(truth):

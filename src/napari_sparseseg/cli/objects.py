@@ -99,7 +99,7 @@ def objects(
             param_hint="--min-size",
         )
     sizes = _options.parse_spacing(spacing)
-    from napari_sparseseg.cli._images import Image, open_model, warn_of_other_voxels
+    from napari_sparseseg.cli._images import Doubts, Image, open_model
     from napari_sparseseg.cli._outputs import check_file, check_holds_time, check_labels
 
     check_labels(output, overwrite=overwrite, inputs=[model, image])
@@ -112,7 +112,7 @@ def objects(
     opened = Image.open(image, axes=axes, spacing=sizes)
     if opened.file.time_axis is not None:
         check_holds_time(output, None)
-    warn_of_other_voxels(opened, segmenter)
+    Doubts(segmenter).warn(opened)
     segmenter.set_params(channel_axis=opened.channel_axis)
     search = _Search(segmenter, opened, {"min_size": min_size, "max_size": max_size, "without_border": without_border})
     search.write(output, overwrite=overwrite)
@@ -220,7 +220,7 @@ def _print_result(search: _Search, outputs: list[Path], seconds: float) -> None:
 
     table = pd.concat(search.tables)
     size = "area" if "area" in table else "volume"
-    unit = short_unit(search.image.unit) or "of the voxel size"
+    unit = "voxels" if search.image.spacing is None else short_unit(search.image.unit) or "the unit of the voxel size"
     left_out = f", {counted(search.n_left_out, 'other')} left out" if search.n_left_out else ""
     rows = [("Image", str(search.image.path)), ("Objects", f"{len(table)}{left_out}")]
     if len(table):

@@ -170,7 +170,8 @@ def predict(
     from napari_sparseseg.cli._prediction import Reading, Work
 
     large = {"workers": workers, "client": scheduler, "memory": budget, "resume": not restart}
-    work = Work(segmenter, Reading(axes, sizes, number), overwrite=overwrite, large=large)
+    reading = Reading(axes, sizes, number)
+    work = Work(segmenter, reading, n_images=len(plan.images), overwrite=overwrite, large=large)
     done, failed = _predict_all(work, plan) if plan.folder else ([_predict_one(work, plan, asked)], [])
     if table is not None and done:
         from napari_sparseseg.storage.table import write_amounts

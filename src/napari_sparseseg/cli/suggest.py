@@ -70,18 +70,18 @@ def suggest(
         raise typer.BadParameter(f"{method!r} is unknown; choose {' or '.join(_METHODS)}", param_hint="--method")
     sizes, level_number = _options.parse_spacing(spacing), _options.parse_level(level)
     from napari_sparseseg.cli._images import (
+        Doubts,
         open_labels,
         open_matching,
         open_model,
         painted_times,
-        warn_of_other_voxels,
     )
 
     segmenter = open_model(model, device=device)
     opened = open_matching(image, segmenter, axes=axes, spacing=sizes, level=level_number)
     annotation = open_labels(paint, opened, has_classes=segmenter.get_params()["paint__overlapping"])
     opened.check_paint(annotation)
-    warn_of_other_voxels(opened, segmenter)
+    Doubts(segmenter).warn(opened)
     segmenter.set_params(channel_axis=opened.channel_axis)
     if opened.spacing is not None:
         segmenter.set_params(spacing=opened.spacing)  # for the orientations; the model keeps its own

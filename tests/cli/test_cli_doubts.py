@@ -1,0 +1,47 @@
+"""What images leave open, such as how large their voxels are, is said by every command that goes on without it."""
+
+from __future__ import annotations
+
+import pytest
+import tifffile
+from command_line import write_tiff
+
+ALIKE = "voxels of 2 x 0.5 x 0.25 that the model learnt from"
+
+
+@pytest.fixture
+def unsized(files, tmp_path):
+    """The image without its voxel size."""
+    return write_tiff(tmp_path / "unsized.tif", tifffile.imread(files.image), spacing=None)
+
+
+def arguments_of(command, files, image, tmp_path):
+    """A command that needs a model and an image."""
+    end = [files.truth] if command == "evaluate" else ["-o", tmp_path / f"{command}.tif", "--overwrite"]
+    return [command, files.model, image, *end]
+
+
+class TestUnknownVoxels:
+    @pytest.mark.parametrize("command", ["objects", "predict", "evaluate"])
+    def test_are_said_with_those_of_the_model(self, invoke, files, unsized, tmp_path, command):
+        done = invoke(*arguments_of(command, files, unsized, tmp_path))
+        assert done.exit_code == 0, done.output
+        assert f"{unsized} does not say how large its voxels are" in done.stderr
+        assert ALIKE in done.stderr
+        assert "--spacing, which is 2,0.5,0.25" in done.stderr
+        done = invoke(*arguments_of(command, files, unsized, tmp_path), "--spacing", "2,0.5,0.25")
+        assert (done.exit_code, done.stderr) == (0, "")
+
+    def test_of_many_images_are_said_once(self, invoke, files, unsized, tmp_path):
+        images = tmp_path / "images"
+        images.mkdir()
+        for name in "abc":
+            (images / f"{name}.tif").write_bytes(unsized.read_bytes())
+        done = invoke("predict", files.model, images, "-o", tmp_path / "results", "--suffix", ".tif")
+        assert done.exit_code == 0, done.output
+        assert done.stderr.count("does not say how large its voxels are") == 1
+        assert "further images" in done.stderr
+
+    def test_are_what_objects_are_measured_in(self, invoke, files, unsized, tmp_path):
+        done = invoke(*arguments_of("objects", files, unsized, tmp_path), "--set", "objects.smallest=1")
+        assert "lengths in voxels" in done.stdout
