@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tifffile
-from command_line import write_tiff
+from command_line import SMALL, write_tiff
 
 ALIKE = "voxels of 2 x 0.5 x 0.25 that the model learnt from"
 
@@ -45,3 +45,27 @@ class TestUnknownVoxels:
     def test_are_what_objects_are_measured_in(self, invoke, files, unsized, tmp_path):
         done = invoke(*arguments_of("objects", files, unsized, tmp_path), "--set", "objects.smallest=1")
         assert "lengths in voxels" in done.stdout
+
+
+class TestVoxelsKnownInPart:
+    """Files such as an OME-TIFF may say how large voxels are along y and x, but not along z."""
+
+    @pytest.fixture
+    def flat(self, files, tmp_path):
+        sizes = {"PhysicalSizeX": 200, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.3, "PhysicalSizeYUnit": "µm"}
+        path = tmp_path / "flat.ome.tif"
+        tifffile.imwrite(path, tifffile.imread(files.image), ome=True, metadata={"axes": "ZYX", **sizes})
+        return path
+
+    def test_info_shows_them(self, invoke, flat):
+        shown = invoke("info", flat).stdout
+        assert "not say it along z, only 300 x 200 nm (y, x); give --spacing Z,0.3,0.2 to train" in shown
+
+    def test_the_warnings_say_what_is_left_to_give(self, invoke, files, flat, tmp_path):
+        said = f"{flat} says how large its voxels are along y, x (300 x 200 nm), but not along z"
+        trained = invoke("train", flat, files.annotation, "-o", tmp_path / "m.safetensors", *SMALL)
+        predicted = invoke(*arguments_of("predict", files, flat, tmp_path))
+        for done in (trained, predicted):
+            assert done.exit_code == 0, done.output
+            assert said in done.stderr
+            assert "give --spacing Z,0.3,0.2" in done.stderr

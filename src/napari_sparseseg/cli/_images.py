@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari_sparseseg.storage.formats import Geometry, ImageFile
 
 _UNIT = "micrometer"
+_SPACING = "--spacing"
 _ALIKE = 1.1  # ratio of voxel sizes up to which nobody is warned
 _SAME = 1e-4  # part of a voxel size by which the rounded one that users type may differ
 
@@ -318,6 +319,28 @@ def read_classes(labels: ImageFile, time: int, image: Image | None = None) -> np
     return values
 
 
+def unsized(file: ImageFile) -> str:
+    """What a file without a voxel size says of it, as warnings begin."""
+    if not file.known_spacing:
+        return f"{file.path} does not say how large its voxels are"
+    known = f"{', '.join(file.known_spacing).lower()} ({lengths(tuple(file.known_spacing.values()), file.unit)})"
+    return f"{file.path} says how large its voxels are along {known}, but not along {unknown_axes(file)}"
+
+
+def unknown_axes(file: ImageFile) -> str:
+    """Axes along which a file does not tell how large its voxels are: `z`."""
+    return ", ".join(letter for letter in file.spatial_axes if letter not in file.known_spacing).lower()
+
+
+def spacing_option(file: ImageFile) -> str:
+    """The option that gives what a file does not tell, with what it tells: `--spacing Z,0.3,0.2`."""
+    scale = factor(file.unit, _UNIT) if file.unit else None
+    if not file.known_spacing or scale is None:
+        return _SPACING
+    known = {letter: f"{size * scale:.6g}" for letter, size in file.known_spacing.items()}
+    return f"{_SPACING} {','.join(known.get(letter, letter) for letter in file.spatial_axes)}"
+
+
 def difference(
     spacing: Sequence[float] | None, other: Sequence[float], unit: str | None, other_unit: str | None = None
 ) -> str | None:
@@ -362,12 +385,12 @@ class Doubts:
         warn_of_other_voxels(image, self._segmenter)
 
     def _unsized(self, image: Image, learnt: Sequence[float]) -> str:
-        own = learnt[-len(image.file.spatial_axes) :]
-        alike = f", which is {','.join(f'{size:.6g}' for size in own)} if they are alike"
+        own, option = learnt[-len(image.file.spatial_axes) :], spacing_option(image.finest)
+        if option == _SPACING and image.file is image.finest:
+            option += f", which is {','.join(f'{size:.6g}' for size in own)} if they are alike"
         return (
-            f"{image.path} does not say how large its voxels are, so they may be others than the voxels of "
-            f"{lengths(own, None)} that the model learnt from, and what is measured is told in voxels; give --spacing"
-            f"{alike if image.file is image.finest else ''}."
+            f"{unsized(image.finest)}, so they may be others than the voxels of {lengths(own, None)} that the model "
+            f"learnt from, and what is measured is told in voxels; give {option}."
         )
 
     def _warn_once(self, what: str, text: str) -> None:

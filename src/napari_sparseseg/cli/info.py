@@ -106,6 +106,7 @@ def _plain(value: Any) -> Any:
 
 
 def _image_rows(path: str, axes: str | None) -> list[tuple[str, str]]:
+    from napari_sparseseg.cli._images import spacing_option, unknown_axes
     from napari_sparseseg.storage.formats import open_image
 
     image = open_image(path, axes=axes)
@@ -115,7 +116,11 @@ def _image_rows(path: str, axes: str | None) -> list[tuple[str, str]]:
         ("Axes", ", ".join(f"{letter} {size}" for letter, size in zip(image.axes, shape, strict=True))),
         ("Voxels", f"{dtype}, {n_bytes(math.prod(shape) * dtype.itemsize)} in memory"),
     ]
-    if image.spacing is None:
+    if image.known_spacing and image.spacing is None:
+        known = f"{lengths(tuple(image.known_spacing.values()), image.unit)} ({', '.join(image.known_spacing).lower()})"
+        remedy = f"give {spacing_option(image)} to train"
+        rows.append(("Voxel size", f"the file does not say it along {unknown_axes(image)}, only {known}; {remedy}"))
+    elif image.spacing is None:
         rows.append(("Voxel size", "the file does not say; give --spacing to train"))
     else:
         order = ", ".join(image.spatial_axes.lower())

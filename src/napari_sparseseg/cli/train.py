@@ -341,9 +341,12 @@ def _spacing_of(images: Sequence[Image]) -> tuple[float, ...] | None:
     for image in images:
         if image.spacing is not None:
             return image.spacing
+    from napari_sparseseg.cli._images import spacing_option, unsized
+
+    file = images[0].finest
     warn(
-        f"{images[0].path} does not say how large its voxels are, so they are taken for cubes; if they are not, give "
-        "--spacing, which matters much for stacks with thick slices."
+        f"{unsized(file)}, so they are taken for cubes; if they are not, give {spacing_option(file)}, which matters "
+        "much for stacks with thick slices."
     )
     return None
 
