@@ -676,8 +676,10 @@ class TestImage:
         paint_by_mouse(hands(viewer))
         codes, path = dock.session.live.codes.copy(), dock.session.project.path
         assert dock.project_panel._store.isEnabled()
+        wait_until(lambda: state_text(dock).startswith("Saved without the image"))
         dock.project_panel._store.trigger()
         wait_until(lambda: not dock.project_panel._store.isEnabled())
+        wait_until(lambda: state_text(dock).startswith("Saved ·"))
         viewer.close()
         again = open_viewer()
         drop(again, path)

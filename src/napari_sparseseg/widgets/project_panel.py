@@ -15,6 +15,9 @@ from napari_sparseseg.widgets.controls import ElidedLabel, IconButton, row
 from napari_sparseseg.widgets.home import Earlier, Recent
 
 _NO_PROJECT = "A project is made by itself with the first image."
+_IMAGE_IS_LOST = (
+    "The image is in no file, so only its paint is kept. Project > Store image in project keeps the image as well."
+)
 _NOT_NOW = "Not now. It stays under Project > Open recent."
 
 
@@ -41,6 +44,7 @@ class ProjectPanel(QWidget):
         layout.setSpacing(4)
         layout.addLayout(self._build_line())
         layout.addWidget(self._build_offer())
+        self._is_only_in_memory = False
         self.show_saving(SavingStatus(), is_writing=False)
         self.show_project(is_open=False, is_only_in_memory=False)
 
@@ -60,13 +64,16 @@ class ProjectPanel(QWidget):
             self._state.show_text(f"Not saved: {status.error}", f"{status.error}\n{path}")
         else:
             self._state.set_role("muted")
-            self._state.show_text(f"{'Saving…' if is_writing else 'Saved'} · {path.stem}", str(path))
+            saved = "Saved without the image" if self._is_only_in_memory else "Saved"
+            hint = f"{_IMAGE_IS_LOST}\n{path}" if self._is_only_in_memory else str(path)
+            self._state.show_text(f"{'Saving…' if is_writing else saved} · {path.stem}", hint)
 
     def show_project(self, *, is_open: bool, is_only_in_memory: bool) -> None:
         """Enable what can be done."""
         for action in (self._save_as, self._history, self._provenance, self._methods):
             action.setEnabled(is_open)
-        self._store.setEnabled(is_open and is_only_in_memory)
+        self._is_only_in_memory = is_open and is_only_in_memory  # said with the next `show_saving`
+        self._store.setEnabled(self._is_only_in_memory)
 
     def show_recents(self, found: Sequence[Recent]) -> None:
         """Offer projects that were open lately."""
