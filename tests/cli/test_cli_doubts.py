@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import tifffile
-from command_line import SMALL, write_tiff
+from command_line import SMALL, SPACING, write_tiff
 
 ALIKE = "voxels of 2 x 0.5 x 0.25 that the model learnt from"
 
@@ -69,3 +70,51 @@ class TestVoxelsKnownInPart:
             assert done.exit_code == 0, done.output
             assert said in done.stderr
             assert "give --spacing Z,0.3,0.2" in done.stderr
+
+
+class TestSeveralImages:
+    """A file may hold several images, of which the first is used."""
+
+    @pytest.fixture
+    def several(self, files, tmp_path):
+        """A file whose second image is that of the model."""
+        path, image = tmp_path / "several.ome.tif", tifffile.imread(files.image)
+        sizes = {f"PhysicalSize{letter}": size for letter, size in zip("ZYX", SPACING, strict=True)}
+        with tifffile.TiffWriter(path, ome=True) as file:
+            for each in (image[:, ::-1], image):
+                file.write(each, metadata={"axes": "ZYX", **sizes})
+        return path
+
+    @pytest.mark.parametrize("command", ["objects", "predict", "evaluate"])
+    def test_are_said_unless_one_is_chosen(self, invoke, files, several, tmp_path, command):
+        arguments = arguments_of(command, files, several, tmp_path)
+        done = invoke(*arguments)
+        assert done.exit_code == 0, done.output
+        assert f"{several} holds 2 images, of which the first is used; choose one with --series" in done.stderr
+        chosen = invoke(*arguments, "--series", 1)
+        assert (chosen.exit_code, chosen.stderr) == (0, "")
+
+    def test_the_chosen_one_is_learnt_and_segmented(self, invoke, files, several, tmp_path):
+        trained = invoke("train", several, files.annotation, "-o", tmp_path / "m.safetensors", *SMALL)
+        assert f"{several} holds 2 images" in trained.stderr
+        options = [*SMALL, "--series", 1, "--level", "auto", "--overwrite"]
+        trained = invoke("train", several, files.annotation, "-o", tmp_path / "m.safetensors", *options)
+        assert (trained.exit_code, trained.stderr) == (0, "")
+        invoke(*arguments_of("predict", files, several, tmp_path), "--series", 1, "--level", "auto")
+        of_chosen = tifffile.imread(tmp_path / "predict.tif")
+        invoke(*arguments_of("predict", files, files.image, tmp_path))
+        np.testing.assert_array_equal(of_chosen, tifffile.imread(tmp_path / "predict.tif"))
+
+    def test_info_shows_the_chosen_one(self, invoke, several):
+        assert "of which the first is used; --series takes another" in invoke("info", several).stdout
+        assert "this is 1, counted from 0" in invoke("info", several, "--series", 1).stdout
+
+    def test_one_that_is_not_there_is_told(self, invoke, files, several, tmp_path):
+        done = invoke(*arguments_of("predict", files, several, tmp_path), "--series", 2)
+        assert done.exit_code == 1
+        assert "there is no series 2" in done.stderr
+
+    def test_labels_are_taken_as_they_are(self, invoke, files):
+        done = invoke("evaluate", files.truth, files.truth, "--series", 0)
+        assert done.exit_code == 2
+        assert "with a model" in done.stderr

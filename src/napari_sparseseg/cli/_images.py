@@ -50,14 +50,20 @@ class Image:
 
     @classmethod
     def open(
-        cls, path: Path | str, *, axes: str | None = None, spacing: Sequence[float] | None = None, level: int = 0
+        cls,
+        path: Path | str,
+        *,
+        axes: str | None = None,
+        spacing: Sequence[float] | None = None,
+        level: int = 0,
+        series: int | None = None,
     ) -> Image:
-        """Open a level of resolution of an image.
+        """Open a level of resolution of an image, or of one of several in a file: the first if `series` is None.
 
         `axes` and `spacing` (micrometres, of the finest level) replace what the file says.
         """
-        file = open_image(path, axes=axes, level=level)
-        return cls.of(file, open_image(path, axes=axes) if level else file, spacing)
+        file = open_image(path, axes=axes, level=level, series=series or 0)
+        return cls.of(file, open_image(path, axes=axes, series=series or 0) if level else file, spacing)
 
     @classmethod
     def of(cls, file: ImageFile, finest: ImageFile, spacing: Sequence[float] | None = None) -> Image:
@@ -151,12 +157,12 @@ def spatial_shape(file: ImageFile) -> tuple[int, ...]:
     return tuple(size for letter, size in zip(file.axes, file.array.shape, strict=True) if letter in "ZYX")
 
 
-def suggest_level(path: Path | str, annotation: ImageFile | None, *, axes: str | None) -> int:
+def suggest_level(path: Path | str, annotation: ImageFile | None, *, axes: str | None, series: int | None) -> int:
     """The level of resolution to learn at: see `storage.levels.suggested_level`.
 
     The paint counts if it lies on the finest level. Of a time series, its first painted time point does.
     """
-    files = [file for _, file in _levels_of(path, axes)]
+    files = [file for _, file in _levels_of(path, axes, series)]
     shapes = [spatial_shape(file) for file in files]
     if annotation is None or spatial_shape(annotation) != shapes[0]:
         return suggested_level(shapes)
@@ -165,15 +171,20 @@ def suggest_level(path: Path | str, annotation: ImageFile | None, *, axes: str |
     return suggested_level(shapes, read_annotation(annotation.frame(number).array, volume))
 
 
-def _levels_of(path: Path | str, axes: str | None) -> list[tuple[ImageFile, ImageFile]]:
+def _levels_of(path: Path | str, axes: str | None, series: int | None) -> list[tuple[ImageFile, ImageFile]]:
     """The finest level with each of them."""
-    finest = open_image(path, axes=axes)
-    coarser = (open_image(path, axes=axes, level=level) for level in range(1, finest.n_levels))
+    finest = open_image(path, axes=axes, series=series or 0)
+    coarser = (open_image(path, axes=axes, level=level, series=series or 0) for level in range(1, finest.n_levels))
     return [(finest, level) for level in (finest, *coarser)]
 
 
 def matching_level_of(
-    path: Path | str, segmenter: SparseSegmenter, *, axes: str | None, spacing: Sequence[float] | None
+    path: Path | str,
+    segmenter: SparseSegmenter,
+    *,
+    axes: str | None,
+    spacing: Sequence[float] | None,
+    series: int | None,
 ) -> int:
     """The level of an image whose voxels are most nearly as large as those that a model learnt from; 0 if unknown.
 
@@ -181,7 +192,7 @@ def matching_level_of(
     """
     if segmenter.spacing is None:
         return 0
-    levels = [Image.of(file, finest, spacing).spacing for finest, file in _levels_of(path, axes)]
+    levels = [Image.of(file, finest, spacing).spacing for finest, file in _levels_of(path, axes, series)]
     return matching_level(levels, segmenter.spacing)
 
 
@@ -192,11 +203,12 @@ def open_matching(
     axes: str | None,
     spacing: Sequence[float] | None,
     level: int | None,
+    series: int | None,
 ) -> Image:
     """An image at a level of resolution, or at the one that matches the model if that is None; see `Image.open`."""
     if level is None:
-        level = matching_level_of(path, segmenter, axes=axes, spacing=spacing)
-    return Image.open(path, axes=axes, spacing=spacing, level=level)
+        level = matching_level_of(path, segmenter, axes=axes, spacing=spacing, series=series)
+    return Image.open(path, axes=axes, spacing=spacing, level=level, series=series)
 
 
 def open_model(path: Path, *, device: str) -> SparseSegmenter:
@@ -369,16 +381,22 @@ def warn_of_other_voxels(image: Image, segmenter: SparseSegmenter) -> None:
 class Doubts:
     """Warns of images that may not be to a model what they are to users, before the work.
 
-    Of many images it says only once what they leave open: they mostly come from one place.
+    Of many images it says only once what they leave open: they mostly come from one place. `segmenter` is None where
+    no model is asked; `series` is what users chose of several images in a file.
     """
 
-    def __init__(self, segmenter: SparseSegmenter, n_images: int = 1) -> None:
-        self._segmenter = segmenter
+    def __init__(self, segmenter: SparseSegmenter | None, *, n_images: int = 1, series: int | None = None) -> None:
+        self._segmenter, self._series = segmenter, series
         self._end = " Of further images this is not said again." if n_images > 1 else ""
         self._said: set[str] = set()
 
     def warn(self, image: Image) -> None:
-        """Warn unless the voxels are as large as those that the model learnt from."""
+        """Warn if it is one of several in its file, or its voxels are not as large as those that the model learnt."""
+        if image.file.n_series > 1 and self._series is None:
+            held = f"{image.path} holds {image.file.n_series} images, of which the first is used"
+            self._warn_once("series", f"{held}; choose one with --series, counted from 0.")
+        if self._segmenter is None:
+            return
         learnt = self._segmenter.spacing
         if image.spacing is None and learnt is not None:
             self._warn_once("size", self._unsized(image, learnt))

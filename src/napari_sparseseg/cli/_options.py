@@ -43,6 +43,16 @@ Level = Annotated[
         show_default=False,
     ),
 ]
+Series = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Which of several images in a file, counted from 0. [default: 0]",
+        rich_help_panel=_READING,
+        show_default=False,
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(

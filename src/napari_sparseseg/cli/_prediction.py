@@ -36,6 +36,11 @@ class Reading:
     axes: str | None
     spacing: Sequence[float] | None
     level: int | None
+    series: int | None = None
+
+    def how(self) -> dict[str, Any]:
+        """All but the level, as `Image.open` takes it."""
+        return {"axes": self.axes, "spacing": self.spacing, "series": self.series}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Work:
     ) -> None:
         from napari_sparseseg.cli._images import Doubts
 
-        self._doubts = Doubts(segmenter, n_images)
+        self._doubts = Doubts(segmenter, n_images=n_images, series=reading.series)
         self._segmenter, self._reading = segmenter, reading
         self._overwrite, self._large = overwrite, large
 
@@ -162,10 +167,10 @@ class Work:
     def _open(self, path: str) -> Image:
         from napari_sparseseg.cli._images import Image, matching_level_of
 
-        axes, level = self._reading.axes, self._reading.level
+        level, how = self._reading.level, self._reading.how()
         if level is None:
-            level = matching_level_of(path, self._segmenter, axes=axes, spacing=self._reading.spacing)
-        image = Image.open(path, axes=axes, spacing=self._reading.spacing, level=level)
+            level = matching_level_of(path, self._segmenter, **how)
+        image = Image.open(path, level=level, **how)
         if self._reading.level is None:
             note(f"{path}: level {level} of 0 to {image.finest.n_levels - 1} is taken")
         return image

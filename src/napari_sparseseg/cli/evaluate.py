@@ -61,6 +61,7 @@ def evaluate(
     spacing: _options.Spacing = None,
     axes: _options.Axes = None,
     level: _options.Level = None,
+    series: _options.Series = None,
     device: _options.Device = "auto",
 ) -> None:
     """Score a model, or labels, against the truth.
@@ -83,11 +84,15 @@ def evaluate(
         from napari_sparseseg.cli._images import open_model
 
         segmenter = open_model(Path(model[0]), device=device)
-        scores = list(_score_model(segmenter, image, truth, axes=axes, spacing=sizes, level=number))
+        scores = list(_score_model(segmenter, image, truth, axes=axes, spacing=sizes, level=number, series=series))
         _check_background(background, scores, segmenter.classes_.tolist())
         background = segmenter.background_ if background is None else background
     elif level is not None:
         raise typer.BadParameter("labels are scored as they are, a level is chosen with a model", param_hint="--level")
+    elif series is not None:
+        raise typer.BadParameter(
+            "labels are scored as they are, an image is chosen with a model", param_hint="--series"
+        )
     else:
         scores = list(_score_labels(image, truth, axes=axes, spacing=sizes))
         _check_background(background, scores)
@@ -119,6 +124,7 @@ def _score_model(
     axes: str | None,
     spacing: Sequence[float] | None,
     level: int | None,
+    series: int | None,
 ) -> Iterator[_Score]:
     from napari_sparseseg.cli._images import (
         Doubts,
@@ -129,10 +135,10 @@ def _score_model(
         read_states,
     )
 
-    image = open_matching(path, segmenter, axes=axes, spacing=spacing, level=level)
+    image = open_matching(path, segmenter, axes=axes, spacing=spacing, level=level, series=series)
     truth = open_labels(truth_path, image, has_classes=segmenter.get_params()["paint__overlapping"])
     image.check_paint(truth)
-    Doubts(segmenter).warn(image)
+    Doubts(segmenter, series=series).warn(image)
     segmenter.set_params(channel_axis=image.channel_axis)
     _check_truth(truth, image, segmenter.classes_.tolist())
     for number in painted_times(truth):

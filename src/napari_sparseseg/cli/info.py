@@ -39,6 +39,7 @@ def info(
         ),
     ],
     axes: _options.Axes = None,
+    series: _options.Series = None,
 ) -> None:
     """Show what a model has learnt, or how an image is understood."""
     from napari_sparseseg.storage.atomic import is_safetensors
@@ -47,7 +48,7 @@ def info(
     if file.endswith(_MODEL_SUFFIX) or is_safetensors(Path(file)) or is_project(file):
         print_table(_model_rows(Path(file)))
     else:
-        print_table(_image_rows(file, axes))
+        print_table(_image_rows(file, axes, series or 0))
 
 
 def _model_rows(path: Path) -> list[tuple[str, str]]:
@@ -105,11 +106,11 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _image_rows(path: str, axes: str | None) -> list[tuple[str, str]]:
+def _image_rows(path: str, axes: str | None, series: int) -> list[tuple[str, str]]:
     from napari_sparseseg.cli._images import spacing_option, unknown_axes
     from napari_sparseseg.storage.formats import open_image
 
-    image = open_image(path, axes=axes)
+    image = open_image(path, axes=axes, series=series)
     shape, dtype = tuple(image.array.shape), image.array.dtype
     rows = [
         ("Image", f"{path} ({image.format})"),
@@ -131,7 +132,8 @@ def _image_rows(path: str, axes: str | None) -> list[tuple[str, str]]:
     if image.class_names:
         rows.append(("Classes", ", ".join(f"{i} {name}" for i, name in sorted(image.class_names.items()))))
     if image.n_series > 1:
-        rows.append(("Images", f"{image.n_series} in this file, of which the first is used"))
+        used = f"this is {series}, counted from 0" if series else "of which the first is used; --series takes another"
+        rows.append(("Images", f"{image.n_series} in this file, {used}"))
     if image.n_levels > 1:
         rows.append(("Levels", f"{image.n_levels} resolutions, of which the finest is used"))
     return rows

@@ -83,6 +83,7 @@ def objects(
     ] = None,
     spacing: _options.Spacing = None,
     axes: _options.Axes = None,
+    series: _options.Series = None,
     device: _options.Device = "auto",
 ) -> None:
     """Find single objects in an image, number them, and measure them.
@@ -109,10 +110,10 @@ def objects(
     segmenter = open_model(model, device=device)
     for group, changes in values.items():
         segmenter.set_params(**{f"{group}__{name}": value for name, value in changes.items()})
-    opened = Image.open(image, axes=axes, spacing=sizes)
+    opened = Image.open(image, axes=axes, spacing=sizes, series=series)
     if opened.file.time_axis is not None:
         check_holds_time(output, None)
-    Doubts(segmenter).warn(opened)
+    Doubts(segmenter, series=series).warn(opened)
     segmenter.set_params(channel_axis=opened.channel_axis)
     search = _Search(segmenter, opened, {"min_size": min_size, "max_size": max_size, "without_border": without_border})
     search.write(output, overwrite=overwrite)

@@ -105,6 +105,7 @@ def predict(
     spacing: _options.Spacing = None,
     axes: _options.Axes = None,
     level: _options.Level = None,
+    series: _options.Series = None,
     device: _options.Device = "auto",
     tile_voxels: Annotated[
         int | None,
@@ -170,7 +171,7 @@ def predict(
     from napari_sparseseg.cli._prediction import Reading, Work
 
     large = {"workers": workers, "client": scheduler, "memory": budget, "resume": not restart}
-    reading = Reading(axes, sizes, number)
+    reading = Reading(axes, sizes, number, series)
     work = Work(segmenter, reading, n_images=len(plan.images), overwrite=overwrite, large=large)
     done, failed = _predict_all(work, plan) if plan.folder else ([_predict_one(work, plan, asked)], [])
     if table is not None and done:

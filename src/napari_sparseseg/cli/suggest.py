@@ -55,6 +55,7 @@ def suggest(
     spacing: _options.Spacing = None,
     axes: _options.Axes = None,
     level: _options.Level = None,
+    series: _options.Series = None,
     device: _options.Device = "auto",
 ) -> None:
     """Suggest slices to paint next, best first.
@@ -78,10 +79,10 @@ def suggest(
     )
 
     segmenter = open_model(model, device=device)
-    opened = open_matching(image, segmenter, axes=axes, spacing=sizes, level=level_number)
+    opened = open_matching(image, segmenter, axes=axes, spacing=sizes, level=level_number, series=series)
     annotation = open_labels(paint, opened, has_classes=segmenter.get_params()["paint__overlapping"])
     opened.check_paint(annotation)
-    Doubts(segmenter).warn(opened)
+    Doubts(segmenter, series=series).warn(opened)
     segmenter.set_params(channel_axis=opened.channel_axis)
     if opened.spacing is not None:
         segmenter.set_params(spacing=opened.spacing)  # for the orientations; the model keeps its own

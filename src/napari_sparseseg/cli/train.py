@@ -163,12 +163,13 @@ def train(
     spacing: _options.Spacing = None,
     axes: _options.Axes = None,
     level: _options.Level = None,
+    series: _options.Series = None,
     device: _options.Device = "auto",
     overwrite: _options.Overwrite = False,
 ) -> None:
     """Learn from painted voxels, and write a model."""
     values, sets = _options.parse_settings(settings or []), _options.parse_allowed(allowed or [])
-    reading = _Reading(axes, _options.parse_spacing(spacing), _options.parse_level(level))
+    reading = _Reading(axes, _options.parse_spacing(spacing), _options.parse_level(level), series)
     if continue_from is not None:
         _refuse_what_the_model_fixes(values, spacing=spacing, background=background, start=start)
     if start is not None:
@@ -197,6 +198,7 @@ class _Reading:
     axes: str | None
     spacing: tuple[float, ...] | None
     level: int | None
+    series: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +238,13 @@ def _may_overlap(values: dict[str, dict[str, Any]], model: SparseSegmenter | Non
 def _open_pairs(
     pairs: Sequence[tuple[str, str]], reading: _Reading, allowed: dict[int, set[int]], *, has_classes: bool
 ) -> _Paint:
-    from napari_sparseseg.cli._images import painted_times
+    from napari_sparseseg.cli._images import Doubts, painted_times
 
     images, volumes, annotations = [], [], []
+    doubts = Doubts(None, n_images=len(pairs), series=reading.series)
     for path, painted in pairs:
         image, annotation = _open_pair(path, painted, reading, has_classes=has_classes)
+        doubts.warn(image)
         images.append(image)
         for number in painted_times(annotation):
             volumes.append(image.volume(number))
@@ -259,11 +263,12 @@ def _open_pair(path: str, painted: str, reading: _Reading, *, has_classes: bool)
 
     level = reading.level
     if level is None:
-        finest = Image.open(path, axes=reading.axes)
+        finest = Image.open(path, axes=reading.axes, series=reading.series)
         labels = open_labels(painted, finest, has_classes=has_classes)
-        level = suggest_level(path, labels if labels.channel_axis is None else None, axes=reading.axes)
+        paint = labels if labels.channel_axis is None else None
+        level = suggest_level(path, paint, axes=reading.axes, series=reading.series)
         note(f"{path}: level {level} of 0 to {finest.file.n_levels - 1} is taken")
-    image = Image.open(path, axes=reading.axes, spacing=reading.spacing, level=level)
+    image = Image.open(path, axes=reading.axes, spacing=reading.spacing, level=level, series=reading.series)
     annotation = open_labels(painted, image, has_classes=has_classes)
     image.check_paint(annotation)
     return image, annotation
