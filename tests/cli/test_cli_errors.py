@@ -225,6 +225,12 @@ class TestBeforeTheWork:
         self.check(result, 1, "is not a model, so it is not replaced")
         assert other.read_bytes() == before
 
+    @pytest.mark.parametrize("name", ["model.tif", "model.ome.zarr", "MODEL.NII.GZ"])
+    def test_a_model_is_not_written_under_the_name_of_an_image(self, invoke, files, tmp_path, name):
+        result = invoke("train", files.image, files.annotation, "-o", tmp_path / name, *SMALL)
+        self.check(result, 1, "is the name of an image; end that of a model with .safetensors, such as")
+        assert not (tmp_path / name).exists()
+
     @pytest.mark.parametrize("which", ["image", "annotation"])
     def test_an_input_is_never_overwritten(self, invoke, files, which):
         result = invoke("train", files.image, files.annotation, "-o", getattr(files, which), "--overwrite")

@@ -57,12 +57,16 @@ def check_file(
 
 
 def check_model(path: Path, *, overwrite: bool, inputs: Sequence[Path | str]) -> None:
-    """As `check_free`, for a model, which replaces nothing but a model."""
+    """As `check_free`, for a model, which replaces nothing but a model, and has no name of an image."""
     from napari_sparseseg.storage.atomic import is_safetensors
+    from napari_sparseseg.storage.formats import image_suffixes
 
     check_file(path, overwrite=overwrite, inputs=inputs, example="model.safetensors")
     if path.exists() and not is_safetensors(path):
         raise InputError(f"{path} exists and is not a model, so it is not replaced; choose another name")
+    if path.name.lower().endswith(image_suffixes()):
+        example = path.with_name(f"{path.name.partition('.')[0]}.safetensors")
+        raise InputError(f"{path} is the name of an image; end that of a model with .safetensors, such as {example}")
 
 
 def check_labels(
