@@ -70,6 +70,11 @@ class TestChoosing:
         qtbot.keyClick(panel._list, Qt.Key.Key_3)
         assert spy.seen == [("class_chosen", 1), ("class_chosen", 5)]
 
+    def test_the_class_in_hand_can_be_chosen_again(self, panel, spy, qtbot):
+        qtbot.mouseClick(panel._rows[1]._name, LEFT)
+        qtbot.keyClick(panel._list, Qt.Key.Key_2)
+        assert spy.seen == [("class_chosen", 5)] * 2, "which ends erasing, and painting several classes"
+
     def test_only_the_chosen_class_and_the_one_under_the_mouse_offer_to_be_removed(self, panel):
         assert [line._remove.isVisible() for line in panel._rows] == [False, True]
         QApplication.sendEvent(panel._rows[0], QEnterEvent(QPointF(5, 5), QPointF(5, 5), QPointF(5, 5)))

@@ -51,6 +51,29 @@ def test_digits_choose_classes_and_letters_the_tool(set_stage):
     assert stage.annotation.selected_label == stage.prediction.selected_label == OBJECT
 
 
+@pytest.mark.parametrize("mode", ["paint", "correct"])
+def test_a_digit_with_the_eraser_in_hand_takes_the_brush(set_stage, mode):
+    stage = set_stage()
+    stage.tools(mode, OBJECT)
+    for key in ("3", "3"):  # another class, and the one that is in hand already
+        stage.key("E")
+        stage.key(key)
+        assert stage.viewer.layers.selection.active.mode == "paint"
+    stage.key("F")
+    stage.key("2")
+    assert stage.viewer.layers.selection.active.mode == "fill", "what paints stays in hand"
+
+
+def test_a_class_that_goes_leaves_the_eraser_in_hand(set_stage):
+    stage = set_stage()
+    stage.tools("paint", OTHER)
+    stage.key("E")
+    stage.live.events.classes_changed.emit(stage.live.classes[:2])
+    stage.settle()
+    assert stage.bridge.class_id == OBJECT
+    assert stage.annotation.mode == "erase"
+
+
 def test_one_key_hides_the_prediction_and_one_shows_outlines(set_stage):
     stage = set_stage()
     stage.key("H")

@@ -45,6 +45,16 @@ def test_each_object_has_its_id_and_the_class_stays(stage):
     stage.screenshot("objects")
 
 
+def test_switched_on_with_the_eraser_in_hand_it_paints(stage):
+    stage.bridge.objects.switch(False)
+    stage.key("E")
+    stage.bridge.objects.switch(True)
+    assert stage.annotation.mode == "paint"
+    stage.key("E")
+    stage.key("N")
+    assert stage.annotation.mode == "erase", "an object in hand may be erased"
+
+
 def test_next_is_the_same_until_something_is_painted(stage):
     stage.key("N")
     stage.key("N")

@@ -64,6 +64,16 @@ def test_the_same_key_or_a_class_ends_it(stage):
     assert stage.live.codes[0, 4, 20, 20] == OTHER
 
 
+@pytest.mark.parametrize("mode", ["paint", "correct"])
+def test_switched_on_with_the_eraser_in_hand_it_paints(stage, mode):
+    stage.tools(mode, OBJECT)
+    stage.key("E")
+    stage.key("U")
+    assert stage.viewer.layers.selection.active.mode == "paint"
+    stage.drag((4, 20, 10), (4, 20, 30))
+    assert possible_at(stage, 20, 20) == {BACKGROUND, OBJECT, OTHER}
+
+
 def test_erasing_goes_on_to_erase(stage):
     stage.key("U")
     stage.drag((4, 20, 10), (4, 20, 30))

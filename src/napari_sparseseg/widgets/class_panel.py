@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qtpy.QtCore import QEvent, QPoint, QSize, Qt, Signal
-from qtpy.QtGui import QKeyEvent, QResizeEvent
+from qtpy.QtGui import QKeyEvent, QMouseEvent, QResizeEvent
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QMenu, QVBoxLayout, QWidget
 from typing_extensions import override
 
@@ -189,12 +189,23 @@ class _ClassList(QListWidget):
         return super().event(event)
 
     @override
+    def mousePressEvent(self, event: QMouseEvent | None) -> None:
+        before = self.currentRow()
+        super().mousePressEvent(event)
+        if event is not None and event.button() == Qt.MouseButton.LeftButton:
+            index = self.indexAt(event.position().toPoint()).row()
+            if index == before >= 0:
+                self.currentRowChanged.emit(index)  # chosen again: no longer the eraser, nor several classes
+
+    @override
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
         meaning = "" if event is None else self._meaning(event)
         if not meaning:
             super().keyPressEvent(event)
         elif meaning.isdigit():
-            if int(meaning) <= self.count():
+            if int(meaning) == self.currentRow() + 1:
+                self.currentRowChanged.emit(self.currentRow())
+            elif int(meaning) <= self.count():
                 self.setCurrentRow(int(meaning) - 1)
         else:
             self.wished.emit(meaning, self.currentRow())

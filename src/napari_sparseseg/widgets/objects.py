@@ -9,6 +9,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_sparseseg._types import NO_OBJECT, Box
 from napari_sparseseg.widgets.overlays import ObjectMap, ObjectOverlay
+from napari_sparseseg.widgets.tools import take_brush
 from napari_sparseseg.widgets.view import voxel_at
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class ObjectTool(QObject):
         ids = ObjectMap(pair.axes, self._live.objects)
         self._overlay = ObjectOverlay(viewer, ids, f"{pair.source.name} painted objects", **pair.placement)
         viewer.mouse_move_callbacks.append(self._follow)
+        take_brush(pair.both)
         self.take_next()
 
     def _switch_off(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from qtpy.QtCore import QObject, Signal
@@ -12,6 +13,13 @@ from napari_sparseseg.live.events import ClassInfo
 from napari_sparseseg.widgets.paint_layer import PaintLayer
 
 Mode = Literal["paint", "correct"]
+
+
+def take_brush(layers: Iterable[PaintLayer]) -> None:
+    """Have the brush in hand where it was the eraser, which would remove what is to be painted."""
+    for painted in layers:
+        if painted.layer is not None and painted.layer.mode == "erase":
+            painted.layer.mode = "paint"
 
 
 class ToolSync(QObject):
@@ -59,10 +67,14 @@ class ToolSync(QObject):
         self._class_ids = tuple(info.class_id for info in classes)
         if self.class_id not in self._class_ids:
             objects = [info.class_id for info in classes if not info.is_background]
-            self.set_class((objects or list(self._class_ids) or [1])[0])
+            self._note_class((objects or list(self._class_ids) or [1])[0])
 
     def set_class(self, class_id: int) -> None:
-        """Paint with this class from now on, on both layers."""
+        """Paint with this class from now on, on both layers; an eraser in hand becomes the brush."""
+        self._note_class(class_id)
+        take_brush(self._layers.values())
+
+    def _note_class(self, class_id: int) -> None:
         is_new = class_id != self.class_id
         self.class_id = class_id
         self.set_code(UNPAINTED)
@@ -129,7 +141,7 @@ class ToolSync(QObject):
         if self._is_syncing or label in (UNPAINTED, self._code):
             return  # 0 erases (key X, or picking what is unpainted) until a class is chosen again
         if label in self._class_ids:
-            self.set_class(label)
+            self._note_class(label)
             return
         self._set_labels()
         self.problem.emit(

@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_sparseseg._types import UNPAINTED
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.live.events import ClassInfo
+from napari_sparseseg.widgets.tools import take_brush
 
 if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
@@ -72,6 +73,8 @@ class UnsureTool(QObject):
             return
         self.is_on = wanted
         self._renew()
+        if self.is_on and self._pair is not None:
+            take_brush(self._pair.both)
 
     def allow(self, class_id: int, possible: bool) -> None:
         """Let a class be possible where the brush goes, or not; two at least remain."""
