@@ -157,6 +157,7 @@ class TestBeforeTheWork:
             (["--allowed", "130=1,b"], "which classes a label leaves possible"),
             (["--spacing", "1,2,three"], "is not a voxel size"),
             (["--spacing", "1,0,1"], "is not a voxel size"),
+            (["--spacing", "1e-320,1,1"], "is not a voxel size"),
             (["--steps", "-1"], "--steps"),
             (["--seconds", "nan"], "--seconds"),
             (["--background", "255"], "--background"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,11 +77,13 @@ def parse_spacing(text: str | None) -> tuple[float, ...] | None:
     """Voxel size along z, y, x (or y, x) from numbers with commas between them; a usage error for anything else."""
     if text is None:
         return None
+    from napari_sparseseg.storage._arrays import is_length
+
     try:
         sizes = tuple(float(part) for part in text.split(","))
     except ValueError:
         sizes = ()
-    if len(sizes) not in (2, 3) or not all(0 < size < math.inf for size in sizes):
+    if len(sizes) not in (2, 3) or not all(map(is_length, sizes)):
         raise typer.BadParameter(
             f"{text!r} is not a voxel size; give positive numbers along z, y, x (y, x for 2D images), such as "
             "0.5,0.2,0.2",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from napari_sparseseg._types import Spacing
 from napari_sparseseg.errors import InputError, InputTypeError
 
+_SMALLEST, _LARGEST = 1e-30, 1e30  # of lengths: products of several, and their reciprocals, stay finite
 _REAL_KINDS = "biuf"
 _REMEDIES = {
     "c": "take one real quantity of it first, e.g. numpy.abs",
@@ -121,6 +121,11 @@ def plain_int(value: object, what: str) -> int:
         raise InputTypeError(f"{what} must be an integer, not {value!r} ({type(value).__name__})") from error
 
 
+def is_length(size: float) -> bool:
+    """Whether a number can be the size of a voxel along one axis, in whatever unit."""
+    return _SMALLEST <= size <= _LARGEST
+
+
 def checked_spacing(spacing: Any, n_axes: int) -> Spacing:
     """Voxel size along z, y, x; for 2D images z takes the size along y. Without any, voxels are cubes of size 1.
 
@@ -140,11 +145,11 @@ def checked_spacing(spacing: Any, n_axes: int) -> Spacing:
         ) from None
     if len(sizes) != n_axes and not (n_axes == 2 and len(sizes) == 3):
         raise InputError(f"spacing={tuple(sizes)} has {len(sizes)} numbers; {n_axes} are needed, along {axes}")
-    wrong = [size for size in sizes if not 0 < size < math.inf]
+    wrong = [size for size in sizes if not is_length(size)]
     if wrong:
         raise InputError(
-            f"spacing={tuple(sizes)} contains {wrong[0]}; voxel sizes are positive numbers along {axes}, or None "
-            "for cubes"
+            f"spacing={tuple(sizes)} contains {wrong[0]}; voxel sizes are positive numbers along {axes}, from "
+            f"{_SMALLEST:g} to {_LARGEST:g}, or None for cubes"
         )
     if n_axes == 2:
         sizes = [sizes[-2], *sizes[-2:]]
