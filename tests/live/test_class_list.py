@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from itertools import combinations
 
 import pytest
 
@@ -66,6 +68,14 @@ def test_colours_differ_among_the_first_classes(classes):
         classes.remove(classes.ids[-1])
         classes.add()
     assert len({info.color for info in classes.all}) == 7
+
+
+def test_colours_of_many_classes_can_be_told_apart(classes):
+    classes.recolor(2, (1.0, 0.0, 0.0))
+    for _ in range(58):
+        classes.add()
+    colors = [info.color for info in classes.all]
+    assert min(math.dist(a, b) for a, b in combinations([*colors, (0.0, 0.0, 0.0)], 2)) > 0.2
 
 
 def test_a_name_is_stripped_and_unique(classes):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
+from math import dist
 
 from napari_sparseseg._types import MAX_CLASSES
 from napari_sparseseg.config import PaintConfig
@@ -22,6 +24,9 @@ _COLORS: tuple[Color, ...] = (
     (0.0, 0.45, 0.7),
     (0.6, 0.85, 0.4),
 )
+_LEVELS = (0.0, 1 / 6, 1 / 3, 0.5, 2 / 3, 5 / 6, 1.0)
+_MORE_COLORS = tuple(color for color in product(_LEVELS, repeat=3) if max(color) >= 0.5)  # that are not too dark
+_BLACK: Color = (0.0, 0.0, 0.0)
 _FEWEST = 2
 
 
@@ -93,10 +98,13 @@ class ClassList:
                 self.add(class_id=class_id)
 
     def _free_color(self, class_id: int) -> Color:
-        """A colour that no class has, if there is one left."""
+        """A colour that no class has: the next of the list, or the one that is least like those of all classes."""
         first, taken = (class_id - 2) % len(_COLORS), {info.color for info in self.all}
-        ordered = (*_COLORS[first:], *_COLORS[:first])
-        return next((color for color in ordered if color not in taken), ordered[0])
+        free = [color for color in (*_COLORS[first:], *_COLORS[:first]) if color not in taken]
+        if free:
+            return free[0]
+        others = (_BLACK, *_COLORS, *taken)  # one of the list may yet be that of a class again
+        return max(_MORE_COLORS, key=lambda color: min(dist(color, other) for other in others))
 
     def bring_back(self, class_id: int, info: ClassInfo | None) -> None:
         """Add a class that was removed as it was, as far as that is known and no other has its name or role."""
