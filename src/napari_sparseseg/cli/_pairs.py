@@ -31,7 +31,7 @@ def read_pairs(files: Sequence[str]) -> list[tuple[str, str]]:
         return _pairs_of_folders(Path(files[0]), Path(files[1]))
     if len(files) % 2:
         raise typer.BadParameter(
-            f"{counted(len(files), 'file')} do not make pairs; give each image with its annotation behind it, two "
+            f"{counted(len(files), 'file')} cannot be paired; give each image with its annotation behind it, two "
             "folders, or a table that ends with .csv",
             param_hint="IMAGE ANNOTATION",
         )
