@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from napari_sparseseg.errors import InputError, SparseSegError
 from napari_sparseseg.live.events import WholeState
 from napari_sparseseg.storage.atomic import written_whole
 from napari_sparseseg.storage.formats import write_labels
+from napari_sparseseg.widgets.files import geometry_of
 from napari_sparseseg.widgets.leaving import leaving, what_is_lost
 from napari_sparseseg.widgets.questions import agrees
 from napari_sparseseg.widgets.session import Session
@@ -193,20 +194,18 @@ class Actions(QObject):
         if not path:
             return
         with self._session.guarded():
-            worker = self._export_worker(Path(path))
-            worker.returned.connect(self._on_exported)
-            worker.start()
+            self._export_to(Path(path))
 
-    def _export_worker(self, path: Path) -> Any:
+    def _export_to(self, path: Path) -> None:
         live, source = self._session.live, self._session.source
         if live.shape is None or source is None:
             raise InputError("there is no image, so there are no labels to export")
         n_frames, n_spatial = live.shape[0], len(source.spacing)
         volumes = [live.labels(frame) for frame in range(n_frames)]
-        files = {
-            name: volume if n_spatial == 3 else volume[0]
-            for name, volume in zip(frame_paths(path, n_frames), volumes, strict=True)
-        }
+        paths = frame_paths(path, n_frames)
+        if n_frames > 1 and not _may_replace(self._widget, paths):
+            return
+        files = {name: volume if n_spatial == 3 else volume[0] for name, volume in zip(paths, volumes, strict=True)}
         unit = source.units[-1] if source.units[-1] != "pixel" else None
         options: dict[str, Any] = {
             "spacing": source.spacing if unit or set(source.spacing) != {1.0} else None,
@@ -214,8 +213,11 @@ class Actions(QObject):
             "unit": unit,
             "class_names": {info.class_id: info.name for info in live.classes},
             "colors": {info.class_id: info.color for info in live.classes},
+            "geometry": geometry_of(source),
         }
-        return _write_all(files, options)
+        worker = _write_all(files, options)
+        worker.returned.connect(self._on_exported)
+        worker.start()
 
     def _on_exported(self, outcome: tuple[str, bool]) -> None:
         self._session.tell(*outcome)
@@ -265,9 +267,21 @@ def ask(widget: QWidget, title: str, question: str, yes: str) -> bool:
 
 
 def ask_for_output(widget: QWidget, title: str, suggested: str, filters: str) -> str:
-    """A file to write, empty if the user cancelled; the dialog asks before it is replaced."""
+    """A file to write, empty if the user cancelled, also when asked whether one that is there may be replaced."""
     path, chosen = QFileDialog.getSaveFileName(widget.window(), title, suggested, filters)
-    return with_ending(path, chosen) if path else ""
+    output = with_ending(path, chosen) if path else ""
+    # the dialog has asked about what was typed
+    return output if output == path or _may_replace(widget, [Path(output)]) else ""
+
+
+def _may_replace(widget: QWidget, paths: Sequence[Path]) -> bool:
+    """Whether nothing is there, or the user agrees that it is replaced."""
+    there = [path.name for path in paths if path.exists()]
+    if not there:
+        return True
+    more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+    are = "are" if more else "is"
+    return ask(widget, "Replace?", f"{there[0]}{more} {are} there already and would be replaced.", "Replace")
 
 
 def ask_for_input(widget: QWidget, title: str, filters: str) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QFormLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
 
-from napari_sparseseg.errors import InputError
-from napari_sparseseg.widgets.sources import spatial_shape, unwrapped
+from napari_sparseseg.widgets.files import file_of
+from napari_sparseseg.widgets.sources import spatial_shape
 
 UNITS = {"µm": "micrometer", "nm": "nanometer", "mm": "millimeter"}
 _TITLES = {"Z": "Distance of slices (z)", "Y": "Height of a pixel (y)", "X": "Width of a pixel (x)"}
@@ -115,18 +114,9 @@ def _length(text: str) -> float | None:
 
 
 def _size_in_file(layer: Any) -> VoxelSize | None:
-    """What the file says that a layer was opened from, if it holds that image; some lengths may be missing."""
-    from napari_sparseseg.storage.formats import open_image
-
-    path = unwrapped(layer).source.path
-    if path is None or not Path(path).exists():
-        return None
-    try:
-        file = open_image(path)
-    except (InputError, OSError):
-        return None
-    shape = tuple(n for letter, n in zip(file.axes, file.array.shape, strict=True) if letter in "ZYX")
-    if shape != spatial_shape(layer) or file.unit is None or file.unit not in UNITS.values():
+    """What the file says that a layer was opened from; some lengths may be missing."""
+    file = file_of(layer)
+    if file is None or file.unit is None or file.unit not in UNITS.values():
         return None
     lengths = dict(zip(file.spatial_axes, file.spacing, strict=True)) if file.spacing else dict(file.known_spacing)
     return VoxelSize(lengths, file.unit, is_of_file=True) if lengths else None
