@@ -133,6 +133,17 @@ class TestShowing:
         panel.show_brush(5)
         assert (panel._brush.value(), panel._brush.maximum()) == (5, MAX_BRUSH)
 
+    def test_in_3d_no_slice_can_be_complete(self, panel):
+        panel.show_complete(False)
+        panel.show_in_3d(True)
+        panel.show_complete(True)
+        assert not panel._complete.isEnabled()
+        assert panel._complete.isChecked()
+        assert "3D" in panel._complete.toolTip()
+        panel.show_in_3d(False)
+        assert panel._complete.isEnabled()
+        assert "background" in panel._complete.toolTip()
+
     def test_why_a_slice_cannot_be_complete(self, panel):
         panel.show_complete(False, False, "No class is the background.")
         assert not panel._complete.isEnabled()

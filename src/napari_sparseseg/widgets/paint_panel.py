@@ -42,6 +42,7 @@ _NEXT_TIP = (
     "least sure. Settings > Prediction says how it is chosen."
 )
 _COMPLETE_TIP = "Everything on this slice that you left unpainted is background. Can be taken back."
+_COMPLETE_TIP_IN_3D = "No slice is on screen in 3D; leave the 3D view first."
 
 
 class PaintPanel(QWidget):
@@ -65,7 +66,7 @@ class PaintPanel(QWidget):
         self._is_time_series = False
         self._plane: Plane | None = None
         self._mode = "paint"
-        self._is_complete = False
+        self._is_complete, self._can_complete, self._complete_reason = False, True, ""
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(SPACING)
@@ -97,6 +98,7 @@ class PaintPanel(QWidget):
         """Whether the view is in 3D, where nothing can be painted."""
         self._is_in_3d = is_in_3d
         self.show_mode(self._mode)
+        self._show_complete_enabled()
 
     def show_read_only(self, is_read_only: bool) -> None:
         """Whether the project can be looked at only, so that nothing can be painted."""
@@ -118,10 +120,13 @@ class PaintPanel(QWidget):
 
     def show_complete(self, complete: bool, enabled: bool = True, reason: str = "") -> None:
         """Show whether the slice on screen is complete, or why that cannot be said."""
-        self._is_complete = complete
+        self._is_complete, self._can_complete, self._complete_reason = complete, enabled, reason
         self._complete.setChecked(complete)
-        self._complete.setEnabled(enabled)
-        self._complete.setToolTip(reason or _COMPLETE_TIP)
+        self._show_complete_enabled()
+
+    def _show_complete_enabled(self) -> None:
+        self._complete.setEnabled(self._can_complete and not self._is_in_3d)
+        self._complete.setToolTip(self._complete_reason or (_COMPLETE_TIP_IN_3D if self._is_in_3d else _COMPLETE_TIP))
 
     def show_undo(self, can_undo: bool, can_redo: bool) -> None:
         """Enable the two buttons."""
