@@ -25,7 +25,11 @@ _COLORS: tuple[Color, ...] = (
     (0.6, 0.85, 0.4),
 )
 _LEVELS = (0.0, 1 / 6, 1 / 3, 0.5, 2 / 3, 5 / 6, 1.0)
-_MORE_COLORS = tuple(color for color in product(_LEVELS, repeat=3) if max(color) >= 0.5)  # that are not too dark
+_MORE_COLORS: tuple[Color, ...] = tuple(
+    (r, g, b)
+    for r, g, b in product(_LEVELS, repeat=3)
+    if max(r, g, b) >= 0.5  # not too dark
+)
 _BLACK: Color = (0.0, 0.0, 0.0)
 _FEWEST = 2
 
