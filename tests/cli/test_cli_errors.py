@@ -174,7 +174,8 @@ class TestBeforeTheWork:
         self.check(invoke("predict", files.model, files.image, "-o", ""), 2, "an argument is empty")
 
     def test_a_file_without_its_pair(self, invoke, files, tmp_path):
-        self.check(invoke("train", files.image, "-o", tmp_path / "m"), 2, "1 file cannot be paired; give each image with its annotation")
+        result = invoke("train", files.image, "-o", tmp_path / "m")
+        self.check(result, 2, "1 file cannot be paired; give each image with its annotation")
 
     @pytest.mark.parametrize(
         ("options", "text"),
