@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -51,18 +54,33 @@ def local_client(n_workers: int) -> Iterator[Client]:
     }
     with dask.config.set(settings):
         try:
-            cluster = LocalCluster(
-                n_workers=n_workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=0,  # the plan keeps to the budget
-                dashboard_address="127.0.0.1:0",
-                host="127.0.0.1",
-            )
+            with _ctrl_c_ignored():  # which the processes inherit: this one ends them, without their tracebacks
+                cluster = LocalCluster(
+                    n_workers=n_workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=0,  # the plan keeps to the budget
+                    dashboard_address="127.0.0.1:0",
+                    host="127.0.0.1",
+                    silence_logs=logging.ERROR,  # that a worker is stopped at work is no news
+                )
         except RuntimeError as error:
             raise InputError(f"the workers cannot be started ({error.__cause__ or error}). {_GUARD}") from None
         with cluster, Client(cluster) as client:
             yield client
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Only the main thread can say so; from others, a worker that gets it prints what it was doing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
