@@ -305,7 +305,7 @@ def _shape_hint(shape: tuple[int, ...], volume: ArrayVolume, name: str) -> str:
             f"axis {axis} of the {name} looks like a channel axis, which only the {image} may have (there say "
             f"channel_axis=...): pass {name}[{':, ' * axis}0]{of_classes}"
         )
-    return f"the {name} needs one value for each voxel of the {image}: crop, resize or pad it"
+    return f"one value is needed in the {name} for each voxel of the {image}: crop, resize or pad it"
 
 
 def _channel_hint(axis: int, volume: ArrayVolume, name: str) -> str:

@@ -106,7 +106,7 @@ class ArrayVolume:
         raise InputError(
             f"{self.name} has {n_wrong} {'voxel that is' if n_wrong == 1 else 'voxels that are'} not finite in the "
             f"block [{', '.join(f'{part.start}:{part.stop}' for part in index)}], the first is {block[first]} at "
-            f"{index_text(position)}; replace them, e.g. with numpy.nan_to_num, or crop the {self.name}"
+            f"{index_text(position)}; replace them, e.g. with numpy.nan_to_num, or crop it"
         )
 
     def _channels_first(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
