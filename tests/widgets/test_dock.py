@@ -686,6 +686,16 @@ class TestLayers:
         assert dock.session.source.is_of(other)
         assert dock.session.live.image_shape == (4, 20, 30)
 
+    @pytest.mark.parametrize(("shape", "is_only"), [((40, 48), True), ((1, 40, 48), True), ((6, 40, 48), False)])
+    def test_a_single_slice_has_none_to_go_on_with(
+        self, viewer: Any, open_dock: Any, shape: tuple[int, ...], is_only: bool
+    ) -> None:
+        viewer.add_image(np.zeros(shape, np.uint8) + np.arange(48, dtype=np.uint8))
+        dock = open_dock(viewer)
+        for thing in (dock.paint_panel._next, dock.suggestion_panel.menu.actions()[1]):
+            assert thing.isEnabled() is not is_only
+            assert ("single slice" in thing.toolTip()) is is_only
+
     def test_in_3d_the_hint_says_that_painting_needs_2d(self, viewer: Any, open_dock: Any, qtbot: Any) -> None:
         add_image(viewer)
         hint = open_dock(viewer).paint_panel._hint

@@ -283,6 +283,9 @@ class SparseSegDock(QWidget):
         reason = "" if self._has_background else _NO_BACKGROUND
         self.paint_panel.show_plane(plane)
         self.paint_panel.show_in_3d(self.session.bridge.is_in_3d)
+        is_only = plane is not None and _n_slices(self.session.source, plane.axis) == 1
+        self.paint_panel.show_only_slice(is_only)
+        self.suggestion_panel.show_only_slice(is_only)
         is_read_only = self.session.bridge.is_read_only
         self.paint_panel.show_read_only(is_read_only)
         reason = _READ_ONLY if is_read_only else reason
@@ -411,6 +414,11 @@ def _line() -> QFrame:
     line.setFixedHeight(1)
     line.setStyleSheet("background: rgba(128, 128, 128, 60); border: none;")
     return line
+
+
+def _n_slices(source: ImageSource | None, axis: int) -> int:
+    """Slices across z, y or x."""
+    return 0 if source is None else (1, *source.shape[-len(source.spacing) :])[-3:][axis]
 
 
 def _axis_names(source: ImageSource | None) -> tuple[str, str, str]:

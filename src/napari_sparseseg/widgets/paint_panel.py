@@ -41,6 +41,7 @@ _NEXT_TIP = (
     "Go to the slice that is worth painting next, in the orientation on screen; a ring shows where the network is "
     "least sure. Settings > Prediction says how it is chosen."
 )
+_ONLY_SLICE_TIP = "This is a single slice, so there is no other one to paint next."
 _COMPLETE_TIP = "Everything on this slice that you left unpainted is background. Can be taken back."
 _COMPLETE_TIP_IN_3D = "No slice is on screen in 3D; leave the 3D view first."
 
@@ -76,7 +77,7 @@ class PaintPanel(QWidget):
         layout.addLayout(self._build_complete())
         layout.addWidget(self._build_slices())
         self._connect()
-        self._is_in_3d = self._is_read_only = False
+        self._is_in_3d = self._is_read_only = self._is_only_slice = False
         self.show_mode("paint")
         self.show_brush(10)
         self.show_advising(False)
@@ -135,7 +136,17 @@ class PaintPanel(QWidget):
 
     def show_advising(self, is_advising: bool) -> None:
         """Whether the slice to paint next is being looked for."""
-        self._next.setEnabled(not is_advising)
+        self._is_advising = is_advising
+        self._show_next_enabled()
+
+    def show_only_slice(self, is_only: bool) -> None:
+        """Whether the image has no other slice of the orientation on screen."""
+        self._is_only_slice = is_only
+        self._show_next_enabled()
+
+    def _show_next_enabled(self) -> None:
+        self._next.setEnabled(not (self._is_advising or self._is_only_slice))
+        self._next.setToolTip(_ONLY_SLICE_TIP if self._is_only_slice else _NEXT_TIP)
 
     def show_slices(
         self,

@@ -20,6 +20,7 @@ _FILL_TIP = (
     "Shapes that are painted on the slices to either side are interpolated. For slices closer together than objects "
     "are thick."
 )
+_ONLY_SLICE_TIP = "This is a single slice, so there is nothing between slices."
 _ACCEPT_TIP = "Make paint of it. It counts less than what you painted, and never replaces it; Ctrl+Z takes it back."
 _REFUSE_TIP = "Drop the suggestion."
 _NONE_TIP = "Nothing is suggested at the moment."
@@ -49,6 +50,7 @@ class SuggestionPanel(QWidget):
             if action is not None:
                 action.setToolTip(tip)
                 action.triggered.connect(lambda _=False, signal=signal: signal.emit())
+        self._fill = action
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(SPACING)
@@ -69,6 +71,12 @@ class SuggestionPanel(QWidget):
         self._refuse.setToolTip(_REFUSE_TIP if is_there or state.is_busy else _NONE_TIP)
         self._text.show_text(_text_of(state))
         self._text.setVisible(bool(self._text.text()))
+
+    def show_only_slice(self, is_only: bool) -> None:
+        """Whether the image has no other slice of the orientation on screen, so that none lie between."""
+        if self._fill is not None:
+            self._fill.setEnabled(not is_only)
+            self._fill.setToolTip(_ONLY_SLICE_TIP if is_only else _FILL_TIP)
 
     def _open_menu(self) -> None:
         self.menu.popup(self._suggest.mapToGlobal(QPoint(0, self._suggest.height())))
