@@ -15,6 +15,8 @@ from qtpy.QtTest import QTest
 
 from napari_sparseseg._types import Box, Plane
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.live.events import SuggestedSlice, Suggestion, SuggestionState
+from napari_sparseseg.storage.formats import write_labels
 from napari_sparseseg.widgets.bridge import LayerBridge
 from napari_sparseseg.widgets.layers import SharedHistoryLabels
 from napari_sparseseg.widgets.relay import GuiRelay
@@ -547,6 +549,100 @@ def test_the_viewer_is_never_empty_while_an_image_is_opened(set_stage):
     assert n_left  # napari may crash where a layer is added to a viewer from which the last one has just been removed
     assert min(n_left) > 0
     assert names(stage) == ["cells prediction", "cells annotation"]
+
+
+def suggest_paint(stage):
+    box = Box((3, 4, 4), (4, 9, 9))
+    state = SuggestionState(suggestion=Suggestion(0, box, np.full(box.shape, OBJECT, np.uint8), "grow"))
+    stage.live.suggestions = SimpleNamespace(state=state)
+    stage.bridge.suggestion.update()
+
+
+def suggest_slice(stage):
+    stage.bridge.spot.show(SuggestedSlice(Plane(0, 0, 9), (9, 30, 12), 0.3, "uncertainty"))
+
+
+SHOWS = {
+    "freshness": lambda stage: stage.bridge.show_freshness(True),
+    "probability": lambda stage: stage.bridge.show_probability(OBJECT),
+    "uncertainty": lambda stage: stage.bridge.show_uncertainty(True),
+    "ambiguity": lambda stage: stage.bridge.show_ambiguity(True),
+    "novelty": lambda stage: stage.bridge.show_novelty(True),
+    "painted objects": lambda stage: stage.bridge.objects.switch(True),
+    "paint next": suggest_slice,
+    "suggestion": suggest_paint,
+}
+
+
+@pytest.fixture
+def leave_alone(set_stage):
+    """``leave_alone(name)``: a stage with this layer alone, and how many layers were left after each removal since."""
+
+    def leave(name, show):
+        stage = set_stage()
+        show(stage)
+        for layer in [layer for layer in stage.viewer.layers if layer.name != f"cells {name}"]:
+            stage.viewer.layers.remove(layer)
+        assert names(stage) == [f"cells {name}"]
+        n_left = []
+        stage.viewer.layers.events.removed.connect(lambda: n_left.append(len(stage.viewer.layers)))
+        return stage, n_left
+
+    return leave
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_nor_if_only_a_layer_that_goes_with_the_image_before_is_left(leave_alone, name):
+    stage, n_left = leave_alone(name, SHOWS[name])
+    stage.bridge.open(stage.source)
+    assert min(n_left) > 0
+    assert names(stage) == ["cells prediction", "cells annotation"]
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_nor_while_a_layer_that_is_alone_is_shown_anew(leave_alone, name):
+    stage, n_left = leave_alone(name, SHOWS[name])
+    SHOWS[name](stage)
+    assert min(n_left, default=1) > 0
+    assert names(stage) == [f"cells {name}"]
+
+
+def test_nor_while_the_prediction_of_all_is_shown_anew(leave_alone, tmp_path):
+    path = tmp_path / "cells.ome.zarr"
+    write_labels(path, np.ones((12, 40, 48), np.uint8))
+
+    def show(stage):
+        stage.live.whole = SimpleNamespace(status=SimpleNamespace(paths=(str(path),)))
+        stage.bridge.show_whole()
+
+    stage, n_left = leave_alone("all", show)
+    first = stage.viewer.layers[0]
+    stage.bridge.show_whole()
+    assert min(n_left) > 0
+    assert names(stage) == ["cells all"]
+    assert stage.viewer.layers[0] is not first
+
+
+def test_the_values_of_another_class_take_the_place_of_those_before(set_stage):
+    stage = set_stage()
+    stage.bridge.show_probability(OBJECT)
+    stage.live.predict(OBJECT, probability=np.full((12, 40, 48), 9, np.uint8))
+    stage.settle()
+    stage.bridge.show_probability(OTHER)
+    assert stage.live.probability_of == OTHER
+    assert not stage.viewer.layers["cells probability"].data.any()
+
+
+def test_what_was_shown_of_an_image_is_not_asked_of_one_of_another_shape(set_stage):
+    stage = set_stage()
+    for show in SHOWS.values():
+        show(stage)
+    others = stage.viewer.add_image(np.zeros((3, 2, 20, 90), np.uint8), axis_labels=("t", "z", "y", "x"), name="others")
+    source = source_of([others])
+    stage.viewer.layers.remove(others)
+    stage.live.open(source.array, time_axis=0)
+    stage.bridge.open(source)
+    assert names(stage) == ["cells", "others prediction", "others annotation"]
 
 
 def test_opening_the_same_image_again_goes_on(set_stage):

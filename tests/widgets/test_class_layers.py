@@ -149,3 +149,17 @@ def test_an_array_that_is_assigned_is_refused(stage):
     layer_of(stage, OUTER).data = np.full(SHAPE, OUTER, np.uint8)
     assert any("keeps its voxels" in problem for problem in stage.problems)
     assert not layer_of(stage, OUTER).data.any()
+
+
+def test_the_viewer_is_not_empty_while_another_class_gets_the_layer_of_the_last_one(stage):
+    stage.live.remove_class(INNER)
+    stage.settle()
+    stage.bridge.show_class_layers(True)
+    for layer in [layer for layer in stage.viewer.layers if layer is not layer_of(stage, OUTER)]:
+        stage.viewer.layers.remove(layer)
+    n_left = []
+    stage.viewer.layers.events.removed.connect(lambda: n_left.append(len(stage.viewer.layers)))
+    stage.live.set_background(OUTER)
+    stage.settle()
+    assert n_left == [1]  # napari may crash where a layer is added to a viewer without any
+    assert list(stage.viewer.layers) == [layer_of(stage, BACKGROUND)]

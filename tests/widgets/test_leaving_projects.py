@@ -539,6 +539,23 @@ class TestAnotherImage:
         assert entry_in(path).reference != before.reference
         assert asked.call_count == 3
 
+    def test_the_viewer_is_never_empty_while_paint_is_shown_in_the_place_of_its_image(
+        self, make_dock: Any, image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file, path, n_left = tmp_path / "other.tif", tmp_path / "other.sparseseg", []
+        tifffile.imwrite(file, image[::-1])
+        with Project.create(path) as project:
+            project.add_image(image[::-1], shape=(1, *SHAPE), path=str(file))
+        tifffile.imwrite(file, image[::-1] + 1)
+        monkeypatch.setattr(opening, "ask_for_image", Mock(return_value="paint"))
+        dock = make_dock()
+        layers = dock._viewer.layers
+        layers.clear()
+        layers.events.removed.connect(lambda: n_left.append(len(layers)))
+        dock._project_actions.open(path)
+        assert n_left == [1]  # napari may crash where a layer is added to a viewer without any
+        assert [layer.name for layer in layers] == ["other.tif paint"]
+
     def test_a_model_that_cannot_be_saved_yet_is_waited_for_in_a_dialog(
         self, make_dock: Any, image: Any, ask: Mock
     ) -> None:

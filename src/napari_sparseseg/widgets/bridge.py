@@ -98,15 +98,19 @@ class LayerBridge(QObject):
         before = self._own_layers()
         self._leave_pair()
         if viewer is None:
+            self._close_extras()
             return
         _put_aside(before)
         self._connect(viewer)
         self._pair, self._tools = self._new_pair(viewer, source)
         self.unsure.open(self._pair, self._tools)
-        self._show_classes(self._live.classes)
+        self._tools.show_classes(self._live.classes)  # the extras are those of the image before still
+        self._pair.show_classes(self._live.classes)
+        self.unsure.show_classes(self._live.classes)
         self._pair.sync_all()
         self.restore_layers()
         # only now: napari may crash where a layer is added to a viewer from which the last one has just been removed
+        self._close_extras()
         remove_left_over(viewer, axis_map(source), self._live.codes)
         remove_gone(viewer)
         self._pair.name_layers()
@@ -120,6 +124,7 @@ class LayerBridge(QObject):
     def close(self) -> None:
         """Let go of everything; the layers stay in the viewer as ordinary ones. `open` begins anew."""
         self._leave_pair()
+        self._close_extras()
         if not self._is_open:
             return
         self._is_open = False
@@ -207,10 +212,15 @@ class LayerBridge(QObject):
                 bind_keys(painted.layer, self)
         self._tools.refresh()
 
+    def _close_extras(self) -> None:
+        """Remove the layers that go with the image."""
+        for part in (self._extras, self.spot, self.objects, self.suggestion):
+            part.close()
+
     def _leave_pair(self) -> None:
         self._feed.clear()
-        for part in (self._extras, self.spot, *self._extra_tools):
-            part.close()
+        self.found.close()
+        self.unsure.close()
         if self._pair is None or self._tools is None:
             return
         self._tools.close()

@@ -42,13 +42,14 @@ class ClassLayers(QObject):
     def show_classes(self, classes: tuple[ClassInfo, ...]) -> None:
         """Have a layer for each of these classes but the background, in its colour."""
         wanted = {info.class_id: info for info in classes if not info.is_background}
-        for class_id in self._layers.keys() - wanted.keys():
-            self._remove(self._layers.pop(class_id))
+        gone = self._layers.keys() - wanted.keys()
         new = [info for class_id, info in wanted.items() if class_id not in self._layers]
         if new:
             self._live.keep_presence_of(wanted)
         for info in new:
             self._add(info)
+        for class_id in gone:  # only now: the viewer may not be empty when a layer is added
+            self._remove(self._layers.pop(class_id))
         for class_id, painted in self._layers.items():
             painted.set_colormap(_colormap(wanted[class_id]))
 

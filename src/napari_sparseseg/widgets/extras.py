@@ -45,8 +45,10 @@ class Extras(QObject):
 
     def show_freshness(self, pair: LayerPair | None, wanted: bool) -> None:
         """Colour the tiles that are fresh and those that are not."""
-        viewer, tile_shape = self._take_away("freshness"), self._live.tile_shape
-        if wanted and viewer is not None and pair is not None and tile_shape is not None:
+        viewer, tile_shape = self._viewer(), self._live.tile_shape
+        if not wanted:
+            self._take_away("freshness")
+        elif "freshness" not in self._shown and viewer is not None and pair is not None and tile_shape is not None:
             tiles = TileMap(pair.axes, tile_shape, self._live.freshness)
             self._shown["freshness"] = FreshnessOverlay(
                 viewer, tiles, f"{pair.source.name} freshness", **pair.placement
@@ -76,11 +78,15 @@ class Extras(QObject):
     def show_ambiguity(self, pair: LayerPair | None, wanted: bool) -> None:
         """Show what else voxels may be, in colours and in words under the cursor."""
         self._live.show_candidates(wanted)
-        viewer = self._take_away("ambiguity")
-        if self._pair is not None:
-            self._pair.second_at = None
-        self._pair = None
-        if wanted and viewer is not None and pair is not None:
+        viewer, shown = self._viewer(), self._shown.get("ambiguity")
+        if not wanted:
+            self._take_away("ambiguity")
+            if self._pair is not None:
+                self._pair.second_at = None
+            self._pair = None
+        elif isinstance(shown, VoxelOverlay):
+            shown.clear()
+        elif viewer is not None and pair is not None:
             name, classes = f"{pair.source.name} ambiguity", self._live.classes
             overlay = AmbiguityOverlay(viewer, pair.axes, name, classes, **pair.placement)
             overlay.layer.words = pair.words_at
@@ -89,11 +95,12 @@ class Extras(QObject):
 
     def show_class_layers(self, pair: LayerPair | None, history: History, wanted: bool) -> None:
         """Show where each class is, which may overlap others, in a layer of its own."""
-        viewer, layers = self._viewer(), self.of_classes
-        self.of_classes = None
-        if layers is not None:
-            layers.close()
-        if wanted and viewer is not None and pair is not None:
+        viewer = self._viewer()
+        if not wanted:
+            self._close_class_layers()
+        elif self.of_classes is not None:
+            self.of_classes.show_classes(self._live.classes)  # which brings back those that were removed
+        elif viewer is not None and pair is not None:
             self.of_classes = ClassLayers(viewer, self._live, pair, history)
             self.of_classes.problem.connect(self.problem)
 
@@ -151,9 +158,7 @@ class Extras(QObject):
 
     def close(self) -> None:
         """Take all of them out of the viewer."""
-        if self.of_classes is not None:
-            layers, self.of_classes = self.of_classes, None
-            layers.close()
+        self._close_class_layers()
         for name in list(self._shown):
             self._give_up(name)
 
@@ -176,16 +181,24 @@ class Extras(QObject):
         }
         hide[name]()
 
-    def _take_away(self, name: Extra) -> Any:
-        """Remove a layer, if it is there; the viewer, if it still is."""
+    def _close_class_layers(self) -> None:
+        layers, self.of_classes = self.of_classes, None
+        if layers is not None:
+            layers.close()
+
+    def _take_away(self, name: Extra) -> None:
+        """Remove a layer, if it is there."""
         overlay = self._shown.pop(name, None)
         if overlay is not None:
             overlay.remove()
-        return self._viewer()
 
     def _show_intensity(self, pair: LayerPair | None, name: Extra, colormap: str, *, wanted: bool) -> None:
-        viewer = self._take_away(name)
-        if wanted and viewer is not None and pair is not None:
+        viewer, shown = self._viewer(), self._shown.get(name)
+        if not wanted:
+            self._take_away(name)
+        elif isinstance(shown, VoxelOverlay):
+            shown.clear()  # not made anew: it may be the last layer, and napari may crash in a viewer without any
+        elif viewer is not None and pair is not None:
             title = f"{pair.source.name} {name}"
             self._shown[name] = IntensityOverlay(viewer, pair.axes, title, colormap, **pair.placement)
 

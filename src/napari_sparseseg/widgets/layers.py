@@ -148,6 +148,19 @@ def add_on_top(viewer: Any, layer: Any) -> None:
     viewer.layers.selection.active = active
 
 
+def exchange(viewer: Any, before: Iterable[Any], layer: Any, add: Callable[[Any, Any], None] = add_on_top) -> None:
+    """Add a layer in the place of those before it, as far as they are there, under the name that one of them may have.
+
+    They go last: napari may crash where a layer is added to a viewer from which the last one has just been removed.
+    """
+    name = layer.name
+    add(viewer, layer)
+    for each in before:
+        if each in viewer.layers:
+            viewer.layers.remove(each)
+    layer.name = name
+
+
 def annotation_colormap(classes: Iterable[ClassInfo]) -> DirectLabelColormap:
     """Colours of the annotation: the classes', the background fainter, whatever is no class grey."""
     colors: dict[int | None, RGBA] = {None: SET_COLOR, 0: CLEAR}

@@ -90,12 +90,13 @@ def _go_on(session: Session, viewer: Any, image: ProjectImage, found: _Found | N
     """Work on the image of a project, or show its paint alone, as it was found; None if it was not."""
     if found is None:
         return
-    if found.source is None:
-        show_paint(viewer, image)
-        session.tell(f"The paint of {image.project.name} is shown as ordinary layers. Open it again to go on with it")
-        return
     try:
-        _work_on(session, image, found.source, is_other=found.is_other)
+        if found.source is None:
+            show_paint(viewer, image)
+            name = image.project.name
+            session.tell(f"The paint of {name} is shown as ordinary layers. Open it again to go on with it")
+        else:
+            _work_on(session, image, found.source, is_other=found.is_other)
     finally:
         if session.source is None or not any(session.source.is_of(layer) for layer in found.added):
             _remove(viewer, found.added)
@@ -162,10 +163,12 @@ def _ask(viewer: Any, image: ProjectImage, layers: Sequence[Any], problem: str) 
                 source = source_for(image, layers)
                 _check_shape(image, source)
                 return _Found(source, is_other=True, added=layers)
+            if answer == "paint":  # the layers go later: napari may crash where one is added to an empty viewer
+                return _Found(None, added=layers)
             _remove(viewer, layers)
             layers = []
             if answer != "choose":
-                return _Found(None) if answer == "paint" else None
+                return None
             path = choose_file()
             if not path:
                 continue

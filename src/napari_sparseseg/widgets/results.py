@@ -12,7 +12,7 @@ from napari.layers import Labels
 from napari_sparseseg._types import Plane
 from napari_sparseseg.storage.formats import open_image
 from napari_sparseseg.storage.sparse import is_large, zeros
-from napari_sparseseg.widgets.layers import add_below_ours, prediction_colormap
+from napari_sparseseg.widgets.layers import add_below_ours, exchange, prediction_colormap
 
 if TYPE_CHECKING:
     from napari_sparseseg.live.live_segmenter import LiveSegmenter
@@ -60,8 +60,7 @@ def add_whole(viewer: Any, live: LiveSegmenter, pair: LayerPair, paths: Sequence
 
     It takes the place of an older one, whose files are gone.
     """
-    for layer in [each for each in viewer.layers if each.metadata.get(_WHOLE_OF) == paths[0]]:
-        viewer.layers.remove(layer)
+    before = [each for each in viewer.layers if each.metadata.get(_WHOLE_OF) == paths[0]]
     levels = _levels(paths, pair.axes.time_axis)
     layer = Labels(
         levels if len(levels) > 1 else levels[0],
@@ -72,7 +71,7 @@ def add_whole(viewer: Any, live: LiveSegmenter, pair: LayerPair, paths: Sequence
         **pair.placement,
     )
     layer.editable = False
-    add_below_ours(viewer, layer)
+    exchange(viewer, before, layer, add_below_ours)
     return layer
 
 

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.live.events import PaintChange, SuggestedSlice
-from napari_sparseseg.widgets.layers import add_on_top
+from napari_sparseseg.widgets.layers import exchange
 from napari_sparseseg.widgets.view import center_on, show_plane
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ class SpotMarker(QObject):
 
     def show(self, suggested: SuggestedSlice) -> None:
         """Bring a slice on screen and mark the spot on it."""
-        self.hide()
-        viewer, pair = self._viewer(), self._pair
+        viewer, pair, before = self._viewer(), self._pair, self.layer
         if viewer is None or pair is None:
             return
         z, y, x = suggested.spot
@@ -62,7 +61,7 @@ class SpotMarker(QObject):
         )
         self.layer.editable = False
         self._suggested = suggested
-        add_on_top(viewer, self.layer)
+        exchange(viewer, [before], self.layer)
         show_plane(viewer, self.layer, pair.axes, suggested.plane)
         center_on(viewer, self.layer, place)
 

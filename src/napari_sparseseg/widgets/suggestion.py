@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_sparseseg._types import Box
 from napari_sparseseg.errors import SparseSegError
 from napari_sparseseg.live.events import Suggestion
-from napari_sparseseg.widgets.layers import History, SuggestionLayer, add_on_top, suggestion_colormap
+from napari_sparseseg.widgets.layers import History, SuggestionLayer, exchange, suggestion_colormap
 from napari_sparseseg.widgets.overlays import ObjectMap
 from napari_sparseseg.widgets.view import current_plane
 
@@ -80,10 +80,10 @@ class SuggestionTool(QObject):
     def update(self) -> None:
         """Show what is suggested now."""
         suggestion = self._live.suggestions.state.suggestion
-        if suggestion is not self._shown:
+        if suggestion is None:
             self._hide()
-            if suggestion is not None:
-                self._show(suggestion)
+        elif suggestion is not self._shown:
+            self._show(suggestion)
         self.changed.emit()
 
     def on_layer_removed(self, layer: Any) -> None:
@@ -109,6 +109,7 @@ class SuggestionTool(QObject):
         viewer, pair = self._viewer(), self._pair
         if viewer is None or pair is None:
             return
+        before = self.layer
         self.layer = SuggestionLayer(
             ObjectMap(pair.axes, lambda frame, box: _read(suggestion, frame, box), np.uint8),
             name=f"{pair.source.name} suggestion",
@@ -119,7 +120,7 @@ class SuggestionTool(QObject):
         self._shown = suggestion
         self.layer.editable = False
         self.layer.history = self._history
-        add_on_top(viewer, self.layer)
+        exchange(viewer, [before], self.layer)
 
     def _hide(self) -> None:
         viewer, layer = self._viewer(), self.layer
