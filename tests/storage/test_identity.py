@@ -24,7 +24,7 @@ from napari_sparseseg.storage.formats import ImageFile, open_image
 from napari_sparseseg.storage.identity import identity_of
 from napari_sparseseg.storage.series import time_points
 from napari_sparseseg.storage.volume import Frame
-from napari_sparseseg.storage.working import StackedChannels, WorkingArray
+from napari_sparseseg.storage.working import Colours, StackedChannels, WorkingArray
 
 SHAPE = (6, 40, 50)
 
@@ -118,11 +118,12 @@ def stored(kind: str, path: Path) -> object:
         "cached": with_cache(opened),
         "region": WorkingArray(opened, step=(2, 2, 2)),
         "channels": StackedChannels([first, opened]),
+        "colours": Colours(opened),
     }
     return {"zarr": array, "opened zarr": opened, **wrapped}[kind]
 
 
-KINDS = ("tiff", "series", "several tiffs", "nrrd", "zarr", "opened zarr", "cached", "region", "channels")
+KINDS = ("tiff", "series", "several tiffs", "nrrd", "zarr", "opened zarr", "cached", "region", "channels", "colours")
 
 
 @pytest.mark.parametrize("kind", KINDS)

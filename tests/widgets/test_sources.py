@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -12,6 +13,8 @@ from napari.layers import Image, Shapes
 
 from napari_sparseseg._types import Box
 from napari_sparseseg.errors import InputError
+from napari_sparseseg.storage.project.project import Project
+from napari_sparseseg.widgets.restoring import recognised
 from napari_sparseseg.widgets.sources import (
     n_levels,
     n_voxels_at,
@@ -64,6 +67,22 @@ class TestOneLayer:
         source = source_of([Image(volume(5, 40, 60, 3), rgb=True)])
         assert (source.channel_axis, source.n_channels, source.shape) == (3, 3, (5, 40, 60))
         assert len(source.scale) == 3
+
+    def test_how_opaque_a_voxel_is_is_no_channel(self) -> None:
+        layer = Image(volume(5, 40, 60, 4), rgb=True)
+        source = source_of([layer], step=(1, 2, 2))
+        assert (source.channel_axis, source.n_channels, source.shape) == (3, 3, (5, 20, 30))
+        np.testing.assert_array_equal(np.asarray(source_of([layer]).array), layer.data[..., :3])
+        assert source_of([layer], keeps_alpha=True).n_channels == 4
+
+    @pytest.mark.parametrize("n_values", [3, 4])
+    def test_a_project_knows_its_image_by_the_colours_it_was_made_with(self, tmp_path: Path, n_values: int) -> None:
+        layer = Image(volume(40, 60, 4), rgb=True)
+        with Project.create(tmp_path / "a.sparseseg", classes=[]) as project:
+            image = project.add_image(layer.data[..., :n_values], channel_axis=2)
+            source = recognised(image, [layer])
+        assert source is not None
+        assert source.n_channels == n_values
 
     @pytest.mark.parametrize("labels", [None, ("t", "z", "y", "x")])
     def test_of_four_axes_the_first_is_time(self, labels: Any) -> None:

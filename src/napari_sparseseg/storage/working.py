@@ -104,6 +104,24 @@ class StackedChannels(DerivedArray):
         return block
 
 
+class Colours(DerivedArray):
+    """Red, green and blue, the first three along the last axis of an array; how opaque a voxel is comes after them."""
+
+    def __init__(self, array: ArrayLike, *, name: str = "image") -> None:
+        check_array_like(array, name)
+        self._array, self._name = array, name
+        self.shape = (*shape_of(array, name)[:-1], 3)
+        self.dtype = real_dtype_of(array, name)
+
+    @property
+    def origin(self) -> Origin:
+        """The array with all that is beside the colours."""
+        return Origin((self._array,), "colours")
+
+    def _read(self, ranges: tuple[Range, ...]) -> npt.NDArray[Any]:
+        return to_numpy(self._array[tuple(slice(a, b) for a, b in ranges)], self._name)
+
+
 def _behind_channels(ranges: Ranges) -> Ranges:
     return ranges[1:]
 

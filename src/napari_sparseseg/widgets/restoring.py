@@ -16,6 +16,8 @@ from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.storage.project.reference import ImageCheck, ImageReference, ImageState, refer_to
 from napari_sparseseg.widgets.sources import ImageSource, source_of, unwrapped
 
+_RED_TO_ALPHA = 4  # values of a coloured voxel in projects of older versions
+
 
 def place_of(source: ImageSource) -> LayerPlace:
     """How an image is shown, to be kept in a project."""
@@ -99,7 +101,9 @@ def source_for(image: ProjectImage, layers: Sequence[Any]) -> ImageSource:
     if not chosen or len(chosen) != len(place.names):
         chosen = list(layers)[: max(1, len(place.names))]
     region = None if place.region is None else Box(*place.region)
-    return source_of(chosen, level=place.level, region=region, step=place.step)
+    known = image.entry.reference.fingerprint
+    keeps_alpha = known is not None and known.shape[-1] == _RED_TO_ALPHA
+    return source_of(chosen, level=place.level, region=region, step=place.step, keeps_alpha=keeps_alpha)
 
 
 def recognised(image: ProjectImage, layers: Sequence[Any]) -> ImageSource | None:

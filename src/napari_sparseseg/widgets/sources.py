@@ -13,7 +13,7 @@ from napari_sparseseg._types import Box, Shape3D
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage._arrays import behind_dask
 from napari_sparseseg.storage.cached import with_cache
-from napari_sparseseg.storage.working import StackedChannels, WorkingArray
+from napari_sparseseg.storage.working import Colours, StackedChannels, WorkingArray
 
 FACTORS = (1, 2, 4)
 """Working scales that are offered."""
@@ -21,6 +21,7 @@ LONGEST_PREDICTION_S = 300.0
 """Time to predict everything above which a coarser scale is suggested."""
 
 _SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "pixel": ""}
+_N_COLOURS = 3
 _TIME_LABELS = {"t", "time", "frame", "frames"}
 _CHANNEL_LABELS = {"c", "ch", "channel", "channels"}
 
@@ -77,12 +78,17 @@ class ImageSource:
 
 
 def source_of(
-    layers: Sequence[Any], *, level: int = 0, region: Box | None = None, step: Shape3D = (1, 1, 1)
+    layers: Sequence[Any],
+    *,
+    level: int = 0,
+    region: Box | None = None,
+    step: Shape3D = (1, 1, 1),
+    keeps_alpha: bool = False,
 ) -> ImageSource:
     """The image that one Image layer holds, or several of one shape as its channels.
 
     An axis that is labelled as time or channel is taken for that; of four axes without such labels the first is time.
-    Colours of an RGB layer are channels.
+    Colours of an RGB layer are channels; how opaque its voxels are is none.
 
     Parameters
     ----------
@@ -94,6 +100,8 @@ def source_of(
         Voxels at full resolution, along z, y, x; None for all.
     step
         Voxels of the level along z, y, x that are averaged into one.
+    keeps_alpha
+        How opaque voxels are is a channel, too, as older versions took it.
 
     Raises
     ------
@@ -110,6 +118,8 @@ def source_of(
     if first.rgb:
         channel_axis = len(roles)
     array: Any = arrays[0]
+    if first.rgb and array.shape[-1] > _N_COLOURS and not keeps_alpha:
+        array = Colours(array, name=first.name)
     if len(arrays) > 1:
         array = StackedChannels(arrays, names=[layer.name for layer in layers])
         channel_axis, time_axis = 0, None if time_axis is None else time_axis + 1
