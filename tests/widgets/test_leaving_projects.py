@@ -16,8 +16,9 @@ import pytest
 import tifffile
 from projectkit import LEFT, PLUGIN, QUICK, RIGHT, SHAPE, SMALL, cells, close_docks, messages, wait_until
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QProgressDialog, QWidget
+from qtpy.QtWidgets import QApplication, QProgressDialog, QWidget
 
 from napari_sparseseg._types import Box, Plane, Region
 from napari_sparseseg.errors import InputError
@@ -346,6 +347,40 @@ class TestClosing:
         assert window.isVisible()
         assert live.codes.any()
         exit_asked.assert_called_once()
+        fill(None)
+
+    def test_exit_asks_in_a_window_without_dock_as_well_which_closes_alone_without_a_question(
+        self, make_dock: Any, make_viewer: Any, fill: Any, asked: Mock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exit_asked = Mock(return_value=False)
+        monkeypatch.setattr(session_module, "ask_to_exit", exit_asked)
+        earlier, dock, later = make_viewer(), make_dock(), make_viewer()
+        session, layers, window = dock.session, list(dock._viewer.layers), dock.window()
+        fill(session.project.path)
+        paint(dock, LEFT, 1)
+        wait_until(lambda: "No space left" in session.live.keeping.status.error)
+        for number, viewer in enumerate((earlier, later), 1):
+            other = viewer.window._qt_window
+            assert not other.close(quit_app=True)  # as File > Exit does
+            QTest.qWait(20)
+            assert exit_asked.call_count == number
+            assert "No space left" in exit_asked.call_args.args[0]
+            assert other.isVisible()
+            assert window.isVisible()
+            assert list(dock._viewer.layers) == layers
+            closing = QCloseEvent()  # as by the button of the window, from now on
+            QApplication.sendEvent(other, closing)
+            assert closing.isAccepted()
+        QTest.qWait(20)
+        assert exit_asked.call_count == 2
+        assert window.isVisible()
+        exit_asked.return_value = True
+        later.window._qt_window.close(quit_app=True)
+        QTest.qWait(20)
+        assert exit_asked.call_count == 3
+        assert session.project is None
+        assert not any(hasattr(viewer.window, "_qt_window") for viewer in (earlier, later))
+        asked.assert_not_called()
         fill(None)
 
     def test_a_window_without_layers_asks_too_but_not_where_a_script_closes_it(

@@ -1,4 +1,4 @@
-"""Ending: notices that a viewer's window is gone, whichever way it went."""
+"""Ending: notices that a viewer's window is gone, whichever way it went. Exits: asks before napari ends."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _EXITS = "_quit_app"
 class Ending(QObject):
     """Notices that a window closes, that it is deleted, or that the application ends.
 
-    `may_close` is asked first when the user closes the window, `may_exit` when napari is to end, which closes all
-    windows; either keeps all as it is if it says so. A script that closes the window cannot be kept from it.
+    `may_close` is asked first when the user closes the window, which keeps it open if it says so; not where napari is
+    to end, before which `Exits` asks. A script that closes the window cannot be kept from it.
     """
 
     ended = Signal()
@@ -31,10 +31,9 @@ class Ending(QObject):
         self,
         parent: QObject | None = None,
         may_close: Callable[[], bool] = lambda: True,
-        may_exit: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(parent)
-        self._may_close, self._may_exit = may_close, may_exit
+        self._may_close = may_close
         self._window: weakref.ref[QObject] | None = None
         self._is_over = False
         self.is_under_way = False
@@ -65,7 +64,7 @@ class Ending(QObject):
         if event is None or watched is None:
             return False
         if event.type() == QEvent.Type.Close:
-            if not self._is_over and not self._is_agreed_to(watched):
+            if self._is_meant_alone(watched) and not self._may_close():
                 event.ignore()
                 return True
             # the user may still say no: what tells is whether the window is hidden afterwards
@@ -75,17 +74,9 @@ class Ending(QObject):
             self._end()
         return False
 
-    def _is_agreed_to(self, window: Any) -> bool:
-        """Whether a window may close."""
-        canvas = getattr(window, _CANVAS, None)
-        if canvas is not None and canvas.isHidden():
-            return True  # `Viewer.close` was called, by a script or by Exit: it has removed the layers by now
-        if not getattr(window, _EXITS, False):
-            return self._may_close()
-        is_agreed = self._may_exit()
-        if not is_agreed:
-            setattr(window, _EXITS, False)  # else napari ends as soon as this window alone is closed
-        return is_agreed
+    def _is_meant_alone(self, window: Any) -> bool:
+        """Whether the user closes this window, and nothing else."""
+        return not self._is_over and not getattr(window, _EXITS, False) and not _is_closed_by_script(window)
 
     def _end_if_hidden(self) -> None:
         window: Any = None if self._window is None else self._window()
@@ -98,6 +89,45 @@ class Ending(QObject):
         if not self._is_over:
             self._is_over = True
             self.ended.emit()
+
+
+class Exits(QObject):
+    """Notices, between `start` and `stop`, that napari is to end, which closes all windows, whichever that is told to.
+
+    `may_exit` is asked first, and keeps all windows as they are if it says so.
+    """
+
+    def __init__(self, may_exit: Callable[[], bool]) -> None:
+        super().__init__()
+        self._may_exit = may_exit
+
+    def start(self) -> None:
+        """Watch all windows, also those that are opened later; may be called twice."""
+        application = QCoreApplication.instance()
+        if application is not None:
+            application.installEventFilter(self)
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        application = QCoreApplication.instance()
+        if application is not None:
+            application.removeEventFilter(self)
+
+    @override
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        if event is None or event.type() != QEvent.Type.Close or not getattr(watched, _EXITS, False):
+            return False
+        if _is_closed_by_script(watched) or self._may_exit():
+            return False
+        setattr(watched, _EXITS, False)  # else napari ends as soon as this window alone is closed
+        event.ignore()
+        return True
+
+
+def _is_closed_by_script(window: Any) -> bool:
+    """Whether `Viewer.close` was called, by a script or by Exit: it has removed the layers by now."""
+    canvas = getattr(window, _CANVAS, None)
+    return canvas is not None and canvas.isHidden()
 
 
 def ask_to_close(problem: str) -> bool:

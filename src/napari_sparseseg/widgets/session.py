@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from napari_sparseseg.storage.durable import RealDisk
 from napari_sparseseg.storage.project.image import ProjectImage
 from napari_sparseseg.storage.project.project import Project
 from napari_sparseseg.widgets.bridge import LayerBridge
-from napari_sparseseg.widgets.ending import Ending, ask_to_close, ask_to_exit
+from napari_sparseseg.widgets.ending import Ending, Exits, ask_to_close, ask_to_exit
 from napari_sparseseg.widgets.home import (
     Earlier,
     find_earlier,
@@ -59,12 +60,19 @@ def session_of(viewer: Any) -> Session:
         atexit.unregister(_close_all)
         atexit.register(_close_all)
         found = _sessions[unwrapped(viewer)] = Session(viewer)
+        _exits().start()
     return found
 
 
 def _close_all() -> None:
     for session in list(_sessions.values()):
         session.close()
+
+
+@cache
+def _exits() -> Exits:
+    """Asks before napari ends, for all sessions, as long as there is one: any window may be told to exit."""
+    return Exits(_may_exit)
 
 
 def _may_exit() -> bool:
@@ -124,7 +132,7 @@ class Session(QObject):
         self.live = LiveSegmenter()
         self.relay = GuiRelay(self.live.events, self)
         self.bridge = LayerBridge(viewer, self.live, self.relay)
-        self._ending = Ending(self, self._may_close, _may_exit)
+        self._ending = Ending(self, self._may_close)
         self._ending.ended.connect(self.close)
         self._connect(viewer)
         # the last resort: no thread may outlive the viewer
@@ -440,6 +448,8 @@ class Session(QObject):
             _sessions.pop(viewer, None)
             viewer.layers.events.removed.disconnect(self._on_layer_removed)
             viewer.layers.events.inserted.disconnect(self._on_layer_inserted)
+        if not _sessions:
+            _exits().stop()
         for end in (self.relay.close, self.live.close, self.bridge.close):
             with suppress(RuntimeError):  # where the process ends, Qt may have deleted what they hold
                 end()
