@@ -41,9 +41,11 @@ def pausing(session: Session) -> Iterator[None]:
     """
     live, source = session.live, session.source
     was_training, was_paused = live.status.is_training, live.was_paused
-    # where nothing is learnt, to pause would only keep training from starting by itself afterwards
-    if was_training or was_paused or live.status.state is LiveState.TRAINING:
+    is_learning = was_training or live.status.state is LiveState.TRAINING
+    if is_learning or was_paused:  # else to pause would only keep training from starting by itself afterwards
         live.pause()
+    if is_learning:  # the steps that are being done now count only later
+        live.keeping.note_model()
     try:
         yield
     finally:
