@@ -178,7 +178,4 @@ def _millimetres(stack: Stack, path: Path) -> list[float]:
     scale = factor(stack.unit, "millimeter") if stack.unit else 1.0
     if scale is None:
         raise InputError(f"{path} holds lengths in millimeter, but {stack.unit!r} is not known; use e.g. 'micrometer'")
-    zooms = [size * scale for size in stack.spacing[::-1]]
-    if not all(0 < np.float32(zoom) < np.inf for zoom in zooms):
-        raise InputError(f"{path} cannot hold the voxel size {stack.spacing} {stack.unit}; use another unit")
-    return [*zooms, 1.0][:3]
+    return [*(size * scale for size in stack.spacing[::-1]), 1.0][:3]
