@@ -299,7 +299,11 @@ class SparseSegDock(QWidget):
         image = self.session.live.project
         is_only_in_memory = image is not None and image.check().state is ImageState.IN_MEMORY
         is_writable = image is not None and not image.project.is_read_only
-        self.project_panel.show_project(is_open=image is not None, is_only_in_memory=is_only_in_memory and is_writable)
+        self.project_panel.show_project(
+            is_open=image is not None,
+            is_only_in_memory=is_only_in_memory and is_writable,
+            comes_back=image is not None and image.entry.place is not None and image.entry.place.sample is not None,
+        )
         self._show_saving(self.session.live.keeping.status)
 
     def _show_saving(self, status: SavingStatus) -> None:

@@ -145,10 +145,11 @@ class ImagePanel(QWidget):
     def _build_facts(self) -> QWidget:
         self._facts = ElidedLabel(role="muted")
         self._voxel_size = QPushButton("Voxel size…")
+        self._voxel_size.setAccessibleName("Voxel size")
         self._voxel_size.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         self._voxel_size.setToolTip(
-            "Say how large a voxel is, in all directions. It decides what the network sees of thick slices, and how "
-            "large objects are. Paint of before stays in a project of its own."
+            "Voxel size: say how large a voxel is, in all directions. It decides what the network sees of thick slices, "
+            "and how large objects are. Paint of before stays in a project of its own."
         )
         self._voxel_size.clicked.connect(self._on_voxel_size_clicked)
         facts = QWidget()
@@ -322,6 +323,7 @@ class ImagePanel(QWidget):
         self._show_facts(source)
         self._scale.show_expected(source)
         self._voxel_size.setVisible(source is not None)
+        self._voxel_size.setText("…" if source is None or source.has_voxel_size else "Voxel size…")
         n_ticked = len(self._checked_ids())
         self._channels.show_title(f"{n_ticked} layers as channels" if n_ticked > 1 else "Several layers as channels")
         differs = source is not None and _key(layers, source) != self._used

@@ -44,7 +44,7 @@ class ProjectPanel(QWidget):
         layout.setSpacing(4)
         layout.addLayout(self._build_line())
         layout.addWidget(self._build_offer())
-        self._is_only_in_memory = False
+        self._is_lost = False
         self.show_saving(SavingStatus(), is_writing=False)
         self.show_project(is_open=False, is_only_in_memory=False)
 
@@ -64,16 +64,16 @@ class ProjectPanel(QWidget):
             self._state.show_text(f"Not saved: {status.error}", f"{status.error}\n{path}")
         else:
             self._state.set_role("muted")
-            saved = "Saved without the image" if self._is_only_in_memory else "Saved"
-            hint = f"{_IMAGE_IS_LOST}\n{path}" if self._is_only_in_memory else str(path)
+            saved = "Saved without the image" if self._is_lost else "Saved"
+            hint = f"{_IMAGE_IS_LOST}\n{path}" if self._is_lost else str(path)
             self._state.show_text(f"{'Saving…' if is_writing else saved} · {path.stem}", hint)
 
-    def show_project(self, *, is_open: bool, is_only_in_memory: bool) -> None:
-        """Enable what can be done."""
+    def show_project(self, *, is_open: bool, is_only_in_memory: bool, comes_back: bool = False) -> None:
+        """Enable what can be done; an image that is only in memory `comes_back` if it is a sample."""
         for action in (self._save_as, self._history, self._provenance, self._methods):
             action.setEnabled(is_open)
-        self._is_only_in_memory = is_open and is_only_in_memory  # said with the next `show_saving`
-        self._store.setEnabled(self._is_only_in_memory)
+        self._store.setEnabled(is_open and is_only_in_memory)
+        self._is_lost = self._store.isEnabled() and not comes_back  # said with the next `show_saving`
 
     def show_recents(self, found: Sequence[Recent]) -> None:
         """Offer projects that were open lately."""
