@@ -148,7 +148,7 @@ class ImagePanel(QWidget):
         self._voxel_size.setAccessibleName("Voxel size")
         self._voxel_size.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         self._voxel_size.setToolTip(
-            "Voxel size: say how large a voxel is, in all directions. It decides what the network sees of thick slices, "
+            "Voxel size: how large a voxel is, in all directions. It decides what the network sees of thick slices, "
             "and how large objects are. Paint of before stays in a project of its own."
         )
         self._voxel_size.clicked.connect(self._on_voxel_size_clicked)
