@@ -61,7 +61,8 @@ class ObjectSearch:
     def work(self) -> Iterator[float]:
         """The share that is done, after each short piece of work; `found` is complete at the end."""
         yield from self._finder.find(self.found)
-        agree_with_painted(self.found, self._painted_objects(), self._spacing)
+        if self._store.object_ids(self._frame):  # else there is no need for another array of the box's size
+            agree_with_painted(self.found, self._painted_objects(), self._spacing)
 
     def _painted_objects(self) -> npt.NDArray[np.int32]:
         """Ids of painted objects of the classes that are looked for, of the shape of the box; 0 elsewhere."""
