@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from command_line import SMALL, SPACING, call, make_volume, paint, write_tiff
 
-from napari_sparseseg.cli._images import Image, open_labels, read_all, spatial_shape
+from napari_sparseseg.cli._images import Image, open_labels, read_all
 from napari_sparseseg.errors import InputError
 from napari_sparseseg.storage.ome import write_image, write_labels
 
@@ -85,7 +85,7 @@ class TestSinglePlanes:
             frame = wanted if labels.time_axis is None else wanted[time]
             np.testing.assert_array_equal(read_all(labels, time), frame)
             paint = image.paint(labels, time)
-            assert paint.shape == spatial_shape(image.file)
+            assert paint.shape == image.file.spatial_shape
             np.testing.assert_array_equal(paint[..., 3:9, :], frame[..., 3:9, :])
 
     @pytest.mark.parametrize("ending", [".tif", ".npy"])

@@ -76,7 +76,7 @@ class Image:
                 f"--spacing {','.join(f'{s:g}' for s in spacing)} has two numbers, but {file.path} has three spatial "
                 "axes; give the size along z as well"
             )
-        steps = reduction(spatial_shape(finest), spatial_shape(file))
+        steps = reduction(finest.spatial_shape, file.spatial_shape)
         sizes = tuple(size * step for size, step in zip(spacing[-n_axes:], steps, strict=True))
         begins = (0.0,) * n_axes if file.spacing is None else file.offset
         moved = zip(sizes, begins, file.spacing or sizes, strict=True)
@@ -111,7 +111,7 @@ class Image:
         """Where labels of it lie, as writers take it; in voxels of the finest level where their size is not known."""
         spacing = self.spacing
         if spacing is None and self.file is not self.finest:
-            spacing = tuple(map(float, reduction(spatial_shape(self.finest), spatial_shape(self.file))))
+            spacing = tuple(map(float, reduction(self.finest.spatial_shape, self.file.spatial_shape)))
         return {"spacing": spacing, "offset": self.offset, "unit": self.unit}
 
     @property
@@ -135,13 +135,13 @@ class Image:
         An axis of classes comes first; such paint raises `InputError` at another level.
         """
         frame = annotation.frame(time)
-        shape = spatial_shape(self.file)
-        if spatial_shape(frame) == shape:
+        shape = self.file.spatial_shape
+        if frame.spatial_shape == shape:
             return frame.array if frame.channel_axis in (None, 0) else time_points(frame.array, frame.axes)[0]
         if frame.channel_axis is not None:
             raise InputError(
                 f"{annotation.path} has an axis of classes, which is learnt at the level that it was painted on: give "
-                f"the level whose shape is {spatial_shape(frame)}, or an annotation of shape {shape}"
+                f"the level whose shape is {frame.spatial_shape}, or an annotation of shape {shape}"
             )
         return ReducedPaint(frame.array, shape)
 
@@ -152,19 +152,14 @@ def _without_channels(file: ImageFile) -> tuple[int, ...]:
     return tuple(sizes[letter] for letter in "TZYX" if letter in sizes)
 
 
-def spatial_shape(file: ImageFile) -> tuple[int, ...]:
-    """Size along z, y, x, or y, x."""
-    return tuple(size for letter, size in zip(file.axes, file.array.shape, strict=True) if letter in "ZYX")
-
-
 def suggest_level(path: Path | str, annotation: ImageFile | None, *, axes: str | None, series: int | None) -> int:
     """The level of resolution to learn at: see `storage.levels.suggested_level`.
 
     The paint counts if it lies on the finest level. Of a time series, its first painted time point does.
     """
     files = [file for _, file in _levels_of(path, axes, series)]
-    shapes = [spatial_shape(file) for file in files]
-    if annotation is None or spatial_shape(annotation) != shapes[0]:
+    shapes = [file.spatial_shape for file in files]
+    if annotation is None or annotation.spatial_shape != shapes[0]:
         return suggested_level(shapes)
     number = next(painted_times(annotation), 0)
     volume = ArrayVolume(files[0].frame(0).array, files[0].frame(0).channel_axis)
@@ -272,7 +267,7 @@ def _likely_axes(image: Image, *, has_classes: bool) -> list[str]:
     wanted = [image.file.axes.replace("C", "")]
     if "Z" not in wanted[0]:
         wanted.append(wanted[0].replace("Y", "ZY"))
-    elif spatial_shape(image.file)[0] == 1:
+    elif image.file.spatial_shape[0] == 1:
         wanted.append(wanted[0].replace("Z", ""))
     return [*wanted, *(f"C{axes}" for axes in wanted)] if has_classes else wanted
 

@@ -195,9 +195,7 @@ class Work:
 
     def _is_large(self, image: Image) -> bool:
         """Whether a time point is predicted piece by piece, so that an interruption loses little."""
-        from napari_sparseseg.cli._images import spatial_shape
-
-        return self._asks_for_pieces() or math.prod(spatial_shape(image.file)) >= MANY_VOXELS
+        return self._asks_for_pieces() or math.prod(image.file.spatial_shape) >= MANY_VOXELS
 
     def _predict_piecewise(self, image: Image, output: Path, probabilities: Path | None, started: float) -> Done:
         """Segment into an OME-Zarr beside the output for each time point, and write the output from these."""

@@ -26,8 +26,7 @@ def file_of(layer: Any) -> ImageFile | None:
         file = open_image(path)
     except (InputError, OSError):
         return None
-    shape = tuple(n for letter, n in zip(file.axes, file.array.shape, strict=True) if letter in "ZYX")
-    return file if shape == spatial_shape(layer) else None
+    return file if file.spatial_shape == spatial_shape(layer) else None
 
 
 def geometry_of(source: ImageSource) -> Geometry | None:

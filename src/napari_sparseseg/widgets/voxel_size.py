@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QFormLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
 
+from napari_sparseseg.storage._arrays import is_length
 from napari_sparseseg.widgets.files import file_of
 from napari_sparseseg.widgets.sources import spatial_shape
 
@@ -110,7 +111,7 @@ def _length(text: str) -> float | None:
         length = float(text.strip().replace(",", "."))
     except ValueError:
         return None
-    return length if 0 < length < float("inf") else None
+    return length if is_length(length) else None
 
 
 def _size_in_file(layer: Any) -> VoxelSize | None:
@@ -118,5 +119,4 @@ def _size_in_file(layer: Any) -> VoxelSize | None:
     file = file_of(layer)
     if file is None or file.unit is None or file.unit not in UNITS.values():
         return None
-    lengths = dict(zip(file.spatial_axes, file.spacing, strict=True)) if file.spacing else dict(file.known_spacing)
-    return VoxelSize(lengths, file.unit, is_of_file=True) if lengths else None
+    return VoxelSize(file.known_spacing, file.unit, is_of_file=True) if file.known_spacing else None

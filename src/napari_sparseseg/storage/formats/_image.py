@@ -64,6 +64,11 @@ class ImageFile:
         return "".join(letter for letter in self.axes if letter in "ZYX")
 
     @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """Sizes of these axes."""
+        return tuple(size for letter, size in zip(self.axes, self.array.shape, strict=True) if letter in "ZYX")
+
+    @property
     def n_frames(self) -> int:
         """Number of time points."""
         return 1 if self.time_axis is None else self.array.shape[self.time_axis]
